@@ -1,0 +1,1 @@
+"""headrace: carry requests to language models and gauge the flow."""

@@ -1,0 +1,98 @@
+"""Who does the work: the protocols that clients, adapters and backends meet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.messages import LLMMessage
+from headrace.contracts.requests import LLMChatParams, LLMRequest
+from headrace.contracts.responses import LLMDelta, LLMResponse, LLMStreamEvent
+
+
+class LLMClient(Protocol):
+    """A synchronous client, in the style of chat calls or of request objects."""
+
+    def chat(
+        self, messages: Sequence[LLMMessage], *, model: str, params: LLMChatParams
+    ) -> LLMResponse:
+        """The whole answer to ``messages``."""
+
+    def stream_chat(
+        self, messages: Sequence[LLMMessage], *, model: str, params: LLMChatParams
+    ) -> Iterator[LLMStreamEvent]:
+        """The answer as deltas, and at the end one ``completed`` event with all of it."""
+
+    def generate(self, request: LLMRequest) -> LLMResponse:
+        """The whole answer to ``request``."""
+
+    def stream(self, request: LLMRequest) -> Iterator[LLMDelta]:
+        """The answer to ``request``, piece by piece."""
+
+    def close(self) -> None:
+        """Give back what the client holds; a second call does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None: ...
+
+    def default_model(self) -> str:
+        """The model used where a request names none."""
+
+    def capabilities(self) -> BackendCapabilities:
+        """What the backend can do."""
+
+    def config_snapshot(self) -> Mapping[str, object]:
+        """The configuration, without secrets, ready for JSON."""
+
+    def server_snapshot(self) -> Mapping[str, object] | None:
+        """The server process we started, or ``None`` where we started none."""
+
+    def describe(self) -> Mapping[str, object]:
+        """Configuration and capabilities together, ready for JSON."""
+
+
+class LLMProviderAdapter(Protocol):
+    """What one provider offers beneath an LLMClient."""
+
+    provider_name: str
+
+    def chat(
+        self, messages: Sequence[LLMMessage], *, model: str, params: LLMChatParams
+    ) -> LLMResponse:
+        """The whole answer, normalised."""
+
+    def stream_chat(
+        self, messages: Sequence[LLMMessage], *, model: str, params: LLMChatParams
+    ) -> Iterator[LLMStreamEvent]:
+        """The answer as normalised events."""
+
+
+class Backend(Protocol):
+    """An engine or provider as we reach it, from inside an event loop.
+
+    ``stream`` is the one way in: a whole answer is its deltas put together. Closing the generator
+    early ends the backend's work.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+        """The answer's pieces; raises an LLMError, before the first piece where it can."""
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The models it answers for."""
+
+    async def status(self) -> BackendStatus:
+        """Whether it answers now."""
+
+    async def aclose(self) -> None:
+        """Give back connections and processes."""

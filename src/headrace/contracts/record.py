@@ -1,0 +1,98 @@
+"""The one record that every call leaves, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from attrs import field, frozen
+
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMResponse, Usage
+
+Operation: TypeAlias = Literal["chat", "completion", "embeddings"]
+
+
+@frozen(kw_only=True)
+class Timeline:
+    """When things happened to one call: seconds of a monotonic clock; ``None`` did not happen.
+
+    ``wall_anchor`` is the Unix time, in seconds, of the monotonic instant ``anchor``, so that any
+    instant ``t`` was at ``wall_anchor + (t - anchor)``. ``intended`` is when a load test meant to
+    send. A call is ``queued`` when we have it, ``admitted`` when it may run, ``sent`` when its
+    last byte went out; ``first_byte`` is the answer's, ``first_token`` and ``last_token`` its
+    first and last piece of output, ``done`` the end of it all.
+    """
+
+    anchor: float
+    wall_anchor: float
+    intended: float | None = None
+    queued: float | None = None
+    admitted: float | None = None
+    sent: float | None = None
+    first_byte: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+    done: float | None = None
+
+
+@frozen(kw_only=True)
+class StageMark:
+    """One stage inside the engine (preprocess, vision, prefill, decode), where it tells us.
+
+    ``begin`` and ``end`` are instants of the same clock as the record's timeline.
+    """
+
+    stage: str
+    begin: float
+    end: float
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """One try of a call at one backend; ``error_kind`` is the error class's name, or ``None``."""
+
+    backend: str
+    begin: float
+    end: float
+    status: int | None = None
+    error_kind: str | None = None
+
+
+@frozen(kw_only=True)
+class CallRecord:
+    """What one call did, when and at what cost; every number is computed from these.
+
+    ``chunks`` counts the pieces of output received. ``fingerprint`` is a hash of the request.
+    ``request`` and ``response`` are kept only when asked for: they hold the user's text.
+    """
+
+    call_id: str
+    operation: Operation
+    timeline: Timeline
+    run_id: str | None = None
+    parent_id: str | None = None
+    request_id: str | None = None
+    fingerprint: str | None = None
+    backend: str | None = None
+    provider: str | None = None
+    requested_model: str | None = None
+    model: str | None = None
+    route: str | None = None
+    stream: bool = False
+    chunks: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    stages: tuple[StageMark, ...] = ()
+    usage: Usage | None = None
+    price_usd: Decimal | None = None
+    batch_occupancy: float | None = None
+    finish_reason: str | None = None
+    status: int | None = None
+    error_kind: str | None = None
+    dropped: tuple[str, ...] = ()
+    request: LLMRequest | None = field(default=None, repr=False)
+    response: LLMResponse | None = field(default=None, repr=False)
+
+
+RecordSink: TypeAlias = Callable[[CallRecord], None]

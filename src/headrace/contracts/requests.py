@@ -1,0 +1,106 @@
+"""What is asked: a request with its sampling controls, tools and routing hints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from attrs import field, frozen
+
+from headrace.contracts.messages import LLMMessage, ToolSpec
+
+TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+@frozen(kw_only=True)
+class NamedTool:
+    """A tool choice that forces one tool."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
+
+
+@frozen(kw_only=True)
+class LLMChatParams:
+    """Generation controls of ``chat`` and ``stream_chat``; ``None`` leaves the backend's default.
+
+    ``provider_options`` go into the provider's request body as they are.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    response_schema: dict[str, object] | None = None
+    provider_options: dict[str, object] = field(factory=dict)
+    tools: Sequence[ToolSpec] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    n: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
+
+
+@frozen(kw_only=True)
+class TaskProfile:
+    """Hints for choosing a backend; ``max_cost_usd`` and ``max_latency_ms`` are hard limits."""
+
+    priority: TaskPriority = "balanced"
+    max_cost_usd: float | None = None
+    max_latency_ms: int | None = None
+    tags: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class LLMRequest:
+    """One request for generation, in no provider's words.
+
+    A chat request has ``messages``; a text completion has ``prompt`` (text or token ids) and no
+    messages. ``max_tokens`` bounds the output, ``logit_bias`` maps token ids (as text, the way
+    JSON keys are) to additive biases, ``logprobs`` asks for log probabilities and ``top_logprobs``
+    for that many alternatives a token. ``response_schema`` is a JSON Schema that the answer must
+    meet; ``response_format`` is a provider's own hint. ``provider_options`` go into the provider's
+    body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone).
+    """
+
+    messages: Sequence[LLMMessage]
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    tools: Sequence[ToolSpec] = ()
+    response_schema: dict[str, object] | None = None
+    response_format: dict[str, object] | None = None
+    metadata: dict[str, object] = field(factory=dict, repr=False)
+    provider_options: dict[str, object] = field(factory=dict)
+    task_profile: TaskProfile | None = None
+    prompt: str | tuple[int, ...] | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    n: int | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    user: str | None = None
+    request_id: str | None = None
