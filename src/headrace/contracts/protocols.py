@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, LLMStreamEvent
 
@@ -85,8 +86,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
-    def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
-        """The answer's pieces; raises an LLMError, before the first piece where it can."""
+    def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        """The answer's pieces; raises an LLMError, before the first piece where it can.
+
+        What happens on the way is written into ``marks``.
+        """
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models it answers for."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
@@ -35,6 +35,25 @@ class Timeline:
     first_token: float | None = None
     last_token: float | None = None
     done: float | None = None
+
+
+@define(kw_only=True)
+class Marks:
+    """The instants of a call while it runs: whoever sees one happen writes it down.
+
+    The one contract that changes, because it belongs to one running call; what comes of it is the
+    call's Timeline. Instants are as there. ``backend`` and ``provider`` name who took the call,
+    ``status`` is the last HTTP status that came back, ``attempts`` what was
+    tried, and ``dropped`` the settings that the backend could not be given.
+    """
+
+    sent: float | None = None
+    first_byte: float | None = None
+    backend: str | None = None
+    provider: str | None = None
+    status: int | None = None
+    attempts: list[Attempt] = field(factory=list)
+    dropped: list[str] = field(factory=list)
 
 
 @frozen(kw_only=True)

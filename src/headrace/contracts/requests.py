@@ -10,7 +10,7 @@ from attrs import field, frozen
 from headrace.contracts.messages import LLMMessage, ToolSpec
 
 TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
-ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,1 @@
+"""One endpoint in front of every engine: faces, guard, routes, metrics."""

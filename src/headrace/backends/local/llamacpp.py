@@ -1,0 +1,215 @@
+"""llama.cpp in the box: the wheel's own HTTP server in a child process, reached as a provider row."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from headrace.backends.child import Child
+from headrace.backends.providers import LLAMA_CPP_SERVER
+from headrace.backends.remote import Remote
+from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.errors import (
+    LLMBadResponseError,
+    LLMError,
+    LLMProviderError,
+    LLMUnavailableError,
+)
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMDelta, Provenance
+from headrace.net.clock import World
+from headrace.net.transport import TimeLimits
+
+_START_S = 600.0
+_RETRY_AFTER_S = 1.0
+_DEATH_SHOWS_WITHIN_S = 0.25
+# A prompt of any length may be computed before the first byte comes.
+_LIMITS = TimeLimits(connect_s=5.0, first_byte_s=600.0, idle_s=120.0)
+_COUNT_LIMITS = TimeLimits(connect_s=5.0, first_byte_s=30.0, idle_s=30.0)
+
+
+@frozen(kw_only=True)
+class LlamaCppSettings:
+    """How the engine is started.
+
+    ``slots`` requests run at once and share a cache of ``kv_tokens`` tokens, of which each sees at
+    most the model's own context length. ``threads`` 0 lets the engine choose: one a physical core.
+    """
+
+    name: str
+    path: Path
+    slots: int = 32
+    kv_tokens: int = 16384
+    threads: int = 0
+    http_threads: int = 128
+
+
+class LlamaCpp:
+    """A Backend: the engine's child process and the way to it."""
+
+    def __init__(
+        self, settings: LlamaCppSettings, world: World, *, limits: TimeLimits = _LIMITS
+    ) -> None:
+        self.name = settings.name
+        self.context_tokens: int | None = None
+        self._settings, self._world, self._limits = settings, world, limits
+        self._key = secrets.token_urlsafe(24)
+        self._remote: Remote | None = None
+        self._ready = asyncio.Event()
+        self._start_failure: LLMUnavailableError | None = None
+        self._child = Child(
+            f"llama.cpp ({settings.name})",
+            [sys.executable, "-m", "headrace.backends.local.llamacpp_child"],
+            {
+                "path": str(settings.path),
+                "name": settings.name,
+                "key": self._key,
+                "slots": settings.slots,
+                "kv_tokens": settings.kv_tokens,
+                "threads": settings.threads,
+                "http_threads": settings.http_threads,
+            },
+            start_s=_START_S,
+            on_ready=self._arrived,
+            on_gone=self._left,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._child.pid
+
+    async def start(self) -> None:
+        """Load the model; requests that come meanwhile wait for it."""
+        try:
+            await self._child.start()
+            self.context_tokens = await self._context()
+        except LLMUnavailableError as failure:
+            self._start_failure = failure
+            raise
+        finally:
+            self._ready.set()
+
+    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        """The answer's pieces; closing the generator frees the engine within a step."""
+        marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
+        await self._ready.wait()
+        remote = self._reachable()
+        try:
+            async for delta in remote.stream(request, marks):
+                yield delta
+        except (LLMUnavailableError, LLMBadResponseError) as error:
+            if await self._died_under(remote):
+                raise LLMUnavailableError(
+                    f"the engine of {self.name} died while it answered; it is being started again",
+                    retry_after_s=_RETRY_AFTER_S,
+                    provider=LLAMA_CPP_SERVER.name,
+                ) from error
+            raise
+
+    async def count_tokens(self, request: LLMRequest) -> int:
+        """The prompt's tokens, by the model's own template and tokenizer."""
+        await self._ready.wait()
+        remote = self._reachable()
+        if isinstance(request.prompt, tuple):
+            return len(request.prompt)
+        text: object = request.prompt
+        if text is None:
+            from headrace.wire import json as wire_json
+            from headrace.wire import openai_chat
+
+            body = wire_json.decode_reply(
+                openai_chat.write_request(request, stream=False, include_usage=False)
+            )
+            text = (await remote.post("/apply-template", body, _COUNT_LIMITS))["prompt"]
+        asked = {"content": text, "add_special": True, "parse_special": True}
+        tokens = (await remote.post("/tokenize", asked, _COUNT_LIMITS))["tokens"]
+        assert isinstance(tokens, list)
+        return len(tokens)
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The one model that it serves."""
+        return (ModelInfo(model_id=self.name, max_context_tokens=self.context_tokens),)
+
+    async def status(self) -> BackendStatus:
+        """Whether the engine answers now."""
+        checked_at = Provenance.now_iso()
+        if self._remote is None:
+            message = "loading" if not self._ready.is_set() else str(self._unreachable())
+            return BackendStatus(ok=False, message=message, checked_at=checked_at)
+        return await self._remote.status()
+
+    def capabilities(self) -> BackendCapabilities:
+        """What llama.cpp offers with a text model."""
+        return BackendCapabilities(
+            streaming=True,
+            tool_calling="native",
+            json_mode="native",
+            vision=False,
+            max_context_tokens=self.context_tokens,
+            logprobs=True,
+        )
+
+    def snapshot(self) -> Mapping[str, object]:
+        """The child process: for diagnostics."""
+        return {
+            "engine": LLAMA_CPP_SERVER.name,
+            "pid": self._child.pid,
+            "restarts": self._child.restarts,
+            "model_path": str(self._settings.path),
+        }
+
+    async def aclose(self) -> None:
+        """End the engine."""
+        self._remote = None
+        await self._child.stop()
+
+    def _arrived(self, said: Mapping[str, object]) -> None:
+        self._start_failure = None
+        self._remote = Remote(
+            name=self.name,
+            provider=LLAMA_CPP_SERVER,
+            base_url=str(said["url"]),
+            world=self._world,
+            key=self._key,
+            limits=self._limits,
+        )
+
+    def _left(self) -> None:
+        self._remote = None
+
+    def _reachable(self) -> Remote:
+        if self._remote is None:
+            raise self._unreachable()
+        return self._remote
+
+    def _unreachable(self) -> LLMUnavailableError:
+        failure = self._start_failure or self._child.failure
+        reason = str(failure) if failure else "it is being started again"
+        return LLMUnavailableError(
+            f"the engine of {self.name} is not running: {reason}",
+            retry_after_s=_RETRY_AFTER_S,
+            provider=LLAMA_CPP_SERVER.name,
+        )
+
+    async def _died_under(self, remote: Remote) -> bool:
+        """Whether ``remote``'s engine is gone; its socket may break a moment before that shows."""
+        until = self._world.clock.monotonic() + _DEATH_SHOWS_WITHIN_S
+        while self._remote is remote and self._world.clock.monotonic() < until:
+            await self._world.clock.sleep(0.01)
+        return self._remote is not remote
+
+    async def _context(self) -> int | None:
+        try:
+            listed = await self._reachable().models()
+        except LLMProviderError:
+            return None
+        except LLMError:
+            raise
+        return listed[0].max_context_tokens if listed else None

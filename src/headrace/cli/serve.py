@@ -1,0 +1,123 @@
+"""``headrace serve``: the gateway, with the model in the box unless told otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headrace.gateway.config import Config
+    from headrace.stores.models import ModelFile
+
+
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Argument(envvar="HEADRACE_CONFIG", help="YAML file; every field has a default."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A known model's name, or the path of a GGUF file.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8000]")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read the configuration, say whether it is right, exit.")
+    ] = False,
+) -> None:
+    """Serve a real model on an OpenAI-compatible endpoint."""
+    from headrace.gateway.config import load
+    from headrace.gateway.guard import check_binding
+    from headrace.gateway.logs import set_up
+
+    given = {("engine", "model"): model, ("server", "host"): host, ("server", "port"): port}
+    settings = load(
+        config, overrides={place: value for place, value in given.items() if value is not None}
+    )
+    check_binding(settings.server)
+    if check:
+        typer.echo("the configuration is right")
+        return
+    set_up(settings.logging)
+    listener = _listen(settings.server.host, settings.server.port)
+    with contextlib.closing(listener):
+        file = _fetch(settings.engine.model) if settings.engine.enabled else None
+        _run(settings, file, listener)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind first: a port that is taken should be known before a model is fetched or loaded."""
+    from headrace.contracts.errors import LLMInvalidRequestError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as refused:
+        listener.close()
+        raise LLMInvalidRequestError(
+            f"cannot listen on {host}:{port}: {refused.strerror or refused}; choose another port "
+            "with --port or HEADRACE_PORT (0 picks a free one)",
+            param="server.port",
+        ) from refused
+    listener.set_inheritable(False)
+    return listener
+
+
+def _fetch(model: str) -> ModelFile:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from headrace.stores.models import ModelStore
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=min(done, total))
+
+        return ModelStore().find(model, show)
+
+
+def _run(settings: Config, file: ModelFile | None, listener: socket.socket) -> None:
+    import uvloop
+
+    from headrace.gateway.server import serve_on
+
+    started = time.monotonic()
+
+    def announce(models: list[str]) -> None:
+        _say()
+        _say(f"headrace serves {', '.join(models)} ({time.monotonic() - started:.1f} s)")
+        _say(f"  chat:     {_url(listener)}/v1/chat/completions")
+        _say(f"  metrics:  {_url(listener)}/metrics   health: /health   API: /openapi.json")
+        _say(f"  talk:     headrace chat --url {_url(listener)}      stop: Ctrl-C")
+
+    uvloop.run(serve_on(listener, settings, file, announce))
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say(line: str = "") -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,249 @@
+"""The gateway as an ASGI application: its paths, and what holds for all of them.
+
+Around every request: an id, the key check, one log line, and an error answer in the caller's
+format whatever goes wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import define, field
+from starlette.exceptions import HTTPException
+from starlette.routing import Route as Path
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from headrace.contracts.errors import (
+    LLMAuthError,
+    LLMCancelledError,
+    LLMError,
+    LLMInvalidRequestError,
+    LLMModelNotFoundError,
+)
+from headrace.gateway.asgi import Headers, answer, header
+from headrace.gateway.config import Config
+from headrace.gateway.generation import Generation
+from headrace.gateway.guard import Guard
+from headrace.gateway.openapi import describe
+from headrace.gateway.routes import Routes
+from headrace.net.clock import Clock
+from headrace.numbers.live import Tally
+from headrace.numbers.prometheus import CONTENT_TYPE, write_metrics
+from headrace.traffic.call import Traffic
+from headrace.wire import json as wire_json
+from headrace.wire import openai_chat, openai_completions, openai_errors, openai_models
+
+log = logging.getLogger("headrace.requests")
+
+# Health checks come from load balancers, which have no key; they learn nothing else there.
+_OPEN_PATHS = frozenset({"/health", "/ready"})
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_PLAIN_500 = LLMError(
+    "the server failed to answer this request; its log has the details under the request id",
+    code="internal_error",
+)
+
+
+@define(kw_only=True, eq=False)
+class Gateway:
+    """What the application's handlers share. ``draining`` is set once a stop was asked for."""
+
+    config: Config
+    routes: Routes
+    traffic: Traffic
+    tally: Tally
+    clock: Clock
+    draining: bool = False
+    started: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.started = self.clock.monotonic()
+
+    def application(self) -> Around:
+        """The ASGI application."""
+        shared: dict[str, Any] = {
+            "routes": self.routes,
+            "traffic": self.traffic,
+            "clock": self.clock,
+            "server": self.config.server,
+        }
+        chat = Generation(codec=openai_chat, operation="chat", **shared)
+        completions = Generation(codec=openai_completions, operation="completion", **shared)
+        paths = [
+            Path("/v1/chat/completions", chat, methods=["POST"]),
+            Path("/v1/completions", completions, methods=["POST"]),
+            Path("/v1/models", _Handler(self.models), methods=["GET"]),
+            Path("/v1/models/{model:path}", _Handler(self.model), methods=["GET"]),
+            Path("/health", _Handler(self.health), methods=["GET"]),
+            Path("/ready", _Handler(self.ready), methods=["GET"]),
+            Path("/metrics", _Handler(self.metrics), methods=["GET"]),
+            Path("/openapi.json", _Handler(self.openapi), methods=["GET"]),
+        ]
+        # The bare router: Starlette's application would answer errors by itself, in text.
+        return Around(
+            Router(paths, redirect_slashes=False),
+            Guard(self.config.server.api_keys),
+            self.clock,
+            self.config,
+        )
+
+    def running(self) -> int:
+        """Requests that run or wait now."""
+        admissions = [route.lane.admission for route in self.routes]
+        return sum(door.running + door.waiting for door in admissions)
+
+    async def models(self, scope: Scope, send: Send) -> None:
+        """The models, the default one first."""
+        body = openai_models.write_models(self.routes.models())
+        await answer(send, 200, body, scope["headrace.headers"])
+
+    async def model(self, scope: Scope, send: Send) -> None:
+        """One model."""
+        name = scope["path_params"]["model"]
+        route = self.routes.pick(name)
+        found = next(info for info in self.routes.models() if info.model_id == route.model)
+        await answer(send, 200, openai_models.write_model(found), scope["headrace.headers"])
+
+    async def health(self, scope: Scope, send: Send) -> None:
+        """Alive: this process answers."""
+        body = wire_json.encode({"status": "ok"})
+        await answer(send, 200, body, scope["headrace.headers"])
+
+    async def ready(self, scope: Scope, send: Send) -> None:
+        """Whether every backend answers now; 503 where one does not, and while draining."""
+        if self.draining:
+            body = wire_json.encode({"status": "draining"})
+            await answer(send, 503, body, scope["headrace.headers"])
+            return
+        backends = {}
+        for route in self.routes:
+            status = await route.lane.backend.status()
+            backends[route.lane.backend.name] = {"ok": status.ok}
+        ready = all(state["ok"] for state in backends.values())
+        body = wire_json.encode({"status": "ready" if ready else "not ready", "backends": backends})
+        await answer(send, 200 if ready else 503, body, scope["headrace.headers"])
+
+    async def metrics(self, scope: Scope, send: Send) -> None:
+        """Prometheus text."""
+        body = write_metrics(self.tally, self.clock.monotonic())
+        headers = scope["headrace.headers"]
+        await answer(send, 200, body, headers, content_type=CONTENT_TYPE.encode())
+
+    async def openapi(self, scope: Scope, send: Send) -> None:
+        """This application in OpenAPI 3.1."""
+        body = wire_json.encode(describe(bool(self.config.server.api_keys)))
+        await answer(send, 200, body, scope["headrace.headers"])
+
+
+class _Handler:
+    """A handler that needs no body, as the ASGI application that Starlette's routes take."""
+
+    def __init__(self, handle: Callable[[Scope, Send], Awaitable[None]]) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handle(scope, send)
+
+
+class Around:
+    """What holds for every path, around the application that knows them."""
+
+    def __init__(self, inner: Router, guard: Guard, clock: Clock, config: Config) -> None:
+        self._inner, self._guard, self._clock = inner, guard, clock
+        self._log_requests = config.logging.requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        begin = self._clock.monotonic()
+        request_id = _request_id(scope)
+        scope["headrace.request_id"] = request_id
+        headers: Headers = [(b"x-request-id", request_id.encode())]
+        scope["headrace.headers"] = headers
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if scope["path"] not in _OPEN_PATHS:
+                self._guard.check(header(scope, b"authorization"))
+            scope["app"] = self  # tells the router to raise what it refuses
+            await self._inner(scope, receive, noting)
+        except LLMCancelledError as error:
+            status = error.status
+        except HTTPException as refused:
+            allow = (refused.headers or {}).get("Allow")
+            if allow:
+                headers = [*headers, (b"allow", allow.encode())]
+            await _send_error(noting, _refusal(scope, refused), headers)
+        except LLMError as error:
+            error.request_id = request_id
+            if status:
+                raise  # the answer has begun: the server must cut it, not end it cleanly
+            await _send_error(noting, error, headers)
+        except Exception:
+            log.exception("unexpected error", extra={"request_id": request_id})
+            if status:
+                raise
+            await _send_error(noting, _PLAIN_500, headers)
+        finally:
+            if self._log_requests:
+                self._log(scope, status or 499, self._clock.monotonic() - begin)
+
+    def _log(self, scope: Scope, status: int, took_s: float) -> None:
+        log.info(
+            "%s %s %d",
+            scope["method"],
+            scope["path"],
+            status,
+            extra={
+                "request_id": scope["headrace.request_id"],
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "duration_ms": round(took_s * 1000, 1),
+                "model": scope.get("headrace.model"),
+            },
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own ``x-request-id`` where it is a plain word, else a new one."""
+    given = header(scope, b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"req_{secrets.token_hex(12)}"
+
+
+async def _send_error(send: Send, error: LLMError, headers: Headers) -> None:
+    extra: Headers = []
+    if error.retry_after_s is not None:
+        extra.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
+        extra.append((b"retry-after-ms", str(round(error.retry_after_s * 1000)).encode()))
+    if isinstance(error, LLMAuthError) and error.status == 401:
+        extra.append((b"www-authenticate", b"Bearer"))
+    await answer(send, error.status, openai_errors.write_error(error), [*headers, *extra])
+
+
+def _refusal(scope: Scope, refused: HTTPException) -> LLMError:
+    """The router's own refusals, as errors of ours."""
+    path, method = scope["path"][:200], scope["method"]
+    if refused.status_code == 404:
+        return LLMModelNotFoundError(
+            f"there is nothing at {path!r}; /openapi.json lists what there is", code="unknown_path"
+        )
+    return LLMInvalidRequestError(
+        f"{path!r} does not take {method}",
+        status=refused.status_code,
+        code="method_not_allowed",
+    )

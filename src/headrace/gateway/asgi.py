@@ -1,0 +1,107 @@
+"""Small pieces between our handlers and the ASGI server: bodies, answers, callers that leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeAlias
+
+from starlette.types import Message, Receive, Scope, Send
+
+from headrace.contracts.errors import LLMCancelledError, LLMInvalidRequestError
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that (lower-case) name."""
+    found: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    return next((value for key, value in found if key == name), None)
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout_s: float) -> bytes:
+    """The request's whole body.
+
+    Raises LLMInvalidRequestError, status 413 above ``limit`` bytes and 408 when it does not come
+    within ``timeout_s``; LLMCancelledError when the caller leaves before it is complete.
+    """
+    declared = header(scope, b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                whole: bytes = message.get("body", b"")
+                if len(whole) > limit:
+                    raise _too_large(limit)
+                return whole
+            pieces = bytearray()
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise LLMCancelledError("the caller left before its request was complete")
+                pieces += message.get("body", b"")
+                if len(pieces) > limit:
+                    raise _too_large(limit)
+                if not message.get("more_body", False):
+                    return bytes(pieces)
+                message = await receive()
+    except TimeoutError:
+        raise LLMInvalidRequestError(
+            f"the request's body did not arrive within {timeout_s:g} s",
+            status=408,
+            code="request_timeout",
+        ) from None
+
+
+def _too_large(limit: int) -> LLMInvalidRequestError:
+    return LLMInvalidRequestError(
+        f"the request's body is larger than this server takes ({limit} bytes)",
+        status=413,
+        code="request_too_large",
+    )
+
+
+async def answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers,
+    content_type: bytes = b"application/json",
+) -> None:
+    """Send a whole answer."""
+    start: Message = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *headers,
+        ],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` until it is done or the caller leaves; then it is cancelled at once."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_departure(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled() or isinstance(task.exception(), LLMCancelledError):
+                return
+        task.result()
+    finally:
+        watcher.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

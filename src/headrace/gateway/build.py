@@ -1,0 +1,163 @@
+"""Put a gateway together from its configuration: engines, lanes, routes."""
+
+from __future__ import annotations
+
+import os
+
+from attrs import frozen
+
+from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.providers import provider
+from headrace.backends.remote import Remote
+from headrace.contracts.errors import LLMAuthError, LLMInvalidRequestError
+from headrace.gateway.app import Gateway
+from headrace.gateway.config import BackendConfig, Config
+from headrace.gateway.routes import Defaults, Route, Routes
+from headrace.net.clock import World
+from headrace.net.transport import TimeLimits
+from headrace.numbers.live import Tally
+from headrace.stores.models import ModelFile
+from headrace.traffic.admission import Admission
+from headrace.traffic.call import Traffic
+from headrace.traffic.lane import Lane
+
+
+@frozen(kw_only=True)
+class Assembly:
+    """A gateway and the engine whose life belongs to it."""
+
+    gateway: Gateway
+    engine: LlamaCpp | None
+
+
+def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
+    """The gateway of ``config``; ``model`` is the local engine's file, ``None`` without an engine.
+
+    Raises LLMInvalidRequestError or LLMAuthError where the configuration cannot be carried out.
+    """
+    routes: list[Route] = []
+    engine = None
+    if model is not None:
+        engine, route = _local(config, model, world)
+        routes.append(route)
+    routes += [_remote(config, backend, world) for backend in config.backends]
+    if not routes:
+        raise LLMInvalidRequestError(
+            "nothing to serve: engine.enabled is false and no backends are configured",
+            param="backends",
+        )
+    names = [route.model for route in routes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LLMInvalidRequestError(
+            f"two backends answer to the name {twice[0]!r}; give one of them another",
+            param="backends",
+        )
+    tally = Tally(world.clock.monotonic(), models=names)
+    gateway = Gateway(
+        config=config,
+        routes=Routes(routes),
+        traffic=Traffic(world.clock, tally),
+        tally=tally,
+        clock=world.clock,
+    )
+    return Assembly(gateway=gateway, engine=engine)
+
+
+def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Route]:
+    batching, inference, preset = config.batching, config.inference, model.preset
+    name = config.engine.name or model.name
+    engine = LlamaCpp(
+        LlamaCppSettings(
+            name=name,
+            path=model.path,
+            slots=batching.max_batch_size,
+            kv_tokens=config.engine.kv_tokens,
+            threads=config.engine.threads,
+        ),
+        world,
+    )
+    answer_tokens = min(inference.max_tokens, inference.context_length)
+    defaults = Defaults(
+        max_tokens=(preset and preset.max_tokens) or answer_tokens,
+        temperature=inference.temperature
+        if preset is None or preset.temperature is None
+        else preset.temperature,
+        top_p=preset.top_p if preset else None,
+        system_prompt=inference.system_prompt
+        if inference.system_prompt is not None or preset is None
+        else preset.system_prompt,
+        context_tokens=min(inference.context_length, config.engine.kv_tokens),
+    )
+    lane = Lane(
+        backend=engine,
+        admission=Admission(
+            max_running=batching.max_batch_size,
+            max_waiting=batching.max_queue_size,
+            timeout_s=batching.timeout_ms / 1000,
+            max_tokens=config.engine.kv_tokens,
+        ),
+        default_answer_tokens=answer_tokens,
+    )
+    route = Route(
+        model=name,
+        lane=lane,
+        patterns=config.engine.aliases,
+        defaults=defaults,
+        created=int(model.path.stat().st_mtime),
+    )
+    return engine, route
+
+
+def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
+    row = provider(backend.provider)
+    base_url = backend.base_url or row.base_url
+    if base_url is None:
+        raise LLMInvalidRequestError(
+            f"backend {backend.name!r} has no base_url, and its provider {row.name!r} has none of "
+            "its own",
+            param="backends",
+        )
+    remote = Remote(
+        name=backend.name,
+        provider=row,
+        base_url=base_url.rstrip("/"),
+        world=world,
+        key=_key(backend, row.key_env),
+        model=backend.model,
+        limits=TimeLimits(
+            connect_s=backend.connect_timeout_ms / 1000,
+            first_byte_s=backend.first_token_timeout_ms / 1000,
+            idle_s=backend.idle_timeout_ms / 1000,
+        ),
+    )
+    lane = Lane(
+        backend=remote,
+        admission=Admission(
+            max_running=backend.max_concurrency,
+            max_waiting=config.batching.max_queue_size,
+            timeout_s=config.batching.timeout_ms / 1000,
+        ),
+    )
+    return Route(
+        model=backend.models[0]
+        if backend.models and "*" not in backend.models[0]
+        else backend.name,
+        lane=lane,
+        patterns=backend.models,
+        created=int(world.clock.wall()),
+    )
+
+
+def _key(backend: BackendConfig, usual_env: str | None) -> str | None:
+    if backend.api_key is not None:
+        return backend.api_key
+    name = backend.api_key_env or usual_env
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise LLMAuthError(
+            f"backend {backend.name!r} needs a key: set the environment variable {name}"
+        )
+    return key

@@ -1,0 +1,192 @@
+"""One endpoint for each face that generates: read, route, run, write."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from types import ModuleType
+
+from attrs import evolve, frozen
+from starlette.types import Receive, Scope, Send
+
+from headrace.contracts.errors import LLMError
+from headrace.contracts.record import Marks, Operation
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMDelta, Usage
+from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.config import ServerConfig
+from headrace.gateway.routes import Route, Routes
+from headrace.net.clock import Clock
+from headrace.numbers.usage import add_usages
+from headrace.traffic.call import CallSheet, Traffic
+from headrace.wire.assemble import Assembler
+from headrace.wire.inbound import Inbound, requests
+
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Tells nginx and its like to hand each event on as it comes.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@frozen(kw_only=True)
+class _Asked:
+    """One request on its way to its answer."""
+
+    inbound: Inbound
+    route: Route
+    calls: AsyncGenerator[LLMDelta, None]
+    headers: Headers
+    marks: Marks
+    send: Send
+
+    def answer_headers(self) -> Headers:
+        """Every answer's headers, and the list of what the backend could not be given."""
+        if not self.marks.dropped:
+            return self.headers
+        dropped = ", ".join(dict.fromkeys(self.marks.dropped)).encode()
+        return [*self.headers, (b"x-headrace-dropped", dropped)]
+
+
+@frozen(kw_only=True)
+class Generation:
+    """An ASGI application that answers one face's generation requests.
+
+    ``codec`` is the face's wire module. A streamed answer's status and headers wait for its first
+    piece, so that what goes wrong before it still gets a status of its own.
+    """
+
+    codec: ModuleType
+    operation: Operation
+    routes: Routes
+    traffic: Traffic
+    clock: Clock
+    server: ServerConfig
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        queued = self.clock.monotonic()
+        body = await read_body(
+            scope,
+            receive,
+            limit=self.server.max_body_bytes,
+            timeout_s=self.server.body_timeout_ms / 1000,
+        )
+        inbound: Inbound = self.codec.read_request(body)
+        del body
+        route = self.routes.pick(inbound.request.model)
+        scope["headrace.model"] = route.model
+        marks = Marks()
+        asked = _Asked(
+            inbound=inbound,
+            route=route,
+            calls=self._calls(inbound, route, scope["headrace.request_id"], queued, marks),
+            headers=scope["headrace.headers"],
+            marks=marks,
+            send=send,
+        )
+        await while_connected(receive, (self._stream if inbound.stream else self._whole)(asked))
+
+    def _calls(
+        self, inbound: Inbound, route: Route, request_id: str, queued: float, marks: Marks
+    ) -> AsyncGenerator[LLMDelta, None]:
+        runs = []
+        for request in requests(inbound):
+            sheet = CallSheet(
+                call_id=uuid.uuid4().hex,
+                operation=self.operation,
+                queued=queued,
+                stream=inbound.stream,
+                requested_model=inbound.request.model,
+                route=route.model,
+            )
+            asked = route.defaults.fill(evolve(request, model=route.model, request_id=request_id))
+            runs.append(self.traffic.run(asked, route.lane, sheet, marks))
+        return runs[0] if len(runs) == 1 else _side_by_side(runs, inbound.request)
+
+    async def _whole(self, asked: _Asked) -> None:
+        assembler = Assembler()
+        async with aclosing(asked.calls):
+            async for delta in asked.calls:
+                assembler.add(delta)
+        response = assembler.response()
+        body = self.codec.write_response(
+            response,
+            response_id=response.response_id or self._new_id(),
+            model=asked.route.model,
+            created=int(self.clock.wall()),
+        )
+        await answer(asked.send, 200, body, asked.answer_headers())
+
+    def _new_id(self) -> str:
+        prefix = "chatcmpl" if self.operation == "chat" else "cmpl"
+        return f"{prefix}-{uuid.uuid4().hex}"
+
+    async def _stream(self, asked: _Asked) -> None:
+        send, calls = asked.send, asked.calls
+        async with aclosing(calls):
+            first = await anext(calls, None)
+            writer = self.codec.stream_writer(
+                response_id=(first and first.response_id) or self._new_id(),
+                model=asked.route.model,
+                created=int(self.clock.wall()),
+                include_usage=asked.inbound.include_usage,
+            )
+            headers = [*_STREAM_HEADERS, *asked.answer_headers()]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            try:
+                if first is not None:
+                    await _send_piece(send, writer.write(first))
+                    async for delta in calls:
+                        await _send_piece(send, writer.write(delta))
+                last = writer.finish()
+            except LLMError as error:
+                # The status is out: the error becomes the stream's last event, with no [DONE].
+                last = writer.error(error)
+            await send({"type": "http.response.body", "body": last})
+
+
+async def _send_piece(send: Send, piece: bytes) -> None:
+    if piece:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def _side_by_side(
+    runs: Sequence[AsyncGenerator[LLMDelta, None]], request: LLMRequest
+) -> AsyncGenerator[LLMDelta, None]:
+    """Several prompts' answers as one: choice ``i * n + j`` is the j-th answer to prompt ``i``."""
+    answers = request.n or 1
+    ready: asyncio.Queue[LLMDelta | BaseException | None] = asyncio.Queue(maxsize=64)
+
+    async def pump(place: int, run: AsyncGenerator[LLMDelta, None]) -> None:
+        try:
+            async with aclosing(run):
+                async for delta in run:
+                    await ready.put(evolve(delta, index=place * answers + delta.index))
+            await ready.put(None)
+        except LLMError as error:
+            await ready.put(error)
+
+    pumps = [asyncio.create_task(pump(place, run)) for place, run in enumerate(runs)]
+    usages: dict[int, Usage] = {}
+    try:
+        open_runs = len(pumps)
+        while open_runs:
+            item = await ready.get()
+            if item is None:
+                open_runs -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                if item.usage_delta is not None:
+                    usages[item.index // answers] = item.usage_delta
+                    item = evolve(item, usage_delta=None)
+                yield item
+        if usages:
+            yield LLMDelta(usage_delta=add_usages(usages.values()))
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

@@ -1,0 +1,111 @@
+"""From a model's name to the lane that serves it, and what is filled in on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from attrs import evolve, frozen
+
+from headrace.contracts.capabilities import ModelInfo
+from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
+from headrace.contracts.messages import LLMMessage
+from headrace.contracts.requests import LLMRequest
+from headrace.traffic.lane import Lane
+
+
+@frozen(kw_only=True)
+class Defaults:
+    """What is used where a request does not say; ``None`` leaves it to the backend."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    system_prompt: str | None = None
+    context_tokens: int | None = None
+
+    def fill(self, request: LLMRequest) -> LLMRequest:
+        """``request`` with its gaps filled."""
+        changes: dict[str, Any] = {}
+        if request.max_tokens is None and self.max_tokens is not None:
+            changes["max_tokens"] = self.max_tokens
+        if request.temperature is None and self.temperature is not None:
+            changes["temperature"] = self.temperature
+            # The two belong together: a caller who sets one has chosen their own sampling.
+            if request.top_p is None and self.top_p is not None:
+                changes["top_p"] = self.top_p
+        if (
+            self.system_prompt is not None
+            and request.prompt is None
+            and request.messages
+            and request.messages[0].role != "system"
+        ):
+            opening = LLMMessage(role="system", content=self.system_prompt)
+            changes["messages"] = (opening, *request.messages)
+        if self.context_tokens is not None and (request.max_tokens or 0) > self.context_tokens:
+            raise LLMContextLengthError(
+                f"max_tokens is {request.max_tokens}, but the context of this model, prompt and "
+                f"answer together, is {self.context_tokens} tokens",
+                param="max_tokens",
+            )
+        return evolve(request, **changes) if changes else request
+
+
+@frozen(kw_only=True)
+class Route:
+    """A model as callers see it."""
+
+    model: str
+    lane: Lane
+    patterns: tuple[str, ...] = ()
+    defaults: Defaults = Defaults()
+    created: int = 0
+
+    def fits(self, name: str) -> bool:
+        """Whether ``name`` is this model, by its name or a pattern."""
+        return name == self.model or any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
+class Routes:
+    """The models that the gateway answers for, the default one first."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = tuple(routes)
+        self._known: dict[str, Route] = {route.model: route for route in reversed(self._routes)}
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def pick(self, model: str | None) -> Route:
+        """The route of ``model``, or the first where none is named.
+
+        Raises LLMModelNotFoundError that names the nearest known model.
+        """
+        if model is None:
+            return self._routes[0]
+        known = self._known.get(model)
+        if known is not None:
+            return known
+        for route in self._routes:
+            if route.fits(model):
+                return route
+        names = list(self._known)
+        near = get_close_matches(model, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        raise LLMModelNotFoundError(
+            f"there is no model {model[:200]!r} here; {hint}", param="model"
+        )
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """What ``/v1/models`` lists."""
+        return tuple(
+            ModelInfo(
+                model_id=route.model,
+                created=route.created,
+                owned_by=route.lane.backend.name if route.patterns else "headrace",
+                max_context_tokens=route.defaults.context_tokens,
+            )
+            for route in self._routes
+        )

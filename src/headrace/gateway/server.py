@@ -1,0 +1,94 @@
+"""Run a gateway on a socket: load the engine, serve, drain, end what was started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from headrace.contracts.errors import LLMError
+from headrace.gateway.build import Assembly, assemble
+from headrace.gateway.config import Config
+from headrace.net.clock import World
+from headrace.net.pool import PooledTransport
+from headrace.stores.models import ModelFile
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells the gateway when it begins to drain."""
+
+    def __init__(self, config: uvicorn.Config, assembly: Assembly) -> None:
+        super().__init__(config)
+        self._assembly = assembly
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: finish what is in flight. Ctrl-C again: stop at once."""
+        if not self._assembly.gateway.draining:
+            running = self._assembly.gateway.running()
+            log.info("%s: finishing %d requests, then ending", signal.Signals(sig).name, running)
+        self._assembly.gateway.draining = True
+        super().handle_exit(sig, frame)
+
+
+async def serve_on(
+    listener: socket.socket,
+    config: Config,
+    model: ModelFile | None,
+    announce: Callable[[list[str]], None],
+) -> None:
+    """Serve until a signal ends it; ``announce`` is called with the models once they answer.
+
+    Raises the LLMError with which the engine failed to start.
+    """
+    transport = PooledTransport()
+    assembly = assemble(config, model, World(transport=transport))
+    server = Server(_server_config(config, assembly), assembly)
+    failures: list[LLMError] = []
+
+    async def load() -> None:
+        # The port is open meanwhile: early requests wait for the engine instead of failing.
+        try:
+            if assembly.engine is not None:
+                await assembly.engine.start()
+        except LLMError as failure:
+            failures.append(failure)
+            server.should_exit = True
+            return
+        announce([route.model for route in assembly.gateway.routes])
+
+    loading = asyncio.create_task(load())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loading
+        if assembly.engine is not None:
+            await assembly.engine.aclose()
+        await transport.aclose()
+    if failures:
+        raise failures[0]
+
+
+def _server_config(config: Config, assembly: Assembly) -> uvicorn.Config:
+    return uvicorn.Config(
+        assembly.gateway.application(),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=config.server.max_connections,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=config.server.drain_timeout_ms // 1000,
+    )

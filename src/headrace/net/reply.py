@@ -1,0 +1,160 @@
+"""The answer of an HTTP/1.1 connection: what the parser puts in and the caller takes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from headrace.contracts.errors import LLMBadResponseError, LLMCancelledError, LLMError
+from headrace.net.deadline import Deadline
+
+# More than this waiting to be taken, and the socket is left unread; so the peer is held up in turn.
+WAITING_LIMIT = 256 * 1024
+
+
+class Source(Protocol):
+    """What a reply asks of its connection."""
+
+    peer: str
+    deadline: Deadline
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class Http1Reply:
+    """Meets HttpReply. It lets go of the connection with the body's last byte, read or not."""
+
+    __slots__ = ("_error", "_idle_s", "_loop", "_paused", "_pieces", "_source", "_waiter")
+    __slots__ += ("_waiting", "connection_reused", "first_byte_at", "headers", "keeps_slot")
+    __slots__ += ("sent_at", "status")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: Source,
+        idle_s: float | None,
+        *,
+        connection_reused: bool,
+    ) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connection_reused = connection_reused
+        # The connection died unanswered and left its place in the pool for a second try.
+        self.keeps_slot = False
+        self._loop = loop
+        self._source: Source | None = source
+        self._idle_s = idle_s
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._paused = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    # The connection's side.
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """The headers are here."""
+        self.status = status
+        self.headers = headers
+        self._wake()
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of the body is here."""
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._waiting > WAITING_LIMIT and not self._paused and self._source is not None:
+            self._paused = True
+            self._source.pause()
+        if self._waiter is not None:
+            self._wake()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The answer has ended: well, or by ``error``, which comes after what was received."""
+        self._source = None
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # The caller's side.
+
+    async def wait_for_head(self) -> None:
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        pieces = self._pieces
+        while not pieces:
+            source = self._source
+            if source is None:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            source.deadline.enter("idle_s", self._idle_s)
+            await self._wait()
+            if self._source is not None:
+                source.deadline.rest()
+        if len(pieces) == 1:
+            piece = pieces.pop()
+        else:
+            piece = b"".join(pieces)
+            pieces.clear()
+        self._waiting = 0
+        if self._paused:
+            self._paused = False
+            if self._source is not None:
+                self._source.resume()
+        return piece
+
+    async def read(self, limit: int) -> bytes:
+        stated = self.headers.get("content-length", "")
+        if self._source is not None and stated.isdigit() and int(stated) > limit:
+            raise await self._too_long(limit, f"{stated} bytes")
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            size += len(piece)
+            if size > limit:
+                raise await self._too_long(limit, "more")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def aclose(self) -> None:
+        if self._source is not None:
+            source = self._source
+            self.finish(LLMCancelledError(f"{source.peer}: the answer was closed before its end"))
+            source.drop()
+        self._pieces.clear()
+        self._waiting = 0
+
+    async def _too_long(self, limit: int, size: str) -> LLMError:
+        await self.aclose()
+        return LLMBadResponseError(f"the answer's body has {size}, the limit is {limit} bytes")
+
+    async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("two tasks wait for one answer; it can be read by one only")
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        except BaseException:
+            # Cancelled: nobody will read on, so the peer is told at once by closing.
+            await self.aclose()
+            raise
+        finally:
+            self._waiter = None

@@ -1,0 +1,188 @@
+"""Distributions in bounded memory: logarithmic buckets for quantiles, fixed ones for Prometheus.
+
+Both merge without loss, so workers can count apart and be shown together.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+ACCURACY = 0.01
+"""Relative error of a quantile, a share of its value."""
+
+SMALLEST = 1e-9
+LARGEST = 1e9
+
+_GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
+_PER_LN = 1 / math.log(_GAMMA)
+_FIRST = math.ceil(math.log(SMALLEST) * _PER_LN)
+_LAST = math.ceil(math.log(LARGEST) * _PER_LN)
+
+
+class LogHistogram:
+    """Counts of non-negative values in buckets that widen with the value (as DDSketch's do).
+
+    Bucket i holds the values in (g^(i-1), g^i] with g = (1 + a) / (1 - a) and a = 0.01, and stands
+    for 2 g^i / (g + 1), which is within the share a of every value in it. So a quantile is within
+    1% (and floating-point rounding) of the sample at rank floor(q * (n - 1)), for values from
+    1e-9 to 1e9. Smaller values count as zero; larger ones share the last bucket, where only the
+    exact ``maximum`` is reliable. ``count``, ``total``, ``minimum`` and ``maximum`` are exact.
+    At most 2,075 buckets exist, whatever the number of values.
+    """
+
+    __slots__ = ("buckets", "count", "maximum", "minimum", "total", "zeros")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.zeros = 0
+        self.count = 0
+        self.total = 0.0
+        self.minimum: float | None = None
+        self.maximum: float | None = None
+
+    def add(self, value: float) -> None:
+        """Count ``value``, which is finite and not negative (ValueError otherwise)."""
+        if not 0.0 <= value < math.inf:
+            raise ValueError(f"{value} cannot be counted: a finite value from 0 up is expected")
+        if value < SMALLEST:
+            self.zeros += 1
+        else:
+            i = math.ceil(math.log(value) * _PER_LN)
+            i = min(i, _LAST)
+            self.buckets[i] = self.buckets.get(i, 0) + 1
+        self.count += 1
+        self.total += value
+        if self.minimum is None or value < self.minimum:
+            self.minimum = value
+        if self.maximum is None or value > self.maximum:
+            self.maximum = value
+
+    def merge(self, other: LogHistogram) -> None:
+        """Count here all that ``other`` counted."""
+        for i, n in other.buckets.items():
+            self.buckets[i] = self.buckets.get(i, 0) + n
+        self.zeros += other.zeros
+        self.count += other.count
+        self.total += other.total
+        if other.minimum is not None and (self.minimum is None or other.minimum < self.minimum):
+            self.minimum = other.minimum
+        if other.maximum is not None and (self.maximum is None or other.maximum > self.maximum):
+            self.maximum = other.maximum
+
+    def mean(self) -> float | None:
+        """total / count; ``None`` when empty."""
+        return self.total / self.count if self.count else None
+
+    def quantile(self, q: float) -> float | None:
+        """The value below which the share ``q`` of the values lies; ``None`` when empty."""
+        return self.quantiles((q,))[0]
+
+    def quantiles(self, qs: Sequence[float]) -> list[float | None]:
+        """``quantile`` of each of ``qs``, in one pass over the buckets."""
+        for q in qs:
+            if not 0 <= q <= 1:
+                raise ValueError(f"q is {q}; a quantile is a fraction from 0 to 1")
+        if self.minimum is None or self.maximum is None:
+            return [None] * len(qs)
+        found: list[float | None] = [None] * len(qs)
+        steps = iter(sorted(self.buckets.items()))
+        reached, value = self.zeros, 0.0
+        for at, q in sorted(enumerate(qs), key=lambda pair: pair[1]):
+            rank = math.floor(q * (self.count - 1))
+            while reached <= rank:
+                i, n = next(steps)
+                reached += n
+                value = 2 * _GAMMA**i / (_GAMMA + 1)
+            found[at] = min(max(value, self.minimum), self.maximum)
+        return found
+
+    def to_plain(self) -> dict[str, object]:
+        """All of it in values that JSON knows."""
+        return {
+            "accuracy": ACCURACY,
+            "zeros": self.zeros,
+            "count": self.count,
+            "total": self.total,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "buckets": {str(i): n for i, n in sorted(self.buckets.items())},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object]) -> LogHistogram:
+        """What ``to_plain`` wrote; ValueError where it is something else."""
+        if plain.get("accuracy") != ACCURACY:
+            raise ValueError(
+                f"histogram of accuracy {plain.get('accuracy')!r}; only {ACCURACY} can be read"
+            )
+        buckets = plain.get("buckets")
+        if not isinstance(buckets, Mapping):
+            raise ValueError(f"histogram buckets are {buckets!r}; an object of counts is expected")
+        made = cls()
+        for key, n in buckets.items():
+            i = int(key)
+            if not _FIRST <= i <= _LAST:
+                raise ValueError(f"histogram bucket {i} is outside {_FIRST} to {_LAST}")
+            made.buckets[i] = _whole(n, f"buckets.{i}")
+        made.zeros = _whole(plain.get("zeros"), "zeros")
+        made.count = _whole(plain.get("count"), "count")
+        if made.count != made.zeros + sum(made.buckets.values()):
+            raise ValueError(f"histogram count {made.count} is not the sum of its buckets")
+        made.total = _real(plain.get("total"), "total")
+        if made.count:
+            made.minimum = _real(plain.get("minimum"), "minimum")
+            made.maximum = _real(plain.get("maximum"), "maximum")
+        return made
+
+
+class FixedBuckets:
+    """Exact counts of values up to each of ``bounds``, as Prometheus histograms have them.
+
+    ``bounds`` ascend; a value equal to a bound is within it. ``counts[i]`` holds the values in
+    (bounds[i-1], bounds[i]], and one more at the end those above every bound.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count ``value``."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def merge(self, other: FixedBuckets) -> None:
+        """Count here all that ``other``, which has the same bounds, counted."""
+        if other.bounds != self.bounds:
+            raise ValueError(f"bounds {other.bounds} cannot be merged into bounds {self.bounds}")
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulative(self, bounds: Sequence[float]) -> list[int]:
+        """How many values are at most each of ``bounds``, which are some of ours."""
+        running, up_to = 0, {}
+        for bound, n in zip(self.bounds, self.counts, strict=False):
+            running += n
+            up_to[bound] = running
+        return [up_to[bound] for bound in bounds]
+
+
+def _whole(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"histogram {name} is {value!r}; a whole number from 0 up is expected")
+    return value
+
+
+def _real(value: object, name: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"histogram {name} is {value!r}; a number is expected")
+    return float(value)

@@ -1,0 +1,361 @@
+"""What is going on now: records in, a Snapshot out, in memory that does not grow with the calls.
+
+The clock is the caller's: every instant handed in is of the records' monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from headrace.contracts.record import CallRecord
+from headrace.contracts.snapshot import GroupSnapshot, LatencySummary, Outcome, Snapshot
+from headrace.numbers import timeline
+from headrace.numbers.histogram import FixedBuckets, LogHistogram
+
+MAX_NAMES = 200
+"""Distinct models, and distinct backends, told apart; further ones are counted as ``other``."""
+
+MAX_SERIES = 400
+"""Distinct combinations of labels told apart; further ones are counted as all ``other``."""
+
+MAX_ERRORS = 64
+WINDOW_S = 10.0
+OTHER = "other"
+
+# The bounds that vLLM and the OpenTelemetry GenAI conventions prescribe, together: the counts at
+# either one's bounds are then exact.
+FIRST_TOKEN_BOUNDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+    *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+PER_TOKEN_BOUNDS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 40.0, 80.0),
+)
+VLLM_REQUEST_BOUNDS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0),
+    *(240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+OTEL_DURATION_BOUNDS = tuple(0.01 * 2**i for i in range(14))
+DURATION_BOUNDS = tuple(sorted({*VLLM_REQUEST_BOUNDS, *OTEL_DURATION_BOUNDS}))
+TOKEN_BOUNDS = tuple(float(4**i) for i in range(14))
+
+
+@frozen
+class Labels:
+    """What tells one series of calls from another."""
+
+    operation: str
+    requested_model: str
+    model: str
+    provider: str
+    backend: str
+
+
+class Series:
+    """The counts of all calls with the same labels."""
+
+    def __init__(self) -> None:
+        self.ended: dict[tuple[int | None, str], int] = {}
+        """Calls by HTTP status and error class (empty where there was none)."""
+        self.finished: dict[str, int] = {}
+        """Calls without an error by finish reason."""
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.ttft = LogHistogram()
+        self.tpot = LogHistogram()
+        self.e2e = LogHistogram()
+        self.queue = LogHistogram()
+        self.sent_to_first = FixedBuckets(FIRST_TOKEN_BOUNDS)
+        self.arrival_to_first = FixedBuckets(FIRST_TOKEN_BOUNDS)
+        self.per_token = FixedBuckets(PER_TOKEN_BOUNDS)
+        self.queued = FixedBuckets(VLLM_REQUEST_BOUNDS)
+        self.durations: dict[str, FixedBuckets] = {}
+        """Arrival to end, by error class (empty where there was none)."""
+        self.input_tokens = FixedBuckets(TOKEN_BOUNDS)
+        self.output_tokens = FixedBuckets(TOKEN_BOUNDS)
+
+
+class LiveCall:
+    """One call under way, as ``Tally.began`` gave it: waiting, then running, then ended."""
+
+    __slots__ = ("_backend", "_model", "_state", "_tally")
+
+    def __init__(self, tally: Tally, model: str) -> None:
+        self._tally = tally
+        self._model = model
+        self._backend: str | None = None
+        self._state = "waiting"
+        tally._gauge(tally.waiting, model, 1)
+
+    def admitted(self, backend: str | None = None) -> None:
+        """The call may run now, at ``backend`` where that is known."""
+        if self._state == "waiting":
+            self._state = "running"
+            self._tally._gauge(self._tally.waiting, self._model, -1)
+            self._tally._gauge(self._tally.running, self._model, 1)
+            if backend is not None:
+                self._backend = self._tally._backend_name(backend)
+                self._tally._gauge(self._tally.running_at, self._backend, 1)
+
+    def ended(self) -> None:
+        """The call is over, however; a second time does nothing."""
+        state, self._state = self._state, "ended"
+        if state == "waiting":
+            self._tally._gauge(self._tally.waiting, self._model, -1)
+        elif state == "running":
+            self._tally._gauge(self._tally.running, self._model, -1)
+            if self._backend is not None:
+                self._tally._gauge(self._tally.running_at, self._backend, -1)
+
+
+class Tally:
+    """Counts records as they come; ``add`` is a RecordSink.
+
+    ``started`` is the instant it began to count. ``models`` are names that are always told apart;
+    a further one is learnt from calls that reached a backend, so that callers who invent model
+    names cannot use up the places. Not safe for threads: one event loop owns it.
+    """
+
+    def __init__(self, started: float, models: Iterable[str] = ()) -> None:
+        self.started = started
+        self.models = tuple(models)
+        self._known_models: dict[str, None] = dict.fromkeys(self.models)
+        self._known_backends: dict[str, None] = {}
+        self._known_errors: dict[str, None] = {}
+        self.series: dict[Labels, Series] = {}
+        self.waiting: dict[str, int] = {}
+        self.running: dict[str, int] = {}
+        self.running_at: dict[str, int] = {}
+        self._window = _Window()
+
+    def began(self, model: str | None = None) -> LiveCall:
+        """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
+        return LiveCall(self, model if model in self._known_models else OTHER)
+
+    def add(self, record: CallRecord) -> None:
+        """Count a finished call."""
+        t, usage = record.timeline, record.usage
+        error = _learn(self._known_errors, record.error_kind or "", MAX_ERRORS)
+        s = self._series_of(record)
+        s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
+        prompt = usage.prompt_tokens if usage is not None else None
+        completion = usage.completion_tokens if usage is not None else None
+        if prompt is not None:
+            s.prompt_tokens += prompt
+            s.input_tokens.add(prompt)
+        if completion is not None:
+            s.completion_tokens += completion
+            s.output_tokens.add(completion)
+        if t.done is not None:
+            self._window.add(t.done, prompt or 0, completion or 0)
+        if (queued := _counted(timeline.queue_time(t))) is not None:
+            s.queue.add(queued)
+            s.queued.add(queued)
+        duration = _counted(timeline.end_to_end(t))
+        if duration is not None:
+            if error not in s.durations:
+                s.durations[error] = FixedBuckets(DURATION_BOUNDS)
+            s.durations[error].add(duration)
+        if error:
+            return
+        reason = record.finish_reason if record.finish_reason in _REASONS else OTHER
+        s.finished[reason] = s.finished.get(reason, 0) + 1
+        if duration is not None:
+            s.e2e.add(duration)
+        if (ttft := _counted(timeline.time_to_first_token(t))) is not None:
+            s.ttft.add(ttft)
+            s.sent_to_first.add(ttft)
+        if (first := _counted(timeline.arrival_to_first_token(t))) is not None:
+            s.arrival_to_first.add(first)
+        if (tpot := _counted(timeline.time_per_output_token(t, completion))) is not None:
+            s.tpot.add(tpot)
+            s.per_token.add(tpot)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """How things stand at the instant ``now``."""
+        uptime = max(0.0, now - self.started)
+        window = min(WINDOW_S, uptime)
+        tokens_in, tokens_out = self._window.sums(now)
+        by_model: dict[str, list[Series]] = {}
+        by_backend: dict[str, list[Series]] = {}
+        for labels, series in self.series.items():
+            by_model.setdefault(model_name(labels), []).append(series)
+            by_backend.setdefault(labels.backend, []).append(series)
+        every = _group("", self.series.values(), 0, 0)
+        return Snapshot(
+            taken=now,
+            uptime_s=uptime,
+            running=sum(self.running.values()),
+            queued=sum(self.waiting.values()),
+            requests=every.requests,
+            prompt_tokens=every.prompt_tokens,
+            completion_tokens=every.completion_tokens,
+            window_s=window,
+            prompt_tokens_per_s=tokens_in / window if window else None,
+            completion_tokens_per_s=tokens_out / window if window else None,
+            ttft=every.ttft,
+            tpot=every.tpot,
+            e2e=every.e2e,
+            queue=every.queue,
+            errors=every.errors,
+            models=tuple(
+                _group(
+                    name,
+                    by_model.get(name, ()),
+                    self.running.get(name, 0),
+                    self.waiting.get(name, 0),
+                )
+                for name in self.model_names()
+            ),
+            backends=tuple(
+                _group(name, by_backend.get(name, ()), self.running_at.get(name, 0), 0)
+                for name in sorted({*self.running_at, *by_backend} - {""})
+            ),
+        )
+
+    def model_names(self) -> list[str]:
+        """Every model that was declared, asked for or answered."""
+        seen = {*self.models, *self.waiting, *self.running, *map(model_name, self.series)}
+        return sorted(seen)
+
+    def _series_of(self, record: CallRecord) -> Series:
+        reached = record.backend is not None or record.model is not None
+        labels = Labels(
+            operation=record.operation,
+            requested_model=self._model_name(record.requested_model, reached=reached),
+            model=self._model_name(record.model, reached=reached),
+            provider=self._backend_name(record.provider or ""),
+            backend=self._backend_name(record.backend or ""),
+        )
+        found = self.series.get(labels)
+        if found is None:
+            if len(self.series) >= MAX_SERIES:
+                labels = Labels(record.operation, OTHER, OTHER, OTHER, OTHER)
+            found = self.series.setdefault(labels, Series())
+        return found
+
+    def _model_name(self, name: str | None, *, reached: bool) -> str:
+        if not name or name in self._known_models:
+            return name or ""
+        return _learn(self._known_models, name, MAX_NAMES) if reached else OTHER
+
+    def _backend_name(self, name: str) -> str:
+        return _learn(self._known_backends, name, MAX_NAMES)
+
+    @staticmethod
+    def _gauge(gauge: dict[str, int], name: str, change: int) -> None:
+        gauge[name] = gauge.get(name, 0) + change
+
+
+def model_name(labels: Labels) -> str:
+    """The one name for a series' model: what callers ask for, or else what answered."""
+    return labels.requested_model or labels.model or OTHER
+
+
+class _Window:
+    """Tokens of the last ten seconds, in slots of a tenth of a second.
+
+    Of ten seconds' calls it leaves out at most the oldest tenth of a second's.
+    """
+
+    __slots__ = ("_slots",)
+    _SLOT_S = 0.1
+    _SLOTS = round(WINDOW_S / _SLOT_S)
+
+    def __init__(self) -> None:
+        self._slots = [(-1, 0, 0)] * self._SLOTS
+
+    def add(self, instant: float, tokens_in: int, tokens_out: int) -> None:
+        at = math.floor(instant / self._SLOT_S)
+        held, held_in, held_out = self._slots[at % self._SLOTS]
+        if held == at:
+            self._slots[at % self._SLOTS] = (at, held_in + tokens_in, held_out + tokens_out)
+        elif held < at:
+            self._slots[at % self._SLOTS] = (at, tokens_in, tokens_out)
+
+    def sums(self, now: float) -> tuple[int, int]:
+        last = math.floor(now / self._SLOT_S)
+        live = [slot for slot in self._slots if last - self._SLOTS < slot[0] <= last]
+        return sum(slot[1] for slot in live), sum(slot[2] for slot in live)
+
+
+_REASONS = frozenset(
+    ("stop", "length", "tool_calls", "content_filter", "error", "cancelled", "other")
+)
+
+
+def _learn(known: dict[str, None], name: str, limit: int) -> str:
+    if name in known or not name:
+        return name
+    if len(known) >= limit:
+        return OTHER
+    known[name] = None
+    return name
+
+
+def _counted(seconds: float | None) -> float | None:
+    """A time as it can be counted: an answer that began before its request was wholly sent, or
+    was recorded so, waited no time at all."""
+    return None if seconds is None or not math.isfinite(seconds) else max(0.0, seconds)
+
+
+def _outcome(error: str) -> Outcome:
+    if not error:
+        return "ok"
+    return "cancelled" if error == "LLMCancelledError" else "error"
+
+
+def _group(name: str, series: Iterable[Series], running: int, queued: int) -> GroupSnapshot:
+    requests: dict[Outcome, int] = {}
+    errors: dict[str, int] = {}
+    ttft, tpot, e2e, queue = LogHistogram(), LogHistogram(), LogHistogram(), LogHistogram()
+    prompt = completion = 0
+    for s in series:
+        for (_, error), n in s.ended.items():
+            requests[_outcome(error)] = requests.get(_outcome(error), 0) + n
+            if error:
+                errors[error] = errors.get(error, 0) + n
+        prompt += s.prompt_tokens
+        completion += s.completion_tokens
+        ttft.merge(s.ttft)
+        tpot.merge(s.tpot)
+        e2e.merge(s.e2e)
+        queue.merge(s.queue)
+    return GroupSnapshot(
+        name=name,
+        running=running,
+        queued=queued,
+        requests=requests,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        ttft=_summary(ttft),
+        tpot=_summary(tpot),
+        e2e=_summary(e2e),
+        queue=_summary(queue),
+        errors=errors,
+    )
+
+
+# Below these counts a quantile is not told: stats.percentile_needs at 95% confidence.
+_NEEDS = {0.5: 5, 0.9: 29, 0.95: 59, 0.99: 299}
+
+
+def _summary(h: LogHistogram) -> LatencySummary:
+    values = h.quantiles(tuple(_NEEDS))
+    p50, p90, p95, p99 = (
+        v if h.count >= needed else None for v, needed in zip(values, _NEEDS.values(), strict=True)
+    )
+    return LatencySummary(
+        count=h.count,
+        mean_s=h.mean(),
+        min_s=h.minimum,
+        p50_s=p50,
+        p90_s=p90,
+        p95_s=p95,
+        p99_s=p99,
+        max_s=h.maximum,
+    )

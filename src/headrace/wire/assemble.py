@@ -1,0 +1,188 @@
+"""Deltas to a response and back, whatever format they came in."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from headrace.contracts.messages import ToolCall
+from headrace.contracts.responses import (
+    FinishReason,
+    LLMChoice,
+    LLMDelta,
+    LLMResponse,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
+
+
+@define
+class _Call:
+    call_id: str = ""
+    name: str = ""
+    arguments: list[str] = field(factory=list)
+
+
+@define
+class _Answer:
+    text: list[str] = field(factory=list)
+    reasoning: list[str] = field(factory=list)
+    refusal: list[str] = field(factory=list)
+    logprobs: list[TokenLogprob] = field(factory=list)
+    calls: dict[int, _Call] = field(factory=dict)
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+
+    def choice(self, index: int) -> LLMChoice:
+        return LLMChoice(
+            index=index,
+            text="".join(self.text),
+            finish_reason=self.finish_reason,
+            raw_finish_reason=self.raw_finish_reason,
+            tool_calls=tuple(
+                ToolCall(
+                    name=call.name,
+                    arguments_json="".join(call.arguments),
+                    call_id=call.call_id or f"call_{index}_{number}",
+                )
+                for number, call in sorted(self.calls.items())
+            ),
+            reasoning="".join(self.reasoning) or None,
+            refusal="".join(self.refusal) or None,
+            logprobs=tuple(self.logprobs) or None,
+        )
+
+
+class Assembler:
+    """Puts the deltas of one answer together."""
+
+    def __init__(self) -> None:
+        self._answers: dict[int, _Answer] = {}
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._response_id: str | None = None
+
+    def add(self, delta: LLMDelta) -> None:
+        """Takes the next delta."""
+        if delta.usage_delta is not None:
+            self._usage = delta.usage_delta
+        if self._model is None:
+            self._model = delta.model
+        if self._response_id is None:
+            self._response_id = delta.response_id
+        answer = self._answers.get(delta.index)
+        if answer is None:
+            if _says_nothing(delta):
+                return
+            answer = self._answers[delta.index] = _Answer()
+        if delta.text_delta:
+            answer.text.append(delta.text_delta)
+        if delta.reasoning_delta:
+            answer.reasoning.append(delta.reasoning_delta)
+        if delta.refusal_delta:
+            answer.refusal.append(delta.refusal_delta)
+        if delta.logprobs:
+            answer.logprobs += delta.logprobs
+        if delta.finish_reason is not None:
+            answer.finish_reason = delta.finish_reason
+            answer.raw_finish_reason = delta.raw_finish_reason
+        if delta.tool_call_delta is not None:
+            _add_call(answer, delta.tool_call_delta)
+
+    def response(self) -> LLMResponse:
+        """What the deltas so far make together."""
+        choices = tuple(a.choice(index) for index, a in sorted(self._answers.items()))
+        first = choices[0] if choices else LLMChoice(index=0)
+        return LLMResponse(
+            text=first.text,
+            model=self._model,
+            finish_reason=first.finish_reason,
+            usage=self._usage,
+            tool_calls=first.tool_calls,
+            raw_finish_reason=first.raw_finish_reason,
+            reasoning=first.reasoning,
+            refusal=first.refusal,
+            logprobs=first.logprobs,
+            choices=choices if len(choices) > 1 else (),
+            response_id=self._response_id,
+        )
+
+
+def assemble(deltas: list[LLMDelta]) -> LLMResponse:
+    """What ``deltas`` make together."""
+    assembler = Assembler()
+    for delta in deltas:
+        assembler.add(delta)
+    return assembler.response()
+
+
+def choices_of(response: LLMResponse) -> tuple[LLMChoice, ...]:
+    """Every answer in ``response``: its choices, or the single one that its own fields are."""
+    if response.choices:
+        return response.choices
+    return (
+        LLMChoice(
+            index=0,
+            text=response.text,
+            finish_reason=response.finish_reason,  # type: ignore[arg-type]
+            raw_finish_reason=response.raw_finish_reason,
+            tool_calls=response.tool_calls,
+            reasoning=response.reasoning,
+            refusal=response.refusal,
+            logprobs=response.logprobs,
+        ),
+    )
+
+
+def deltas(response: LLMResponse) -> list[LLMDelta]:
+    """``response`` as the deltas of a stream that says the same: reasoning, text, calls, the end."""
+    pieces: list[LLMDelta] = []
+    model, response_id = response.model, response.response_id
+
+    def say(index: int, **fields: object) -> None:
+        pieces.append(LLMDelta(index=index, model=model, response_id=response_id, **fields))  # type: ignore[arg-type]
+
+    for choice in choices_of(response):
+        if choice.reasoning:
+            say(choice.index, reasoning_delta=choice.reasoning)
+        if choice.text or (choice.logprobs and not choice.refusal):
+            say(choice.index, text_delta=choice.text, logprobs=choice.logprobs)
+        if choice.refusal:
+            unsaid = None if choice.text else choice.logprobs
+            say(choice.index, refusal_delta=choice.refusal, logprobs=unsaid)
+        for number, call in enumerate(choice.tool_calls):
+            piece = ToolCallDelta(
+                call_id=call.call_id,
+                name=call.name,
+                arguments_json_delta=call.arguments_json,
+                index=number,
+            )
+            say(choice.index, tool_call_delta=piece)
+        say(
+            choice.index,
+            finish_reason=choice.finish_reason,
+            raw_finish_reason=choice.raw_finish_reason,
+        )
+    if isinstance(response.usage, Usage):
+        say(0, usage_delta=response.usage)
+    return pieces
+
+
+def _says_nothing(delta: LLMDelta) -> bool:
+    """Whether ``delta`` holds nothing of an answer; usage and names belong to all of them."""
+    return (
+        delta.text_delta is None
+        and delta.tool_call_delta is None
+        and delta.reasoning_delta is None
+        and delta.refusal_delta is None
+        and delta.finish_reason is None
+        and delta.logprobs is None
+    )
+
+
+def _add_call(answer: _Answer, piece: ToolCallDelta) -> None:
+    call = answer.calls.setdefault(piece.index, _Call())
+    call.call_id = call.call_id or piece.call_id or ""
+    call.name = call.name or piece.name or ""
+    if piece.arguments_json_delta:
+        call.arguments.append(piece.arguments_json_delta)

@@ -1,0 +1,28 @@
+"""What every format's ``read_request`` gives: the request, and how its answer is to be sent."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from headrace.contracts.requests import LLMRequest
+
+
+@frozen(kw_only=True)
+class Inbound:
+    """A caller's request as read from the wire.
+
+    ``stream`` asks for the answer in pieces and ``include_usage`` for token counts at a stream's
+    end. A text completion may bring several ``prompts``; ``request`` then has the first of them.
+    """
+
+    request: LLMRequest
+    stream: bool = False
+    include_usage: bool = False
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+
+
+def requests(inbound: Inbound) -> tuple[LLMRequest, ...]:
+    """The single requests in ``inbound``: one for each prompt."""
+    if len(inbound.prompts) < 2:
+        return (inbound.request,)
+    return tuple(evolve(inbound.request, prompt=prompt) for prompt in inbound.prompts)

@@ -1,0 +1,239 @@
+"""OpenAI's text completions, the older format: a prompt in, its continuation out.
+
+https://platform.openai.com/docs/api-reference/completions. A body may bring several prompts; then
+the answers of prompt ``p`` have the indexes from ``p * n`` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve, fields_dict
+
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMChoice, LLMDelta, LLMResponse, Usage
+from headrace.wire.assemble import choices_of
+from headrace.wire.inbound import Inbound
+from headrace.wire.json import decode_object, encode
+from headrace.wire.openai_answers import read_response, text_logprobs_to_wire, usage_to_wire
+from headrace.wire.openai_fields import (
+    Check,
+    boolean,
+    integer,
+    refuse,
+    refuse_absence,
+    refuse_type,
+    text,
+)
+from headrace.wire.openai_params import (
+    COMMON,
+    SHARED,
+    Dialect,
+    finish_body,
+    read_settings,
+    read_stream_options,
+    write_settings,
+)
+from headrace.wire.openai_stream import StreamReader, StreamWriter
+
+__all__ = [
+    "gather",
+    "read_request",
+    "read_response",
+    "stream_reader",
+    "stream_writer",
+    "write_request",
+    "write_response",
+]
+
+Prompt = str | tuple[int, ...]
+
+_token_id = integer(0, 2**31 - 1)
+
+
+def _prompts(value: Any, path: str) -> tuple[Prompt, ...]:
+    if type(value) is str:
+        return (value,)
+    if type(value) is not list:
+        refuse_type(path, value, "a string, an array of token ids, or an array of either")
+    if not value:
+        refuse(path, value, "at least one prompt")
+    if all(type(each) is int for each in value):
+        return (_tokens(value, path),)
+    return tuple(
+        each if type(each) is str else _tokens(each, f"{path}[{i}]") for i, each in enumerate(value)
+    )
+
+
+def _tokens(value: Any, path: str) -> tuple[int, ...]:
+    if type(value) is not list:
+        refuse_type(path, value, "a string or an array of token ids")
+    if not value:
+        refuse(path, value, "an array of at least one token id")
+    return tuple(_token_id(each, f"{path}[{i}]") for i, each in enumerate(value))
+
+
+_ROWS: dict[str, tuple[str, Check]] = {
+    **SHARED,
+    "prompt": ("prompts", _prompts),
+    "suffix": ("suffix", text),
+    "echo": ("echo", boolean),
+    "logprobs": ("top_logprobs", integer(0, 20)),
+    "stream": ("stream", boolean),
+    "stream_options": ("include_usage", read_stream_options),
+}
+
+
+def read_request(body: bytes) -> Inbound:
+    """The request in a caller's ``body``, or LLMInvalidRequestError naming the field."""
+    known, options = read_settings(decode_object(body), _ROWS)
+    prompts = known.pop("prompts", None)
+    if prompts is None:
+        refuse_absence("prompt", "a string, an array of token ids, or an array of either")
+    if "top_logprobs" in known:
+        known["logprobs"] = True
+    stream = known.pop("stream", False)
+    include_usage = known.pop("include_usage", False)
+    best_of = options.get("best_of")
+    if best_of and best_of < known.get("n", 1):
+        refuse("best_of", best_of, f"at least 'n', which is {known['n']}")
+    if best_of and best_of > 1 and stream:
+        refuse("best_of", best_of, "1 where 'stream' is true: what is best shows at the end")
+    return Inbound(
+        request=LLMRequest(messages=(), prompt=prompts[0], provider_options=options, **known),
+        stream=stream,
+        include_usage=include_usage,
+        prompts=prompts,
+    )
+
+
+def write_request(
+    request: LLMRequest,
+    *,
+    model: str | None = None,
+    stream: bool,
+    include_usage: bool = True,
+    dialect: Dialect = COMMON,
+) -> bytes:
+    """``request`` as a body for a backend that knows the request's model as ``model``."""
+    if request.prompt is None:
+        raise LLMInvalidRequestError("A text completion needs a prompt.", param="prompt")
+    body = write_settings(request, model, dialect)
+    body["prompt"] = request.prompt
+    for name in ("suffix", "echo"):
+        if getattr(request, name) is not None:
+            body[name] = getattr(request, name)
+    if request.logprobs:
+        body["logprobs"] = request.top_logprobs or 0
+    return encode(finish_body(body, request, stream=stream, include_usage=include_usage))
+
+
+def write_response(
+    response: LLMResponse,
+    *,
+    response_id: str | None = None,
+    model: str | None = None,
+    created: int | None = None,
+    system_fingerprint: str | None = None,
+) -> bytes:
+    """``response`` as a body; what is handed in replaces what the response itself says."""
+    wire: dict[str, Any] = {
+        "id": response_id or response.response_id or "",
+        "object": "text_completion",
+        "created": (response.created or 0) if created is None else created,
+        "model": model or response.model or "",
+        "choices": [_choice_to_wire(choice) for choice in choices_of(response)],
+    }
+    usage = usage_to_wire(response.usage)
+    if usage is not None:
+        wire["usage"] = usage
+    if system_fingerprint is not None:
+        wire["system_fingerprint"] = system_fingerprint
+    return encode(wire)
+
+
+def stream_reader() -> StreamReader:
+    """Reads the bytes of one streamed answer."""
+    return StreamReader()
+
+
+def stream_writer(
+    *,
+    response_id: str,
+    model: str,
+    created: int,
+    include_usage: bool = False,
+    system_fingerprint: str | None = None,
+) -> StreamWriter:
+    """Writes the bytes of one streamed answer."""
+    return StreamWriter(
+        _TextForm(),
+        response_id=response_id,
+        model=model,
+        created=created,
+        include_usage=include_usage,
+        system_fingerprint=system_fingerprint,
+    )
+
+
+def gather(responses: Sequence[LLMResponse], *, n: int = 1) -> LLMResponse:
+    """The answers to several prompts as one, in the order of the prompts; usage is the sum."""
+    if len(responses) == 1:
+        return responses[0]
+    choices = tuple(
+        evolve(choice, index=p * n + choice.index)
+        for p, response in enumerate(responses)
+        for choice in choices_of(response)
+    )
+    return evolve(responses[0], choices=choices, usage=_sum(responses))
+
+
+class _TextForm:
+    object_name = "text_completion"
+
+    def __init__(self) -> None:
+        self._offsets: dict[int, int] = {}
+
+    def opening(self, index: int) -> None:
+        """Text completions just begin."""
+
+    def around_text(self, index: int) -> tuple[bytes, bytes]:
+        wire = {"index": index, "text": "", "logprobs": None, "finish_reason": None}
+        before, _, after = encode(wire).partition(b'""')
+        return before, after
+
+    def choice(self, delta: LLMDelta) -> dict[str, Any]:
+        logprobs = None
+        if delta.logprobs is not None:
+            offset = self._offsets.get(delta.index, 0)
+            logprobs = text_logprobs_to_wire(delta.logprobs, offset)
+            self._offsets[delta.index] = offset + sum(len(each.token) for each in delta.logprobs)
+        return {
+            "index": delta.index,
+            "text": delta.text_delta or "",
+            "logprobs": logprobs,
+            "finish_reason": delta.finish_reason,
+        }
+
+
+def _choice_to_wire(choice: LLMChoice) -> dict[str, Any]:
+    return {
+        "index": choice.index,
+        "text": choice.text,
+        "logprobs": None if choice.logprobs is None else text_logprobs_to_wire(choice.logprobs, 0),
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _sum(responses: Sequence[LLMResponse]) -> Usage | None:
+    usages = [r.usage for r in responses if isinstance(r.usage, Usage)]
+    if len(usages) < len(responses):
+        return None
+
+    def total(name: str) -> int | None:
+        parts = [getattr(usage, name) for usage in usages]
+        return None if None in parts else sum(parts)
+
+    return Usage(**{name: total(name) for name in fields_dict(Usage)})
