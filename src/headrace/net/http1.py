@@ -10,7 +10,7 @@ import asyncio
 import re
 import select
 from collections.abc import AsyncIterable, Callable
-from typing import Protocol
+from typing import cast, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -220,7 +220,7 @@ class Connection(asyncio.Protocol):
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self._transport = transport
         self._owner.opened(self)
         self.deadline = Deadline(self._loop, self._limit_missed)

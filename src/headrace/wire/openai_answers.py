@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, json
 
-from headrace.contracts.errors import LLMBadResponseError
+from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.contracts.messages import ToolCall
 from headrace.contracts.responses import (
     FinishReason,
@@ -284,7 +284,7 @@ def read_response(body: bytes, *, keep_raw: bool = False) -> LLMResponse:
     )
 
 
-def answer_error(answer: AnswerWire, body: bytes) -> Exception | None:
+def answer_error(answer: AnswerWire, body: bytes) -> LLMError | None:
     """The error that a server sent in place of an answer, if that is what this is."""
     if answer.error:
         return error_from_wire(None, decode_reply(body))

@@ -19,6 +19,7 @@ from headrace.wire.openai_answers import (
     read_response,
     usage_to_wire,
 )
+from headrace.wire.openai_errors import read_error, write_error
 from headrace.wire.openai_fields import (
     boolean,
     integer,
@@ -51,10 +52,12 @@ from headrace.wire.openai_tools import (
 )
 
 __all__ = [
+    "read_error",
     "read_request",
     "read_response",
     "stream_reader",
     "stream_writer",
+    "write_error",
     "write_request",
     "write_response",
 ]

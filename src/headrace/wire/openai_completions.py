@@ -1,23 +1,21 @@
 """OpenAI's text completions, the older format: a prompt in, its continuation out.
 
-https://platform.openai.com/docs/api-reference/completions. A body may bring several prompts; then
-the answers of prompt ``p`` have the indexes from ``p * n`` on.
+https://platform.openai.com/docs/api-reference/completions. A body may bring several prompts, which
+``inbound.requests`` gives one by one; the answers of prompt ``p`` have the indexes from ``p * n``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-from attrs import evolve, fields_dict
 
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMChoice, LLMDelta, LLMResponse, Usage
+from headrace.contracts.responses import LLMChoice, LLMDelta, LLMResponse
 from headrace.wire.assemble import choices_of
 from headrace.wire.inbound import Inbound
 from headrace.wire.json import decode_object, encode
 from headrace.wire.openai_answers import read_response, text_logprobs_to_wire, usage_to_wire
+from headrace.wire.openai_errors import read_error, write_error
 from headrace.wire.openai_fields import (
     Check,
     boolean,
@@ -39,11 +37,12 @@ from headrace.wire.openai_params import (
 from headrace.wire.openai_stream import StreamReader, StreamWriter
 
 __all__ = [
-    "gather",
+    "read_error",
     "read_request",
     "read_response",
     "stream_reader",
     "stream_writer",
+    "write_error",
     "write_request",
     "write_response",
 ]
@@ -178,18 +177,6 @@ def stream_writer(
     )
 
 
-def gather(responses: Sequence[LLMResponse], *, n: int = 1) -> LLMResponse:
-    """The answers to several prompts as one, in the order of the prompts; usage is the sum."""
-    if len(responses) == 1:
-        return responses[0]
-    choices = tuple(
-        evolve(choice, index=p * n + choice.index)
-        for p, response in enumerate(responses)
-        for choice in choices_of(response)
-    )
-    return evolve(responses[0], choices=choices, usage=_sum(responses))
-
-
 class _TextForm:
     object_name = "text_completion"
 
@@ -225,15 +212,3 @@ def _choice_to_wire(choice: LLMChoice) -> dict[str, Any]:
         "logprobs": None if choice.logprobs is None else text_logprobs_to_wire(choice.logprobs, 0),
         "finish_reason": choice.finish_reason,
     }
-
-
-def _sum(responses: Sequence[LLMResponse]) -> Usage | None:
-    usages = [r.usage for r in responses if isinstance(r.usage, Usage)]
-    if len(usages) < len(responses):
-        return None
-
-    def total(name: str) -> int | None:
-        parts = [getattr(usage, name) for usage in usages]
-        return None if None in parts else sum(parts)
-
-    return Usage(**{name: total(name) for name in fields_dict(Usage)})

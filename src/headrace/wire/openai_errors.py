@@ -152,6 +152,8 @@ def error_from_wire(status: int | None, wire: Any) -> LLMError:
         if status is None
         else f"The backend answered with HTTP status {status} and did not say why."
     )
+    if status is not None and status >= 500 > cls.default_status:
+        status = None  # llama.cpp answers 500 to some requests that are the caller's fault
     error = cls(
         message,
         status=status,

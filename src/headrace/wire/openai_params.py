@@ -99,10 +99,10 @@ def read_settings(
         if row is not None:
             if value is not None:
                 known[row[0]] = row[1](value, key)
-        elif key in CARRIED and value is not None:
-            options[key] = CARRIED[key](value, key)
-        else:
+        elif key not in CARRIED:
             options[key] = value
+        elif value is not None:
+            options[key] = CARRIED[key](value, key)
     return known, options
 
 

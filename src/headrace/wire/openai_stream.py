@@ -12,7 +12,7 @@ from msgspec import DecodeError
 from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.contracts.responses import LLMDelta, ToolCallDelta, Usage
 from headrace.wire import sse
-from headrace.wire.json import bad_reply, encode
+from headrace.wire.json import bad_reply, decode_reply, encode
 from headrace.wire.openai_answers import (
     AnswerWire,
     ChoiceWire,
@@ -27,7 +27,7 @@ from headrace.wire.openai_answers import (
     usage_from_wire,
     usage_to_wire,
 )
-from headrace.wire.openai_errors import write_error
+from headrace.wire.openai_errors import error_from_wire, write_error
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -44,8 +44,8 @@ class StreamReader:
         self._events = sse.Reader()
         self._failure: LLMError | None = None
         self._calls: dict[int, _Calls] = {}
-        self._open: set[int] = set()
-        self._seen = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
 
     def feed(self, data: bytes) -> list[LLMDelta]:
         """The deltas that ``data`` completes."""
@@ -56,7 +56,7 @@ class StreamReader:
             for event in self._events.feed(data):
                 if self.done:
                     break
-                self._read(event.data, deltas)
+                self._read(event, deltas)
         except LLMError as error:
             self.done = True
             self._failure = error
@@ -68,9 +68,9 @@ class StreamReader:
         """Ends the stream; raises where it was cut short."""
         if self._failure is not None:
             raise self._failure
-        if not self._seen:
+        if not self._begun:
             raise LLMBadResponseError("The backend's stream ended before it said anything.")
-        if not self.done and self._open:
+        if not self.done and self._begun > self._finished:
             raise LLMBadResponseError(
                 "The backend's stream was cut short: it ended with neither a finish reason "
                 "nor [DONE]."
@@ -78,7 +78,10 @@ class StreamReader:
         self.done = True
         return []
 
-    def _read(self, data: bytes, deltas: list[LLMDelta]) -> None:
+    def _read(self, event: sse.Event, deltas: list[LLMDelta]) -> None:
+        data = event.data
+        if event.name == "error":
+            raise error_from_wire(None, decode_reply(data))
         if data.startswith(b"[DONE]"):
             self.done = True
             return
@@ -93,7 +96,6 @@ class StreamReader:
             raise failure
         usage = usage_from_wire(chunk.usage)
         if chunk.choices:
-            self._seen = True
             for choice in chunk.choices:
                 self._read_choice(choice, chunk, deltas)
                 if choice.usage is not None and usage is None:
@@ -116,30 +118,46 @@ class StreamReader:
             calls = message.tool_calls
             if not calls and message.function_call is not None:
                 calls = [ToolCallWire(index=0, function=message.function_call)]
-        if calls:
-            state = self._calls.setdefault(index, _Calls())
-            for call in calls:
-                piece = state.piece(call, chunk.id, index)
-                deltas.append(
-                    LLMDelta(
-                        tool_call_delta=piece, index=index, model=chunk.model, response_id=chunk.id
-                    )
-                )
         reason = choice.finish_reason or None
-        if reason is None:
-            self._open.add(index)
-        else:
-            self._open.discard(index)
+        self._begun.add(index)
+        if reason is not None:
+            self._finished.add(index)
         logprobs = None if choice.logprobs is None else logprobs_from_wire(choice.logprobs)
-        if text or reasoning or refusal or reason or logprobs:
+        if text or reasoning or refusal or logprobs or (reason and not calls):
+            last = None if calls else reason
             deltas.append(
                 LLMDelta(
                     text_delta=text or None,
                     reasoning_delta=reasoning or None,
                     refusal_delta=refusal or None,
-                    finish_reason=finish_reason_from_wire(reason),
-                    raw_finish_reason=reason,
+                    finish_reason=finish_reason_from_wire(last),
+                    raw_finish_reason=last,
                     logprobs=logprobs,
+                    index=index,
+                    model=chunk.model,
+                    response_id=chunk.id,
+                )
+            )
+        if calls:
+            self._read_calls(calls, index, reason, chunk, deltas)
+
+    def _read_calls(
+        self,
+        calls: list[ToolCallWire],
+        index: int,
+        reason: str | None,
+        chunk: AnswerWire,
+        deltas: list[LLMDelta],
+    ) -> None:
+        """The pieces of calls in one choice; the reason, if it came with them, ends the last."""
+        state = self._calls.setdefault(index, _Calls())
+        for number, call in enumerate(calls, 1):
+            last = reason if number == len(calls) else None
+            deltas.append(
+                LLMDelta(
+                    tool_call_delta=state.piece(call, chunk.id, index),
+                    finish_reason=finish_reason_from_wire(last),
+                    raw_finish_reason=last,
                     index=index,
                     model=chunk.model,
                     response_id=chunk.id,
