@@ -1,3 +1,54 @@
-"""What all tests share."""
+"""What all tests share: the model in the box, and real gateways that serve it.
+
+``HEADRACE_CACHE`` names the model cache, else it is the user's own. ``HEADRACE_OFFLINE_TESTS=1``
+skips what needs the model where that would have to be fetched first.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway.served import Served
+
+from headrace.stores.models import BOX, ModelFile, ModelStore
+from headrace.stores.models.store import default_cache
+
+OFFLINE = "HEADRACE_OFFLINE_TESTS"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for the model is marked, so that ``-m 'not real_model'`` leaves all of it out."""
+    for item in items:
+        if "box_model" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_model)
+
+
+@pytest.fixture(scope="session")
+def box_model() -> ModelFile:
+    """The model in the box, fetched into the cache if it is not there yet."""
+    folder = default_cache() / "models" / BOX.name
+    if os.environ.get(OFFLINE) == "1" and not list(folder.glob("*.gguf")):
+        pytest.skip(f"{OFFLINE}=1 and there is no model in {folder}")
+    return ModelStore().find(BOX.name)
+
+
+@pytest.fixture(scope="session")
+def gateway(box_model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """``headrace serve`` as it is without any configuration, shared by all tests."""
+    served = Served(tmp_path_factory.mktemp("gateway"))
+    try:
+        served.wait_until_ready()
+        yield served
+    finally:
+        served.stop()
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Path:
+    """A cache folder with nothing in it."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    return folder

@@ -7,6 +7,7 @@ import os
 from attrs import frozen
 
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.local.templates import read_template
 from headrace.backends.providers import provider
 from headrace.backends.remote import Remote
 from headrace.contracts.errors import LLMAuthError, LLMInvalidRequestError
@@ -74,6 +75,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
             slots=batching.max_batch_size,
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
+            template=read_template(config.engine.prompt_template),
         ),
         world,
     )

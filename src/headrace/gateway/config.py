@@ -117,6 +117,12 @@ class EngineConfig:
     aliases: tuple[str, ...] = field(
         default=(), metadata={"help": "further names, * and ? as wildcards, that reach this model"}
     )
+    prompt_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "llama-3.3, chatml, or the path of a Jinja file; the model's own, if left out"
+        },
+    )
     threads: int = field(
         default=0, validator=_at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
     )

@@ -33,8 +33,17 @@ class Deadline:
     again. A busy connection so touches the loop's timers once in a limit's length.
     """
 
-    __slots__ = ("_at", "_expire", "_loop", "_seconds", "_timer", "_timer_at", "_total_at")
-    __slots__ += ("_total_s", "phase")
+    __slots__ = (
+        "_at",
+        "_expire",
+        "_loop",
+        "_seconds",
+        "_timer",
+        "_timer_at",
+        "_total_at",
+        "_total_s",
+        "phase",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[], None]) -> None:
         self._loop = loop

@@ -12,8 +12,18 @@ from headrace.net.transport import HttpRequest
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset(
-    ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade")
-    + ("te", "trailer", "proxy-connection", "expect")
+    [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+    ]
 )
 _BODY_EXPECTED = frozenset(("POST", "PUT", "PATCH"))
 

@@ -10,7 +10,7 @@ import asyncio
 import re
 import select
 from collections.abc import AsyncIterable, Callable
-from typing import cast, Protocol
+from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 

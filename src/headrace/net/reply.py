@@ -29,9 +29,22 @@ class Source(Protocol):
 class Http1Reply:
     """Meets HttpReply. It lets go of the connection with the body's last byte, read or not."""
 
-    __slots__ = ("_error", "_idle_s", "_loop", "_paused", "_pieces", "_source", "_waiter")
-    __slots__ += ("_waiting", "connection_reused", "first_byte_at", "headers", "keeps_slot")
-    __slots__ += ("sent_at", "status")
+    __slots__ = (
+        "_error",
+        "_idle_s",
+        "_loop",
+        "_paused",
+        "_pieces",
+        "_source",
+        "_waiter",
+        "_waiting",
+        "connection_reused",
+        "first_byte_at",
+        "headers",
+        "keeps_slot",
+        "sent_at",
+        "status",
+    )
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Provenance
 from headrace.net.clock import World
 from headrace.net.transport import TimeLimits
+from headrace.wire import json as wire_json
+from headrace.wire import openai_chat
 
 _START_S = 600.0
 _RETRY_AFTER_S = 1.0
@@ -40,6 +42,7 @@ class LlamaCppSettings:
 
     ``slots`` requests run at once and share a cache of ``kv_tokens`` tokens, of which each sees at
     most the model's own context length. ``threads`` 0 lets the engine choose: one a physical core.
+    ``template`` is Jinja text that takes the place of the model's own chat template.
     """
 
     name: str
@@ -48,6 +51,7 @@ class LlamaCppSettings:
     kv_tokens: int = 16384
     threads: int = 0
     http_threads: int = 128
+    template: str | None = None
 
 
 class LlamaCpp:
@@ -74,6 +78,7 @@ class LlamaCpp:
                 "kv_tokens": settings.kv_tokens,
                 "threads": settings.threads,
                 "http_threads": settings.http_threads,
+                "template": settings.template,
             },
             start_s=_START_S,
             on_ready=self._arrived,
@@ -114,24 +119,24 @@ class LlamaCpp:
             raise
 
     async def count_tokens(self, request: LLMRequest) -> int:
-        """The prompt's tokens, by the model's own template and tokenizer."""
+        """The prompt's length in tokens, by the model's own template and tokenizer."""
+        return len(await self.prompt_tokens(request))
+
+    async def prompt_tokens(self, request: LLMRequest) -> tuple[int, ...]:
+        """The token ids that the engine computes for the prompt."""
         await self._ready.wait()
         remote = self._reachable()
         if isinstance(request.prompt, tuple):
-            return len(request.prompt)
+            return request.prompt
         text: object = request.prompt
         if text is None:
-            from headrace.wire import json as wire_json
-            from headrace.wire import openai_chat
-
-            body = wire_json.decode_reply(
-                openai_chat.write_request(request, stream=False, include_usage=False)
-            )
-            text = (await remote.post("/apply-template", body, _COUNT_LIMITS))["prompt"]
+            body = openai_chat.write_request(request, stream=False)
+            asked = wire_json.decode_reply(body)
+            text = (await remote.post("/apply-template", asked, _COUNT_LIMITS))["prompt"]
         asked = {"content": text, "add_special": True, "parse_special": True}
         tokens = (await remote.post("/tokenize", asked, _COUNT_LIMITS))["tokens"]
         assert isinstance(tokens, list)
-        return len(tokens)
+        return tuple(tokens)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The one model that it serves."""

@@ -51,6 +51,8 @@ def serve(settings: dict[str, Any]) -> dict[str, Any]:
     params.n_threads_http = settings["http_threads"]
     params.cache_ram_mib = 0
     params.verbosity = 2
+    if settings["template"]:
+        params.chat_template = settings["template"]
     if settings["threads"]:
         params.cpuparams.n_threads = settings["threads"]
         params.cpuparams_batch.n_threads = settings["threads"]
