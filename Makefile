@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check bench format clean help
+.PHONY: serve test check docs bench format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -24,6 +24,10 @@ check: $(DEV_READY) ## Types, lint, format, import contracts, generated document
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/generate.py --check
+
+docs: $(DEV_READY) ## Write the documents that are made from the code
+	@$(BIN)/python docs/generate.py
 
 format: $(DEV_READY) ## Format the code
 	@$(BIN)/ruff check --fix .

@@ -136,7 +136,10 @@ class Gateway:
 
     async def openapi(self, scope: Scope, send: Send) -> None:
         """This application in OpenAPI 3.1."""
-        body = wire_json.encode(describe(bool(self.config.server.api_keys)))
+        from headrace import __version__
+
+        needs_key = bool(self.config.server.api_keys)
+        body = wire_json.encode(describe(needs_key=needs_key, version=__version__))
         await answer(send, 200, body, scope["headrace.headers"])
 
 

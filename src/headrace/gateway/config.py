@@ -283,7 +283,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], o
     from difflib import get_close_matches
 
     found: dict[tuple[str, str], object] = {}
-    fields = _variables()
+    fields = variables()
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in _OTHERS:
             continue
@@ -298,7 +298,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], o
     return found
 
 
-def _variables() -> dict[str, tuple[str, str]]:
+def variables() -> dict[str, tuple[str, str]]:
+    """Every environment variable we read, short names first, with its section and field."""
     from attrs import fields, resolve_types
 
     names = dict(_SHORT_NAMES)

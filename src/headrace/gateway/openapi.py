@@ -1,8 +1,240 @@
-"""The gateway's OpenAPI document, made from the same tables that the faces read requests by."""
+"""The gateway's OpenAPI document, made from the same tables by which requests are read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
-def describe(needs_key: bool) -> dict[str, object]:
+from headrace.wire import openai_chat, openai_completions
+from headrace.wire.openai_fields import Check, schema_of
+
+_Json: TypeAlias = dict[str, Any]
+
+_TEXT: _Json = {"type": "string"}
+_COUNT: _Json = {"type": "integer", "minimum": 0}
+
+
+def describe(*, needs_key: bool, version: str) -> _Json:
     """OpenAPI 3.1 of every path of this gateway."""
-    return {"openapi": "3.1.0", "needs_key": needs_key}
+    document: _Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "headrace",
+            "version": version,
+            "description": "Language models behind one OpenAI-compatible endpoint.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _paths(),
+        "components": {"schemas": _schemas()},
+    }
+    if needs_key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path in ("/health", "/ready"):
+            document["paths"][path]["get"]["security"] = []
+    return document
+
+
+def _paths() -> _Json:
+    name: _Json = {"name": "model", "in": "path", "required": True, "schema": _TEXT}
+    prometheus: _Json = {"description": "Metrics.", "content": {"text/plain": {"schema": _TEXT}}}
+    state: _Json = {"type": "object", "required": ["status"], "properties": {"status": _TEXT}}
+    return {
+        "/v1/chat/completions": _generation("Answer a conversation", "ChatRequest", "ChatResponse"),
+        "/v1/completions": _generation(
+            "Continue a text", "CompletionRequest", "CompletionResponse"
+        ),
+        "/v1/models": _get("List the models, the default one first", _ok("ModelList"), 401),
+        "/v1/models/{model}": {
+            "get": {**_get("Describe a model", _ok("Model"), 401, 404)["get"], "parameters": [name]}
+        },
+        "/health": _get("Whether this process is alive", _answer("Alive.", state)),
+        "/ready": _get("Whether the engines answer", _answer("Ready.", state), not_ready=state),
+        "/metrics": _get("Prometheus metrics", prometheus, 401),
+        "/openapi.json": _get("This document", _answer("OpenAPI 3.1.", {"type": "object"}), 401),
+    }
+
+
+def _generation(summary: str, request: str, response: str) -> _Json:
+    answer = _answer("The answer, whole or as server-sent events.", _ref(response))
+    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    answer["headers"] = {
+        "x-request-id": {"schema": _TEXT},
+        "x-headrace-dropped": {
+            "description": "Fields of the request that the backend had no use for.",
+            "schema": _TEXT,
+        },
+    }
+    body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
+    refusals = {
+        str(status): _answer(why, _ref("Error"))
+        for status, why in {
+            400: "The request is wrong; `param` names the field.",
+            401: "The key is missing or wrong.",
+            404: "There is no such model.",
+            408: "The body did not arrive in time.",
+            413: "The body is too large.",
+            429: "The server is full; Retry-After says when to come back.",
+            500: "An unexpected failure; the log has it under the request id.",
+            502: "The backend failed.",
+            503: "The backend cannot be reached.",
+            504: "The backend did not answer in time.",
+        }.items()
+    }
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": body,
+            "responses": {"200": answer, **refusals},
+        }
+    }
+
+
+def _get(summary: str, answer: _Json, *refusals: int, not_ready: _Json | None = None) -> _Json:
+    why = {401: "The key is missing or wrong.", 404: "There is no such model."}
+    responses = {"200": answer}
+    responses |= {str(status): _answer(why[status], _ref("Error")) for status in refusals}
+    if not_ready is not None:
+        responses["503"] = _answer("Not ready, or draining.", not_ready)
+    return {"get": {"summary": summary, "responses": responses}}
+
+
+def _answer(description: str, schema: _Json) -> _Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _ok(schema: str) -> _Json:
+    return _answer("The answer.", _ref(schema))
+
+
+def _ref(schema: str) -> _Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _object(required: tuple[str, ...] = (), **properties: _Json) -> _Json:
+    schema: _Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    return schema
+
+
+def _array(items: _Json) -> _Json:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: _Json) -> _Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _request(rows: Mapping[str, tuple[str, Check]], *required: str) -> _Json:
+    """A request's schema out of its table; null stands for absent, further fields are the engine's."""
+    properties = {
+        name: schema_of(check) if name in required else _or_null(schema_of(check))
+        for name, (_, check) in rows.items()
+    }
+    return _object(required, **properties)
+
+
+def _schemas() -> _Json:
+    usage = _object(
+        ("prompt_tokens", "completion_tokens", "total_tokens"),
+        prompt_tokens=_COUNT,
+        completion_tokens=_COUNT,
+        total_tokens=_COUNT,
+        prompt_tokens_details=_object(cached_tokens=_COUNT),
+        completion_tokens_details=_object(reasoning_tokens=_COUNT),
+    )
+    call = _object(
+        ("id", "type", "function"),
+        id=_TEXT,
+        type={"const": "function"},
+        function=_object(("name", "arguments"), name=_TEXT, arguments=_TEXT),
+    )
+    function = _object(
+        ("name",),
+        name=_TEXT,
+        description=_TEXT,
+        parameters={"type": "object"},
+        strict={"type": ["boolean", "null"]},
+    )
+    return {
+        "ChatRequest": _request(openai_chat.ROWS, "messages"),
+        "CompletionRequest": _request(openai_completions.ROWS, "prompt"),
+        "Message": _object(
+            ("role",),
+            role={"enum": ["system", "developer", "user", "assistant", "tool"]},
+            content=_or_null({"anyOf": [_TEXT, _array(_ref("ContentPart"))]}),
+            name=_TEXT,
+            tool_calls=_array(_ref("ToolCall")),
+            tool_call_id=_TEXT,
+            refusal=_or_null(_TEXT),
+            reasoning_content=_or_null(_TEXT),
+        ),
+        "ContentPart": _object(
+            ("type",),
+            type={"enum": ["text", "image_url", "input_audio", "file", "refusal"]},
+            text=_TEXT,
+            image_url=_object(("url",), url=_TEXT, detail={"enum": ["auto", "low", "high"]}),
+            input_audio=_object(("data", "format"), data=_TEXT, format=_TEXT),
+            file=_object(file_id=_TEXT, filename=_TEXT, file_data=_TEXT),
+        ),
+        "Function": function,
+        "Tool": _object(
+            ("type", "function"), type={"const": "function"}, function=_ref("Function")
+        ),
+        "ToolCall": call,
+        "Usage": usage,
+        "ChatResponse": _response(
+            "chat.completion",
+            message=_object(
+                ("role", "content"),
+                role={"const": "assistant"},
+                content=_or_null(_TEXT),
+                refusal=_or_null(_TEXT),
+                reasoning_content=_TEXT,
+                tool_calls=_array(_ref("ToolCall")),
+            ),
+        ),
+        "CompletionResponse": _response("text_completion", text=_TEXT),
+        "Model": _object(
+            ("id", "object", "created", "owned_by"),
+            id=_TEXT,
+            object={"const": "model"},
+            created=_COUNT,
+            owned_by=_TEXT,
+            max_model_len=_COUNT,
+        ),
+        "ModelList": _object(
+            ("object", "data"), object={"const": "list"}, data=_array(_ref("Model"))
+        ),
+        "Error": _object(
+            ("error",),
+            error=_object(
+                ("message", "type", "param", "code"),
+                message=_TEXT,
+                type=_TEXT,
+                param=_or_null(_TEXT),
+                code=_or_null(_TEXT),
+            ),
+        ),
+    }
+
+
+def _response(kind: str, **choice: _Json) -> _Json:
+    return _object(
+        ("id", "object", "created", "model", "choices"),
+        id=_TEXT,
+        object={"const": kind},
+        created=_COUNT,
+        model=_TEXT,
+        choices=_array(
+            _object(
+                ("index", "finish_reason", *choice),
+                index=_COUNT,
+                finish_reason=_TEXT,
+                logprobs=_or_null({"type": "object"}),
+                **choice,
+            )
+        ),
+        usage=_ref("Usage"),
+    )

@@ -21,6 +21,7 @@ from headrace.wire.openai_answers import (
 )
 from headrace.wire.openai_errors import read_error, write_error
 from headrace.wire.openai_fields import (
+    Check,
     boolean,
     integer,
     mapping,
@@ -28,6 +29,7 @@ from headrace.wire.openai_fields import (
     one_of,
     refuse,
     refuse_absence,
+    says,
 )
 from headrace.wire.openai_messages import messages_from_wire, messages_to_wire, tool_call_to_wire
 from headrace.wire.openai_params import (
@@ -65,6 +67,24 @@ __all__ = [
 _FORMATS = one_of("text", "json_object", "json_schema")
 
 
+@says(
+    {
+        "type": "object",
+        "required": ["type"],
+        "properties": {
+            "type": {"type": "string", "enum": ["text", "json_object", "json_schema"]},
+            "json_schema": {
+                "type": "object",
+                "required": ["schema"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "schema": {"type": "object"},
+                    "strict": {"type": "boolean"},
+                },
+            },
+        },
+    }
+)
 def _response_format(value: Any, path: str) -> dict[str, Any]:
     kind = member(mapping(value, path), "type", path, _FORMATS, "'text' or 'json_schema'")
     if kind == "json_schema":
@@ -77,7 +97,7 @@ def _response_format(value: Any, path: str) -> dict[str, Any]:
     return dict(value)
 
 
-_ROWS = {
+ROWS: dict[str, tuple[str, Check]] = {
     **SHARED,
     "messages": ("messages", messages_from_wire),
     "max_completion_tokens": ("max_completion_tokens", SHARED["max_tokens"][1]),
@@ -96,11 +116,12 @@ _ROWS = {
     "stream": ("stream", boolean),
     "stream_options": ("include_usage", read_stream_options),
 }
+"""Wire name to our name and the check, for every field that has a meaning of its own."""
 
 
 def read_request(body: bytes) -> Inbound:
     """The request in a caller's ``body``, or LLMInvalidRequestError naming the field."""
-    known, options = read_settings(decode_object(body), _ROWS)
+    known, options = read_settings(decode_object(body), ROWS)
     if "messages" not in known:
         refuse_absence("messages", "an array of messages")
     stream = known.pop("stream", False)

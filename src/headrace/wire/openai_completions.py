@@ -23,6 +23,7 @@ from headrace.wire.openai_fields import (
     refuse,
     refuse_absence,
     refuse_type,
+    says,
     text,
 )
 from headrace.wire.openai_params import (
@@ -52,6 +53,20 @@ Prompt = str | tuple[int, ...]
 _token_id = integer(0, 2**31 - 1)
 
 
+@says(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            {"type": "array", "minItems": 1, "items": {"type": "integer"}},
+            {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "array", "items": {"type": "integer"}},
+            },
+        ]
+    }
+)
 def _prompts(value: Any, path: str) -> tuple[Prompt, ...]:
     if type(value) is str:
         return (value,)
@@ -74,7 +89,7 @@ def _tokens(value: Any, path: str) -> tuple[int, ...]:
     return tuple(_token_id(each, f"{path}[{i}]") for i, each in enumerate(value))
 
 
-_ROWS: dict[str, tuple[str, Check]] = {
+ROWS: dict[str, tuple[str, Check]] = {
     **SHARED,
     "prompt": ("prompts", _prompts),
     "suffix": ("suffix", text),
@@ -87,7 +102,7 @@ _ROWS: dict[str, tuple[str, Check]] = {
 
 def read_request(body: bytes) -> Inbound:
     """The request in a caller's ``body``, or LLMInvalidRequestError naming the field."""
-    known, options = read_settings(decode_object(body), _ROWS)
+    known, options = read_settings(decode_object(body), ROWS)
     prompts = known.pop("prompts", None)
     if prompts is None:
         refuse_absence("prompt", "a string, an array of token ids, or an array of either")

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.wire.json import kind, shorten
 
 Check: TypeAlias = Callable[[Any, str], Any]
 """Takes a value and the path of its field; gives what to keep of it, or refuses."""
+
+_C = TypeVar("_C", bound=Check)
+_SCHEMAS: dict[Check, dict[str, Any]] = {}
+
+
+def says(schema: dict[str, Any]) -> Callable[[_C], _C]:
+    """Mark a check with the JSON Schema of what it lets pass, for the OpenAPI document."""
+
+    def mark(check: _C) -> _C:
+        _SCHEMAS[check] = schema
+        return check
+
+    return mark
+
+
+def schema_of(check: Check) -> dict[str, Any]:
+    """The JSON Schema that ``check`` was marked with; ``{}``, which is anything, for the others."""
+    return _SCHEMAS.get(check, {})
 
 
 def refuse(path: str, value: object, right: str) -> NoReturn:
@@ -40,6 +58,7 @@ def refuse_absence(path: str, right: str) -> NoReturn:
     )
 
 
+@says({"type": "string"})
 def text(value: Any, path: str) -> str:
     """``value``, which must be a string."""
     if type(value) is not str:
@@ -47,6 +66,7 @@ def text(value: Any, path: str) -> str:
     return value
 
 
+@says({"type": "string", "minLength": 1})
 def filled_text(value: Any, path: str) -> str:
     """``value``, which must be a string with something in it."""
     if type(value) is not str:
@@ -56,6 +76,7 @@ def filled_text(value: Any, path: str) -> str:
     return value
 
 
+@says({"type": "boolean"})
 def boolean(value: Any, path: str) -> bool:
     """``value``, which must be true or false."""
     if type(value) is not bool:
@@ -63,6 +84,7 @@ def boolean(value: Any, path: str) -> bool:
     return value
 
 
+@says({"type": "object"})
 def mapping(value: Any, path: str) -> dict[str, Any]:
     """``value``, which must be an object."""
     if type(value) is not dict:
@@ -70,6 +92,7 @@ def mapping(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
+@says({"type": "array"})
 def array(value: Any, path: str) -> list[Any]:
     """``value``, which must be an array."""
     if type(value) is not list:
@@ -94,6 +117,7 @@ def optional(wire: dict[str, Any], key: str, path: str, check: Check) -> Any:
 def integer(low: int, high: int) -> Check:
     """A check for an integer from ``low`` to ``high``; 16.0 passes for 16, as JSON has it."""
 
+    @says({"type": "integer", "minimum": low, "maximum": high})
     def check(value: Any, path: str) -> int:
         if type(value) is float and value.is_integer():
             value = int(value)
@@ -109,6 +133,7 @@ def integer(low: int, high: int) -> Check:
 def number(low: float, high: float) -> Check:
     """A check for a number from ``low`` to ``high``."""
 
+    @says({"type": "number", "minimum": low, "maximum": high})
     def check(value: Any, path: str) -> float:
         if type(value) is not float and type(value) is not int:
             refuse_type(path, value, "a number")
@@ -122,6 +147,7 @@ def number(low: float, high: float) -> Check:
 def one_of(*words: str) -> Check:
     """A check for one of some ``words``."""
 
+    @says({"type": "string", "enum": list(words)})
     def check(value: Any, path: str) -> str:
         if text(value, path) not in words:
             refuse(path, value, "one of " + ", ".join(f"'{word}'" for word in words))

@@ -21,6 +21,7 @@ from headrace.wire.openai_fields import (
     refuse,
     refuse_absence,
     refuse_type,
+    says,
     text,
 )
 from headrace.wire.openai_parts import content_from_wire, content_to_wire
@@ -42,6 +43,7 @@ _PARTS: dict[LLMRole, tuple[str, ...]] = {
 }
 
 
+@says({"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}})
 def messages_from_wire(wire: Any, path: str = "messages") -> tuple[LLMMessage, ...]:
     """The ``messages`` of a request."""
     if not array(wire, path):

@@ -16,6 +16,7 @@ from headrace.wire.openai_fields import (
     mapping,
     number,
     refuse_type,
+    says,
     text,
 )
 
@@ -40,6 +41,7 @@ OPENAI = Dialect(max_tokens="max_completion_tokens", reasoning=None)
 LLAMA_CPP = Dialect(repetition_penalty="repeat_penalty")
 
 
+@says({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 def _stop(value: Any, path: str) -> tuple[str, ...]:
     if type(value) is str:
         return (value,)
@@ -48,11 +50,15 @@ def _stop(value: Any, path: str) -> tuple[str, ...]:
     return tuple(text(each, f"{path}[{i}]") for i, each in enumerate(value))
 
 
+@says(
+    {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
+)
 def _logit_bias(value: Any, path: str) -> dict[str, float]:
     check = number(-100, 100)
     return {token: check(bias, f"{path}.{token}") for token, bias in mapping(value, path).items()}
 
 
+@says({"type": "object", "additionalProperties": {"type": "string"}})
 def _metadata(value: Any, path: str) -> dict[str, str]:
     return {key: text(each, f"{path}.{key}") for key, each in mapping(value, path).items()}
 
@@ -123,6 +129,7 @@ def write_settings(request: LLMRequest, model: str | None, dialect: Dialect) -> 
     return body
 
 
+@says({"type": "object", "properties": {"include_usage": {"type": "boolean"}}})
 def read_stream_options(value: Any, path: str) -> bool:
     """Whether ``stream_options`` ask for usage."""
     include = mapping(value, path).get("include_usage")

@@ -17,6 +17,7 @@ from headrace.wire.openai_fields import (
     refuse,
     refuse_absence,
     refuse_type,
+    says,
     text,
 )
 
@@ -26,6 +27,7 @@ _LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SCHEMAS = ("not", "if", "then", "else", "contains", "propertyNames", "additionalProperties")
 
 
+@says({"type": "array", "items": {"$ref": "#/components/schemas/Tool"}})
 def tools_from_wire(wire: Any, path: str = "tools") -> tuple[ToolSpec, ...]:
     """The ``tools`` of a request."""
     return tuple(_tool(tool, f"{path}[{i}]") for i, tool in enumerate(array(wire, path)))
@@ -36,11 +38,31 @@ def tools_to_wire(tools: Iterable[ToolSpec]) -> list[dict[str, object]]:
     return [{"type": "function", "function": _function_to_wire(tool)} for tool in tools]
 
 
+@says({"type": "array", "items": {"$ref": "#/components/schemas/Function"}, "deprecated": True})
 def functions_from_wire(wire: Any, path: str = "functions") -> tuple[ToolSpec, ...]:
     """The tools in ``functions``, which came before ``tools``."""
     return tuple(_function(each, f"{path}[{i}]") for i, each in enumerate(array(wire, path)))
 
 
+@says(
+    {
+        "anyOf": [
+            {"type": "string", "enum": ["auto", "none", "required"]},
+            {
+                "type": "object",
+                "required": ["type", "function"],
+                "properties": {
+                    "type": {"const": "function"},
+                    "function": {
+                        "type": "object",
+                        "required": ["name"],
+                        "properties": {"name": {"type": "string"}},
+                    },
+                },
+            },
+        ]
+    }
+)
 def choice_from_wire(wire: Any, path: str = "tool_choice") -> ToolChoice:
     """The ``tool_choice`` of a request."""
     right = "'auto', 'none', 'required' or {'type': 'function', 'function': {'name': ...}}"
@@ -65,6 +87,15 @@ def choice_to_wire(choice: ToolChoice) -> object:
     return choice
 
 
+@says(
+    {
+        "anyOf": [
+            {"type": "string", "enum": ["auto", "none"]},
+            {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+        ],
+        "deprecated": True,
+    }
+)
 def function_call_from_wire(wire: Any, path: str = "function_call") -> ToolChoice:
     """The choice in ``function_call``, which came before ``tool_choice``."""
     if wire in ("auto", "none"):

@@ -1,0 +1,147 @@
+"""Write the documents that are made from the code; with ``--check``, say whether they are current."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import NOTHING, Factory, fields, resolve_types
+
+from headrace.backends.local.templates import NAMES as TEMPLATES
+from headrace.backends.providers import PROVIDERS
+from headrace.gateway.config import BackendConfig, Config, variables
+from headrace.stores.models import PRESETS
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made from the code by docs/generate.py; change that, then run `make docs`. -->"
+
+
+def configuration() -> str:
+    """Every section and field with its default, variable and meaning."""
+    names = {place: name for name, place in reversed(variables().items())}
+    lines = [
+        "# Configuration",
+        "",
+        NOTE,
+        "",
+        "`headrace serve config.yaml` reads YAML; the environment goes before the file, and the",
+        "command line before both. Every section and every field may be left out. An unknown key is",
+        "refused with the nearest known one; `headrace serve --check config.yaml` says whether a file",
+        "is right. A field's variable is `HEADRACE_<SECTION>__<FIELD>`, or the short one shown here;",
+        "lists are separated by commas.",
+        "",
+        "```yaml",
+        "server:",
+        "  port: 9000",
+        "inference:",
+        "  temperature: 0.2",
+        "backends:",
+        "  - name: laptop",
+        "    base_url: http://127.0.0.1:8080/v1",
+        '    models: ["llama-*"]',
+        "```",
+        "",
+    ]
+    for section in fields(resolve_types(Config)):
+        cls: Any = BackendConfig if section.name == "backends" else section.type
+        title = f"{section.name} (a list)" if section.name == "backends" else section.name
+        lines += [f"## {title}", "", first_paragraph(cls), ""]
+        lines += ["| field | default | variable | meaning |", "|---|---|---|---|"]
+        for item in fields(resolve_types(cls)):
+            variable = names.get((section.name, item.name), "")
+            lines.append(
+                f"| `{item.name}` | {default(item)} | {f'`{variable}`' if variable else ''} "
+                f"| {item.metadata['help'].replace('|', '/')} |"
+            )
+        lines.append("")
+    lines += [
+        "Other variables: `HEADRACE_CACHE` (where models lie, else `~/.cache/headrace`),",
+        "`HEADRACE_CONFIG` (the file, where the command line names none), `HEADRACE_API_KEY` and",
+        "`HEADRACE_URL` (for `headrace chat`).",
+        "",
+        f"Providers: {listing(PROVIDERS)}. Prompt templates: {listing(TEMPLATES)}.",
+        "",
+        "## Models known by name",
+        "",
+        "| name | source | licence | asked with |",
+        "|---|---|---|---|",
+    ]
+    for preset in PRESETS.values():
+        asked = {
+            "max_tokens": preset.max_tokens,
+            "temperature": preset.temperature,
+            "top_p": preset.top_p,
+            "system_prompt": preset.system_prompt,
+        }
+        said = ", ".join(f"`{key}` {value!r}" for key, value in asked.items() if value is not None)
+        lines.append(f"| `{preset.name}` | `{preset.source}` | {preset.license} | {said} |")
+    lines += [
+        "",
+        "What a request names wins over a model's own values, and those over `inference`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def commands() -> str:
+    """The help of every command, as it prints it."""
+    import typer.main
+    from typer.testing import CliRunner
+
+    from headrace.cli.main import app
+
+    lines = ["# Commands", "", NOTE, ""]
+    runner = CliRunner(env={"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"})
+    group: Any = typer.main.get_command(app)
+    for name in ["", *sorted(group.commands)]:
+        words = [name] if name else []
+        result = runner.invoke(app, [*words, "--help"], prog_name="headrace")
+        assert result.exit_code == 0, result.output
+        text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+        lines += [f"## {' '.join(['headrace', *words])}", "", "```text", text, "```", ""]
+    return "\n".join(lines)
+
+
+def first_paragraph(cls: type) -> str:
+    return " ".join((cls.__doc__ or "").strip().split()).replace("``", "`")
+
+
+def default(item: Any) -> str:
+    value = item.default
+    if value is NOTHING:
+        return "required"
+    if isinstance(value, Factory):  # type: ignore[arg-type]
+        value = value.factory()
+    if value is None or value == ():
+        return "none"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def listing(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "commands.md": commands,
+}
+
+
+def main() -> None:
+    stale = []
+    for name, write in DOCUMENTS.items():
+        path, text = HERE / name, write()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"docs/{', docs/'.join(stale)} do not say what the code says: run 'make docs'")
+    print("written: " + ", ".join(stale) if stale else "documents are current")
+
+
+if __name__ == "__main__":
+    main()
