@@ -93,6 +93,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
     )
     lane = Lane(
         backend=engine,
+        one_answer_a_call=True,
         admission=Admission(
             max_running=batching.max_batch_size,
             max_waiting=batching.max_queue_size,

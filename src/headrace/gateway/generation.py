@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import ModuleType
 
@@ -14,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, Usage
+from headrace.contracts.responses import LLMDelta
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
+from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Routes
 from headrace.net.clock import Clock
-from headrace.numbers.usage import add_usages
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
@@ -92,19 +91,26 @@ class Generation:
     def _calls(
         self, inbound: Inbound, route: Route, request_id: str, queued: float, marks: Marks
     ) -> AsyncGenerator[LLMDelta, None]:
+        prompts = requests(inbound)
+        answers = inbound.request.n or 1
+        alone = route.lane.one_answer_a_call and answers > 1
         runs = []
-        for request in requests(inbound):
-            sheet = CallSheet(
-                call_id=uuid.uuid4().hex,
-                operation=self.operation,
-                queued=queued,
-                stream=inbound.stream,
-                requested_model=inbound.request.model,
-                route=route.model,
-            )
-            asked = route.defaults.fill(evolve(request, model=route.model, request_id=request_id))
-            runs.append(self.traffic.run(asked, route.lane, sheet, marks))
-        return runs[0] if len(runs) == 1 else _side_by_side(runs, inbound.request)
+        for prompt in prompts:
+            asked = route.defaults.fill(evolve(prompt, model=route.model, request_id=request_id))
+            for single in _singles(asked) if alone else [asked]:
+                sheet = CallSheet(
+                    call_id=uuid.uuid4().hex,
+                    operation=self.operation,
+                    queued=queued,
+                    stream=inbound.stream,
+                    requested_model=inbound.request.model,
+                    route=route.model,
+                )
+                runs.append(self.traffic.run(single, route.lane, sheet, marks))
+        if len(runs) == 1:
+            return runs[0]
+        each = 1 if alone else answers
+        return side_by_side(runs, answers_each=each, same_prompt=answers if alone else 1)
 
     async def _whole(self, asked: _Asked) -> None:
         assembler = Assembler()
@@ -148,45 +154,14 @@ class Generation:
             await send({"type": "http.response.body", "body": last})
 
 
+def _singles(request: LLMRequest) -> list[LLMRequest]:
+    """A request for several answers as one request for each, with a seed of its own."""
+    return [
+        evolve(request, n=None, seed=None if request.seed is None else request.seed + place)
+        for place in range(request.n or 1)
+    ]
+
+
 async def _send_piece(send: Send, piece: bytes) -> None:
     if piece:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-
-async def _side_by_side(
-    runs: Sequence[AsyncGenerator[LLMDelta, None]], request: LLMRequest
-) -> AsyncGenerator[LLMDelta, None]:
-    """Several prompts' answers as one: choice ``i * n + j`` is the j-th answer to prompt ``i``."""
-    answers = request.n or 1
-    ready: asyncio.Queue[LLMDelta | BaseException | None] = asyncio.Queue(maxsize=64)
-
-    async def pump(place: int, run: AsyncGenerator[LLMDelta, None]) -> None:
-        try:
-            async with aclosing(run):
-                async for delta in run:
-                    await ready.put(evolve(delta, index=place * answers + delta.index))
-            await ready.put(None)
-        except LLMError as error:
-            await ready.put(error)
-
-    pumps = [asyncio.create_task(pump(place, run)) for place, run in enumerate(runs)]
-    usages: dict[int, Usage] = {}
-    try:
-        open_runs = len(pumps)
-        while open_runs:
-            item = await ready.get()
-            if item is None:
-                open_runs -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                if item.usage_delta is not None:
-                    usages[item.index // answers] = item.usage_delta
-                    item = evolve(item, usage_delta=None)
-                yield item
-        if usages:
-            yield LLMDelta(usage_delta=add_usages(usages.values()))
-    finally:
-        for task in pumps:
-            task.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)

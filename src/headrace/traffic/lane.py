@@ -24,10 +24,15 @@ class CountsTokens(Protocol):
 
 @frozen(kw_only=True)
 class Lane:
-    """One backend behind one admission; remote ones count no tokens."""
+    """One backend behind one admission; remote ones count no tokens.
+
+    ``one_answer_a_call`` marks a backend whose count of tokens is wrong when it gives several
+    answers to one request (llama.cpp reports those of one): it is asked once for each.
+    """
 
     backend: Backend
     admission: Admission
+    one_answer_a_call: bool = False
     default_answer_tokens: int = 2048
 
     async def cost(self, request: LLMRequest) -> tuple[int, int]:
