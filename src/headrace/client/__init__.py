@@ -1,0 +1,1 @@
+"""The face that users import: synchronous and asynchronous clients."""

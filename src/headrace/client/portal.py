@@ -1,0 +1,234 @@
+"""The way from ordinary threads to the one event loop that all synchronous clients share.
+
+One daemon thread per process runs the loop. A call crosses to it once; a stream's pieces are put
+by its pump into a queue that the caller's thread empties, so that a piece costs no hop of its own.
+After a fork the child has no portal until it needs one: a new thread with a new loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_MOST_AHEAD = 1024
+_JOIN_S = 5.0
+
+
+class Portal:
+    """A thread with an event loop, and the two ways into it: ``run`` and ``iterate``."""
+
+    def __init__(self) -> None:
+        self._loop = _new_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="headrace-portal", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of ``work()``, run on the loop.
+
+        An interrupt of the calling thread (Ctrl-C) cancels the work and waits until it has let go
+        of what it held.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a synchronous client was called from inside headrace's own event loop (a record "
+                "sink or a callback): use AsyncClient there"
+            )
+        future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                self._settle()
+            raise
+
+    def iterate(self, source: Callable[[], AsyncGenerator[T, None]]) -> Pieces[T]:
+        """The pieces of ``source()``, generated on the loop, for the calling thread to iterate."""
+        return Pieces(self._loop, source)
+
+    def close(self) -> None:
+        """Stop the loop: what still runs on it is cancelled. Used at interpreter exit."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_JOIN_S)
+
+    def _settle(self) -> None:
+        """Let the loop go round often enough for a cancelled task to end its cleanup."""
+
+        async def turn() -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        settled: Future[None] = asyncio.run_coroutine_threadsafe(turn(), self._loop)
+        settled.result()
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._started.set)
+        try:
+            self._loop.run_forever()
+        finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+class Pieces(Generic[T]):
+    """An iterator over what a generator on the loop yields.
+
+    ``close`` (or leaving a ``with``, or dropping the iterator) ends the generator at once. When
+    the caller falls behind by many pieces the generator waits, so memory stays bounded.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, source: Callable[[], AsyncGenerator[T, None]]
+    ) -> None:
+        self._pump: _Pump[T] = _Pump(loop)
+        self._done = False
+        self._future = asyncio.run_coroutine_threadsafe(self._pump.run(source), loop)
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._done:
+            raise StopIteration
+        try:
+            item = self._pump.take()
+        except BaseException:  # Ctrl-C while waiting
+            self.close()
+            raise
+        if isinstance(item, _End):
+            self._done = True
+            if item.error is not None:
+                raise item.error
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """End the generator, and wait until it has closed what it held."""
+        if self._done:
+            return
+        self._done = True
+        self._pump.cancel()
+        self._pump.ended.wait(_JOIN_S)
+
+    def __enter__(self) -> Pieces[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._done:
+            self._done = True
+            self._pump.cancel()
+
+
+class _End:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Pump(Generic[T]):
+    """The loop's side of Pieces; knows nothing of the iterator, so that that can be dropped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended = threading.Event()
+        self._loop = loop
+        self._queue: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+
+    async def run(self, source: Callable[[], AsyncGenerator[T, None]]) -> None:
+        self._task = asyncio.current_task()
+        pieces = source()
+        error: BaseException | None = None
+        try:
+            if self._cancelled:
+                return
+            async for piece in pieces:
+                self._queue.put(piece)
+                if self._queue.qsize() >= _MOST_AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
+        except asyncio.CancelledError:
+            error = asyncio.CancelledError()
+        except BaseException as failure:  # noqa: BLE001  handed to the thread that iterates
+            error = failure
+        finally:
+            try:
+                await pieces.aclose()
+            finally:
+                self._queue.put(_End(error))
+                self.ended.set()
+
+    def take(self) -> T | _End:
+        item = self._queue.get()
+        if not self._room.is_set() and self._queue.qsize() < _MOST_AHEAD // 2:
+            self._tell(self._room.set)
+        return item
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+        def stop() -> None:
+            if self._task is not None:
+                self._task.cancel()
+
+        self._tell(stop)
+
+    def _tell(self, what: Callable[[], object]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:  # the loop is closed: the interpreter is ending
+            self.ended.set()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+_lock = threading.Lock()
+_portal: Portal | None = None
+
+
+def portal() -> Portal:
+    """This process's portal, started at first use."""
+    global _portal  # noqa: PLW0603  one per process is the point
+    with _lock:
+        if _portal is None:
+            _portal = Portal()
+            atexit.register(_portal.close)
+        return _portal
+
+
+def _forget() -> None:
+    """In a forked child: the parent's thread is not here, and its lock may be held by nobody."""
+    global _portal, _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    if _portal is not None:
+        atexit.unregister(_portal.close)
+    _portal = None
+
+
+os.register_at_fork(after_in_child=_forget)
