@@ -21,12 +21,17 @@ def main() -> None:
         said: dict[str, Any] = {"ready": serve(settings)}
     except Exception as failure:  # noqa: BLE001  whatever it was, the parent must hear of it
         said = {"error": f"{type(failure).__name__}: {failure}"}
-    answer.write(json.dumps(said) + "\n")
-    answer.flush()
-    if "ready" in said:
-        sys.stdin.buffer.read()
-    # Not sys.exit: tearing the server down waits for its requests, which nobody reads any more.
-    os._exit(0 if "ready" in said else 1)
+    try:
+        answer.write(json.dumps(said) + "\n")
+        answer.flush()
+        if "ready" in said:
+            sys.stdin.buffer.read()
+    except OSError:  # the parent died while the model was loading
+        pass
+    finally:
+        # Not sys.exit: tearing the server down waits for its requests, which nobody reads any
+        # more.
+        os._exit(0 if "ready" in said else 1)
 
 
 def serve(settings: dict[str, Any]) -> dict[str, Any]:
