@@ -20,7 +20,7 @@ class Peer(asyncio.Protocol):
 
     def __init__(self, server: ByteServer) -> None:
         self.server = server
-        self.number = len(server.peers)
+        self.number = -1
         self.gone = asyncio.Event()
         self.asked = asyncio.Event()
         self.sent = 0
@@ -31,6 +31,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
+        self.number = len(self.server.peers)
         self.server.peers.append(self)
         self.server.arrived.set()
         self.server.most_open = max(self.server.most_open, self.server.open)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
 from attrs import field, frozen
 
 from headrace.net.transport import Transport
+
+
+class Timer(Protocol):
+    """Something that will be done at an instant."""
+
+    def cancel(self) -> None:
+        """It shall not be done; no harm where it already was."""
 
 
 class Clock(Protocol):
@@ -24,6 +32,9 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait; zero or less gives the others one turn."""
 
+    def call_later(self, seconds: float, do: Callable[[], None]) -> Timer:
+        """Have ``do`` called from the running event loop after so long."""
+
 
 class SystemClock:
     """The machine's own clock. ``monotonic`` is CLOCK_MONOTONIC, the same in all its processes."""
@@ -34,6 +45,9 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
+
+    def call_later(self, seconds: float, do: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(seconds, do)
 
 
 @frozen(kw_only=True)

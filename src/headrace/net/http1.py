@@ -7,6 +7,7 @@ answers to HEAD, bodies that end with the connection, limits on headers, and byt
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import select
 from collections.abc import AsyncIterable, Callable
@@ -29,9 +30,6 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 class Owner(Protocol):
     """The pool, as its connections see it."""
-
-    def opened(self, connection: Connection) -> None:
-        """The socket is open."""
 
     def released(self, connection: Connection) -> None:
         """The answer is complete and the connection can carry another request."""
@@ -57,6 +55,7 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.peer = peer
         self.adopted = False  # the pool counts it
+        self.lost = False  # the socket is closed
         self.used = False
         self.idle_until = 0.0
         self.deadline: Deadline
@@ -222,7 +221,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self._transport = transport
-        self._owner.opened(self)
         self.deadline = Deadline(self._loop, self._limit_missed)
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(select, "poll"):
@@ -265,6 +263,7 @@ class Connection(asyncio.Protocol):
         del self._parser
         self._poll = None
         self._drained = None
+        self.lost = True
         self._owner.lost(self)
 
     # The parser's side.
@@ -393,7 +392,7 @@ class Connection(asyncio.Protocol):
     def _gone_error(self, exc: Exception | None) -> LLMError:
         how = "closed the connection"
         if exc is not None:
-            how = f"broke the connection ({tls_failure(exc) or _cause(exc)})"
+            how = f"broke the connection ({tls_failure(exc) or cause_of(exc)})"
         if not self._answered:
             return _caused(LLMUnavailableError(f"{self.peer} {how} without an answer"), exc)
         where = "inside the answer's headers"
@@ -413,7 +412,11 @@ class Connection(asyncio.Protocol):
         return f"{where} of more than {HEAD_LIMIT} bytes"
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """The system's word for it: loops put words of their own, or none, in its place."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from itertools import count
 
 # So many turns of the loop without anybody able to run, and everybody is taken to be asleep: a
@@ -11,11 +12,23 @@ from itertools import count
 _QUIET_TURNS = 5
 
 
+class _ManualTimer:
+    """Something to do, until it is done or called off."""
+
+    __slots__ = ("do",)
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.do: Callable[[], None] | None = do
+
+    def cancel(self) -> None:
+        self.do = None
+
+
 class ManualClock:
     """Meets Clock without real time.
 
-    ``await clock.advance(5)`` moves it, waking sleepers in order, each at its own instant. With
-    ``auto`` it moves by itself to the next sleeper's instant when every task waits for something;
+    ``await clock.advance(5)`` moves it, waking sleepers and timers in order, each at its own
+    instant. With ``auto`` it moves by itself to the next one's when every task waits for something;
     so a test of back-off over minutes takes milliseconds. That fits scripted transports only: a
     task that waits for a real socket or a thread also counts as asleep.
     """
@@ -24,8 +37,9 @@ class ManualClock:
         self._now = monotonic
         self._wall_offset = wall - monotonic
         self._auto = auto
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._timers: list[tuple[float, int, _ManualTimer]] = []
         self._order = count()
+        self._sleeping = 0
         self._watching = False
         self._quiet_turns = 0
 
@@ -38,43 +52,60 @@ class ManualClock:
     @property
     def sleepers(self) -> int:
         """How many sleep now."""
-        return sum(not woken.done() for _, _, woken in self._sleepers)
+        return self._sleeping
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), woken))
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
+        self._sleeping += 1
+        try:
+            await woken
+        finally:
+            self._sleeping -= 1
+            timer.cancel()
+
+    def call_later(self, seconds: float, do: Callable[[], None]) -> _ManualTimer:
+        timer = _ManualTimer(do)
+        heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
         if self._auto and not self._watching:
+            loop = asyncio.get_running_loop()
             self._watching = True
             self._quiet_turns = 0
             loop.call_soon(self._watch, loop)
-        await woken
+        return timer
 
     async def advance(self, seconds: float) -> None:
         """Move ``seconds`` on; returns when all who woke sleep again or have ended."""
         until = self._now + seconds
         await _settle()
-        while self._sleepers and self._sleepers[0][0] <= until:
-            self._wake_next()
+        while self._pending() and self._timers[0][0] <= until:
+            self._ring_next()
             await _settle()
         self._now = until
 
-    def _wake_next(self) -> None:
-        at, _, woken = heapq.heappop(self._sleepers)
-        if not woken.done():  # else its task was cancelled, and time need not stop there
-            self._now = max(self._now, at)
-            woken.set_result(None)
+    def _pending(self) -> bool:
+        """Whether anything is still to be done; what was called off need not hold time up."""
+        while self._timers and self._timers[0][2].do is None:
+            heapq.heappop(self._timers)
+        return bool(self._timers)
+
+    def _ring_next(self) -> None:
+        at, _, timer = heapq.heappop(self._timers)
+        self._now = max(self._now, at)
+        do, timer.do = timer.do, None
+        if do is not None:
+            do()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Once a turn of the loop, while somebody sleeps."""
+        """Once a turn of the loop, while there is something to do later."""
         self._quiet_turns = self._quiet_turns + 1 if _all_wait(loop) else 0
-        if self._quiet_turns >= _QUIET_TURNS:
+        if self._quiet_turns >= _QUIET_TURNS and self._pending():
             self._quiet_turns = 0
-            self._wake_next()
-        if self._sleepers:
+            self._ring_next()
+        if self._pending():
             loop.call_soon(self._watch, loop)
         else:
             self._watching = False

@@ -11,7 +11,7 @@ from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnava
 from headrace.net.clock import Clock, SystemClock
 from headrace.net.deadline import limit_error
 from headrace.net.head import write_head
-from headrace.net.http1 import Connection
+from headrace.net.http1 import Connection, cause_of
 from headrace.net.reply import Http1Reply
 from headrace.net.tls import default_context, tls_failure
 from headrace.net.transport import HttpRequest, TimeLimits, Url
@@ -124,9 +124,6 @@ class PooledTransport:
 
     # The connections' side.
 
-    def opened(self, connection: Connection) -> None:
-        self._live.add(connection)
-
     def released(self, connection: Connection) -> None:
         if self._closed:
             connection.drop()
@@ -229,6 +226,8 @@ class PooledTransport:
             if isinstance(error, OSError | UnicodeError):
                 raise _connect_error(peer, error) from error
             raise
+        if not connection.lost:
+            self._live.add(connection)
         if self._closed or not connection.alive():
             connection.drop()
             self._free_place(origin)
@@ -312,7 +311,7 @@ def _connect_error(peer: str, error: OSError | UnicodeError) -> LLMError:
         return LLMInvalidRequestError(f"{peer} is no host name: {error}")
     tls = tls_failure(error)
     if tls is None:
-        return LLMUnavailableError(f"cannot connect to {peer}: {error.strerror or error}")
+        return LLMUnavailableError(f"cannot connect to {peer}: {cause_of(error)}")
     # A wrong certificate is wrong the next time, too.
     transient = not tls.startswith("certificate")
     return LLMUnavailableError(f"TLS with {peer} failed: {tls}", transient=transient)
