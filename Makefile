@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs bench format clean help
+.PHONY: serve test check docs bench compliance compliance-openai compliance-llamacpp format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -35,6 +35,12 @@ format: $(DEV_READY) ## Format the code
 
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
+	@$(BIN)/python -m compliance $(ARGS)
+
+compliance-openai compliance-llamacpp: compliance-%: $(RUN_READY)
+	@$(BIN)/python -m compliance $* $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

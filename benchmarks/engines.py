@@ -21,6 +21,7 @@ from pathlib import Path
 
 import uvloop
 
+from headrace.backends.local.llamacpp import LlamaCppSettings, child_settings
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
@@ -88,16 +89,7 @@ async def start_direct(path: Path) -> tuple[asyncio.subprocess.Process, str, str
     )
     assert process.stdin
     assert process.stdout
-    settings = {
-        "path": str(path),
-        "name": BOX.name,
-        "key": key,
-        "slots": 32,
-        "kv_tokens": 16384,
-        "threads": 0,
-        "http_threads": 128,
-        "template": None,
-    }
+    settings = child_settings(LlamaCppSettings(name=BOX.name, path=path), key)
     process.stdin.write(json.dumps(settings).encode() + b"\n")
     said = json.loads(await process.stdout.readline())
     return process, said["ready"]["url"], key

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway.served import Served
 
-from headrace.stores.models import BOX, ModelFile, ModelStore
-from headrace.stores.models.store import default_cache
+from gateway.served import Served
+from headrace.stores.models import BOX, EMBEDDER, ModelFile, ModelStore
 
 OFFLINE = "HEADRACE_OFFLINE_TESTS"
 
@@ -22,17 +21,27 @@ OFFLINE = "HEADRACE_OFFLINE_TESTS"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for the model is marked, so that ``-m 'not real_model'`` leaves all of it out."""
     for item in items:
-        if "box_model" in getattr(item, "fixturenames", ()):
+        if {"box_model", "embedding_model"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real_model)
 
 
 @pytest.fixture(scope="session")
 def box_model() -> ModelFile:
     """The model in the box, fetched into the cache if it is not there yet."""
-    folder = default_cache() / "models" / BOX.name
-    if os.environ.get(OFFLINE) == "1" and not list(folder.glob("*.gguf")):
-        pytest.skip(f"{OFFLINE}=1 and there is no model in {folder}")
-    return ModelStore().find(BOX.name)
+    return _fetched(BOX.name)
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> ModelFile:
+    """The embedding model in the box, fetched into the cache if it is not there yet."""
+    return _fetched(EMBEDDER.name)
+
+
+def _fetched(model: str) -> ModelFile:
+    store = ModelStore()
+    if os.environ.get(OFFLINE) == "1" and not store.is_here(model):
+        pytest.skip(f"{OFFLINE}=1 and {model} is not in {store.cache}")
+    return store.find(model)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headrace.client.async_client import AsyncClient
+    from headrace.client.sync_client import Client
     from headrace.contracts.capabilities import (
         BackendCapabilities,
         BackendStatus,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     )
     from headrace.contracts.protocols import (
         Backend,
+        Embedder,
         LLMClient,
         LLMProviderAdapter,
     )
@@ -62,9 +65,11 @@ if TYPE_CHECKING:
         Timeline,
     )
     from headrace.contracts.requests import (
+        EmbeddingRequest,
         LLMChatParams,
         LLMRequest,
         NamedTool,
+        Priority,
         ReasoningEffort,
         TaskPriority,
         TaskProfile,
@@ -85,6 +90,8 @@ if TYPE_CHECKING:
         Usage,
     )
     from headrace.contracts.snapshot import (
+        CircuitState,
+        EndpointStats,
         GroupSnapshot,
         LatencySummary,
         Outcome,
@@ -94,6 +101,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.sync_client": ("Client",),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
         "BackendStatus",
@@ -133,6 +142,7 @@ _HOMES = {
     ),
     "headrace.contracts.protocols": (
         "Backend",
+        "Embedder",
         "LLMClient",
         "LLMProviderAdapter",
     ),
@@ -146,9 +156,11 @@ _HOMES = {
         "Timeline",
     ),
     "headrace.contracts.requests": (
+        "EmbeddingRequest",
         "LLMChatParams",
         "LLMRequest",
         "NamedTool",
+        "Priority",
         "ReasoningEffort",
         "TaskPriority",
         "TaskProfile",
@@ -169,6 +181,8 @@ _HOMES = {
         "Usage",
     ),
     "headrace.contracts.snapshot": (
+        "CircuitState",
+        "EndpointStats",
         "GroupSnapshot",
         "LatencySummary",
         "Outcome",
@@ -178,14 +192,20 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncClient",
     "Attempt",
     "AudioPart",
     "Backend",
     "BackendCapabilities",
     "BackendStatus",
     "CallRecord",
+    "CircuitState",
+    "Client",
     "ContentPart",
+    "Embedder",
+    "EmbeddingRequest",
     "EmbeddingResult",
+    "EndpointStats",
     "FilePart",
     "FinishReason",
     "GroupSnapshot",
@@ -225,6 +245,7 @@ __all__ = [
     "NamedTool",
     "Operation",
     "Outcome",
+    "Priority",
     "Provenance",
     "ReasoningEffort",
     "RecordSink",

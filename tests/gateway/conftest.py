@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from gateway.served import Served
 from openai import OpenAI
+
+from gateway.served import Served
 
 
 @pytest.fixture(scope="session")

@@ -230,15 +230,14 @@ def read_reply(connection: http.client.HTTPConnection) -> Reply:
         return Reply(status=response.status, headers=headers, body=response.read())
 
 
-def raw_exchange(served: Served, sent: bytes) -> bytes:
-    """Send bytes as they are; what comes back until the server closes or falls silent."""
+def raw_exchange(served: Served, sent: bytes) -> Reply:
+    """Send bytes as they are; the first answer that comes back."""
     with socket.create_connection((served.host, served.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
-        got = b""
-        while piece := connection.recv(65536):
-            got += piece
-        return got
+        with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            headers = {key.lower(): value for key, value in response.getheaders()}
+            return Reply(status=response.status, headers=headers, body=response.read())
 
 
 def children(pid: int) -> list[int]:

@@ -6,6 +6,7 @@ import json
 
 import openai
 import pytest
+
 from gateway.served import MODEL
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
@@ -266,7 +267,10 @@ def test_a_conversation_with_a_tools_result_goes_on(sdk):
 
 
 def test_text_in_parts_is_text(sdk):
-    parts = [{"type": "text", "text": "What is the capital"}, {"type": "text", "text": " of France?"}]
+    parts = [
+        {"type": "text", "text": "What is the capital"},
+        {"type": "text", "text": " of France?"},
+    ]
     answer = chat(sdk, messages=[{"role": "user", "content": parts}], max_tokens=32)
     assert "Paris" in answer.choices[0].message.content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import openai
 import pytest
+
 from gateway.served import MODEL
 
 FRANCE = "The capital of France is"
@@ -81,9 +82,33 @@ def test_a_stop_word_ends_the_text_before_it(sdk):
 
 def test_what_the_engine_cannot_do_is_refused_by_name(sdk):
     with pytest.raises(openai.BadRequestError) as caught:
-        complete(sdk, suffix=" and that is all.")
-    assert caught.value.param == "suffix"
+        complete(sdk, best_of=3)
+    assert caught.value.param == "best_of"
     assert caught.value.code == "unsupported"
+
+
+def test_a_suffix_is_not_aimed_at_and_the_answer_says_so(sdk):
+    answer = sdk.completions.with_raw_response.create(
+        model=MODEL, prompt=FRANCE, suffix=" and that is all.", max_tokens=4
+    )
+    assert answer.headers["x-headrace-dropped"] == "suffix"
+    assert answer.parse().choices[0].text
+
+
+def test_an_echo_begins_with_the_prompt(sdk):
+    plain = complete(sdk, echo=True, logprobs=0).choices[0]
+    streamed = [piece.choices[0] for piece in complete(sdk, echo=True, logprobs=0, stream=True)]
+    assert plain.text.startswith(f"{FRANCE} ")
+    assert "".join(piece.text for piece in streamed) == plain.text
+    offsets = [at for piece in streamed if piece.logprobs for at in piece.logprobs.text_offset]
+    assert plain.logprobs.text_offset == offsets
+    assert offsets[0] == len(FRANCE)
+
+
+def test_log_probabilities_come_without_alternatives_too(sdk):
+    logprobs = complete(sdk, logprobs=0).choices[0].logprobs
+    assert len(logprobs.token_logprobs) == 4
+    assert logprobs.top_logprobs is None
 
 
 def test_the_box_s_model_is_listed_first(sdk):

@@ -1,43 +1,39 @@
-"""The table of providers: how each is reached. Adding one is adding a row."""
+"""The table of providers: how each is reached. Adding one is adding a row.
+
+``row`` has what a row says, ``rows`` the rows; here are the engine in the box and the look-ups.
+"""
 
 from __future__ import annotations
 
-from types import ModuleType
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve
 
+from headrace.backends.row import FORMATS, Format, Provider
+from headrace.backends.rows import HOSTED, SELF_HOSTED
+from headrace.contracts.convert import from_plain, to_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.wire import openai_chat, openai_completions, openai_models
-from headrace.wire.openai_params import COMMON, LLAMA_CPP, OPENAI, Dialect
+from headrace.wire.openai_params import LLAMA_CPP
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
-@frozen(kw_only=True)
-class Provider:
-    """A backend's wire format, place and quirks.
-
-    ``base_url`` has no trailing slash and ends where the format's paths begin (``/chat/...``).
-    ``unsupported`` names settings of ours that it cannot carry out: a request with one is refused.
-    ``options`` are the further body fields that it knows and ``ignored`` those that it takes and
-    does nothing with; where ``options`` is ``None``, any field is passed on and it decides itself.
-
-    Every backend is asked for a stream, also where the caller wants the answer whole: some
-    (llama.cpp among them) do not notice that the caller of a plain request has left.
-    """
-
-    name: str
-    base_url: str | None = None
-    key_env: str | None = None
-    chat: ModuleType = openai_chat
-    completions: ModuleType = openai_completions
-    models: ModuleType = openai_models
-    chat_path: str = "/chat/completions"
-    completions_path: str = "/completions"
-    models_path: str = "/models"
-    dialect: Dialect = COMMON
-    unsupported: frozenset[str] = frozenset()
-    options: frozenset[str] | None = None
-    ignored: frozenset[str] = frozenset()
-
+__all__ = [
+    "FORMATS",
+    "LLAMA_CPP_SERVER",
+    "PROVIDERS",
+    "Format",
+    "Provider",
+    "provider",
+    "providers",
+    "read_providers",
+    "register_provider",
+    "split_model",
+    "usual_base_url",
+]
 
 # OpenAI's own fields about its account, cache and hosted tools: an engine has nothing to do for them.
 _OPENAI_HOUSEKEEPING = frozenset(
@@ -115,32 +111,158 @@ LLAMA_CPP_SERVER = Provider(
     # Its other paths (tokenise, templates) do not lie under /v1.
     chat_path="/v1/chat/completions",
     completions_path="/v1/completions",
+    embeddings_path="/v1/embeddings",
     models_path="/v1/models",
     dialect=LLAMA_CPP,
-    unsupported=frozenset({"suffix"}),
+    unsupported=frozenset({"best_of"}),
     options=_LLAMA_CPP_OPTIONS,
-    ignored=_OPENAI_HOUSEKEEPING,
+    # Text to arrive at after the completion: what comes without it is still a continuation.
+    ignored=_OPENAI_HOUSEKEEPING | {"suffix"},
+    echoes=False,
+    streams_logprobs_with_tools=False,
+    logprobs_alone=False,
 )
 
-PROVIDERS: dict[str, Provider] = {
-    row.name: row
-    for row in (
-        Provider(
-            name="openai",
-            base_url="https://api.openai.com/v1",
-            key_env="OPENAI_API_KEY",
-            dialect=OPENAI,
-            unsupported=frozenset({"top_k", "min_p", "repetition_penalty"}),
-        ),
-        Provider(name="openai-compatible"),
-    )
-}
+# The same server as a user starts it, with the base that is usual elsewhere. A key is asked for
+# where it was started with --api-key or LLAMA_API_KEY.
+_LLAMA_SERVER = evolve(
+    LLAMA_CPP_SERVER,
+    name="llama-server",
+    base_url="http://127.0.0.1:8080/v1",
+    base_url_env=("LLAMA_SERVER_BASE_URL",),
+    key_env=("LLAMA_API_KEY",),
+    chat_path="/chat/completions",
+    completions_path="/completions",
+    embeddings_path="/embeddings",
+    models_path="/models",
+)
+
+PROVIDERS: dict[str, Provider] = {row.name: row for row in (*HOSTED, *SELF_HOSTED, _LLAMA_SERVER)}
+"""Every row by its name, those registered and installed by others included once asked for."""
+
+log = logging.getLogger(__name__)
+
+_ENTRY_POINTS = "headrace.providers"
+_asked_installed = False
 
 
 def provider(name: str) -> Provider:
     """The row of that name; raises LLMInvalidRequestError that lists the known ones."""
-    try:
-        return PROVIDERS[name]
-    except KeyError:
-        known = ", ".join(sorted(PROVIDERS))
-        raise LLMInvalidRequestError(f"unknown provider {name!r}; known: {known}") from None
+    row = PROVIDERS.get(name) or providers().get(name)
+    if row is None:
+        raise LLMInvalidRequestError(f"unknown provider {name!r}; known: {_known()}")
+    return row
+
+
+def providers() -> dict[str, Provider]:
+    """All rows by name, with those that installed packages offer.
+
+    A package offers a row, or a function that gives one or several, as an entry point of the group
+    ``headrace.providers``. They are looked for once; one of ours is not replaced by them.
+    """
+    global _asked_installed  # noqa: PLW0603 - installed packages do not change while we run
+    if not _asked_installed:
+        _asked_installed = True
+        for row in _installed():
+            PROVIDERS.setdefault(row.name, row)
+    return PROVIDERS
+
+
+def usual_base_url(row: Provider, environment: Mapping[str, str] | None = None) -> str | None:
+    """Where ``row`` is reached if nothing else is said: its variables go before its own base."""
+    environment = os.environ if environment is None else environment
+    named = (environment.get(name, "").strip() for name in row.base_url_env)
+    return next((url.rstrip("/") for url in named if url), row.base_url)
+
+
+def register_provider(row: Provider, *, replace: bool = False) -> Provider:
+    """Add ``row`` to the table; a name that is taken needs ``replace``."""
+    if not replace and row.name in PROVIDERS:
+        raise LLMInvalidRequestError(
+            f"there is a provider {row.name!r} already; say replace=True, or choose another name"
+        )
+    PROVIDERS[row.name] = row
+    return row
+
+
+def read_providers(text: str) -> tuple[Provider, ...]:
+    """The rows in ``text``: a YAML list of mappings, each with a row's fields.
+
+    ``like`` names a row whose fields are used where a mapping has none. Nothing is registered.
+    """
+    from headrace.contracts._yaml import read_yaml
+
+    listed = read_yaml(text)
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise LLMInvalidRequestError(
+            "providers are a list of mappings, each with name and base_url, such as\n"
+            "- name: corp\n  base_url: https://llm.corp.example/v1\n  key_env: [CORP_LLM_KEY]"
+        )
+    rows = []
+    for i, entry in enumerate(listed):
+        like = entry.pop("like", None)
+        base = to_plain(provider(str(like))) if like is not None else {}
+        assert isinstance(base, dict)
+        try:
+            rows.append(from_plain({**base, **entry}, Provider))
+        except LLMInvalidRequestError as error:
+            raise LLMInvalidRequestError(f"providers[{i}]: {error}", param=error.param) from error
+    return tuple(rows)
+
+
+def split_model(name: str, default: str | None = None) -> tuple[Provider, str]:
+    """The row and the provider's own name for the model that ``provider/model`` says.
+
+    A model's name may hold slashes itself (``openrouter/openai/gpt-4o``): the first one counts.
+    ``default`` is the provider of a name whose first part is none; without it, such a name is
+    refused.
+    """
+    prefix, slash, model = name.partition("/")
+    row = (PROVIDERS.get(prefix) or providers().get(prefix)) if slash else None
+    if row is not None:
+        if not model:
+            raise LLMInvalidRequestError(
+                f"model {name!r} names no model behind its provider; expected {prefix}/<model>",
+                param="model",
+            )
+        return row, model
+    if default is not None and name:
+        return provider(default), name
+    raise LLMInvalidRequestError(
+        f"model {name!r} has no known provider before its first slash; expected provider/model "
+        f"with one of: {_known()}",
+        param="model",
+    )
+
+
+def _known() -> str:
+    return ", ".join(sorted(providers()))
+
+
+def _installed() -> list[Provider]:
+    from importlib.metadata import entry_points
+
+    rows: list[Provider] = []
+    for point in entry_points(group=_ENTRY_POINTS):
+        try:
+            offered = point.load()
+            offered = offered() if callable(offered) else offered
+            several = [offered] if isinstance(offered, Provider) else list(offered)
+        except Exception as error:  # noqa: BLE001 - it is another's code; ours works without it
+            log.warning("provider %r of %s left out: %r", point.name, _package(point), error)
+            continue
+        for row in several:
+            if isinstance(row, Provider):
+                rows.append(row)
+            else:
+                log.warning(
+                    "provider %r of %s left out: it is a %s, expected a Provider",
+                    point.name,
+                    _package(point),
+                    type(row).__name__,
+                )
+    return rows
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

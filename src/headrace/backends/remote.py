@@ -6,10 +6,12 @@ Everything that asks a provider goes through here, our own engines' servers incl
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from difflib import get_close_matches
+from contextlib import aclosing
+from urllib.parse import quote, urlencode
 
-from attrs import evolve, field, fields, frozen
+from attrs import field, frozen
 
+from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.providers import Provider
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import (
@@ -18,16 +20,20 @@ from headrace.contracts.errors import (
     LLMError,
     LLMInvalidRequestError,
 )
-from headrace.contracts.record import Attempt, Marks
-from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, Provenance
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
 from headrace.net.clock import World
-from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, Url, parse_url
+from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, Url, parse_url
+from headrace.stores.secret import Secret, as_secret, redact_error
 from headrace.wire import json as wire_json
 from headrace.wire.assemble import deltas
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
+_MODEL = "{model}"
+# What llama.cpp tells beyond the format, and the option that asks for it.
+_ASKED_BY = {"timings": "timings_per_token", "prompt_progress": "return_progress"}
 
 
 @frozen(kw_only=True)
@@ -35,40 +41,48 @@ class Remote:
     """One provider at one address. ``key`` is never in a repr, an error or a log.
 
     ``model`` is the provider's own name for the model, where it differs from the request's.
+    ``api_key`` in a request's metadata takes the key's place for that call.
     """
 
     name: str
     provider: Provider
     base_url: str
     world: World
-    key: str | None = field(default=None, repr=False)
+    key: Secret | None = field(default=None, converter=as_secret, repr=False)
     model: str | None = None
     limits: TimeLimits = field(factory=TimeLimits)
     _urls: dict[str, Url] = field(factory=dict, init=False, repr=False, eq=False)
 
     async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, as the provider sends them."""
-        clock = self.world.clock
-        begin = clock.monotonic()
-        error: LLMError | None = None
         marks.backend, marks.provider = self.name, self.provider.name
+        key = self._key_of(request)
+        fit = Fit(self.name, self.provider)
         try:
-            async for delta in self._ask(self._fitted(request, marks), marks):
-                yield delta
+            pieces = self._ask(fit.request(request, marks), marks)
+            if request.echo and not self.provider.echoes:
+                pieces = echoed(pieces, request)
+            if fit.asks_in_vain(request):
+                pieces = without_alternatives(pieces)
+            async with aclosing(pieces):
+                async for delta in pieces:
+                    yield delta
         except LLMError as failure:
             failure.provider = failure.provider or self.provider.name
-            error = failure
+            redact_error(failure, (key,))
             raise
-        finally:
-            marks.attempts.append(
-                Attempt(
-                    backend=self.name,
-                    begin=begin,
-                    end=clock.monotonic(),
-                    status=marks.status,
-                    error_kind=None if error is None else type(error).__name__,
-                )
-            )
+
+    async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+        """One vector for each input."""
+        marks.backend, marks.provider = self.name, self.provider.name
+        key = self._key_of(request)
+        try:
+            fit = Fit(self.name, self.provider)
+            return await self._vectors(fit.inputs(request, marks), marks)
+        except LLMError as failure:
+            failure.provider = failure.provider or self.provider.name
+            redact_error(failure, (key,))
+            raise
 
     async def post(
         self, path: str, value: Mapping[str, object], limits: TimeLimits
@@ -80,7 +94,7 @@ class Remote:
         finally:
             await reply.aclose()
         if reply.status != 200:
-            raise self.provider.chat.read_error(reply.status, body, reply.headers)
+            raise self._refusal(reply, body)
         answer = wire_json.decode_reply(body)
         if not isinstance(answer, dict):
             raise LLMBadResponseError(f"{self.name} answered {path} with no JSON object")
@@ -94,7 +108,7 @@ class Remote:
         finally:
             await reply.aclose()
         if reply.status != 200:
-            raise self.provider.chat.read_error(reply.status, body, reply.headers)
+            raise self._refusal(reply, body)
         listed: tuple[ModelInfo, ...] = tuple(self.provider.models.read_models(body))
         return listed
 
@@ -114,69 +128,91 @@ class Remote:
     def _url(self, path: str) -> Url:
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = parse_url(self.base_url + path)
+            query = urlencode(self.provider.query)
+            url = parse_url(self.base_url + path + (f"?{query}" if query else ""))
+            if _MODEL not in self.provider.chat_path:  # or there would be one for every model
+                self._urls[path] = url
         return url
 
-    def _fitted(self, request: LLMRequest, marks: Marks) -> LLMRequest:
-        """``request`` without what the provider ignores, which is written into ``marks``.
+    def _named(self, path: str, request: LLMRequest | EmbeddingRequest) -> str:
+        """``path`` with the model's name, where it has a place for one."""
+        if _MODEL not in path:
+            return path
+        model = self.model or request.model
+        if not model:
+            raise LLMInvalidRequestError(
+                f"{self.name} ({self.provider.name}) needs a model: it stands in the address",
+                param="model",
+            )
+        return path.replace(_MODEL, quote(model, safe=""))
 
-        Raises LLMCapabilityError for a setting that it cannot carry out, and
-        LLMInvalidRequestError for a field that it does not know.
-        """
+    def _refusal(self, reply: HttpReply, body: bytes) -> LLMError:
+        error: LLMError = self.provider.chat.read_error(reply.status, body, reply.headers)
+        redact_error(error, (self.key,))
+        return error
+
+    def _key_of(self, request: LLMRequest | EmbeddingRequest | None) -> Secret | None:
+        own = None if request is None else request.metadata.get("api_key")
+        if own is None or own == "":
+            return self.key
+        if not isinstance(own, (str, Secret)):
+            raise LLMInvalidRequestError(
+                f"metadata.api_key is a {type(own).__name__}, must be text", param="metadata"
+            )
+        return as_secret(own)
+
+    def _headers(self, request: LLMRequest | EmbeddingRequest | None, *, has_body: bool) -> Headers:
         provider = self.provider
-        for name in provider.unsupported:
-            if getattr(request, name) not in (None, ()):
-                raise LLMCapabilityError(
-                    f"{self.name} ({provider.name}) does not support {name!r}; leave it out, or "
-                    "ask a model of another backend",
-                    param=name,
-                )
-        if provider.options is None or not request.provider_options:
-            return request
-        kept = {}
-        for name, value in request.provider_options.items():
-            if name in provider.options:
-                kept[name] = value
-            elif name in provider.ignored:
-                marks.dropped.append(name)
-            elif value is not None:
-                raise self._unknown(name)
-        return evolve(request, provider_options=kept)
-
-    def _unknown(self, name: str) -> LLMInvalidRequestError:
-        known = [field.name for field in fields(LLMRequest)] + sorted(self.provider.options or ())
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return LLMInvalidRequestError(
-            f"{self.name} ({self.provider.name}) knows no field {name[:100]!r}{hint}",
-            param=name[:100],
-            code="unknown_parameter",
-        )
+        headers = [("accept", "application/json, text/event-stream"), *provider.headers.items()]
+        if has_body:
+            headers.append(("content-type", "application/json"))
+        key = self._key_of(request)
+        if key is not None:
+            headers.append((provider.key_header, provider.key_scheme + key.reveal()))
+        return tuple(headers)
 
     async def _ask(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         provider = self.provider
         is_chat = request.prompt is None
         codec = provider.chat if is_chat else provider.completions
         path = provider.chat_path if is_chat else provider.completions_path
+        if path is None:
+            raise LLMCapabilityError(
+                f"{self.name} ({provider.name}) has no text completions; send messages instead of "
+                "a prompt",
+                param="prompt",
+            )
+        options = request.provider_options
+        keep = [name for name, option in _ASKED_BY.items() if options.get(option)]
+        stream = provider.streams_logprobs_with_tools or not (request.logprobs and request.tools)
         body = codec.write_request(
-            request, model=self.model or request.model, stream=True, dialect=provider.dialect
+            request,
+            model=self.model or request.model,
+            stream=stream,
+            include_usage=provider.stream_usage,
+            dialect=provider.dialect,
         )
-        reply = await self._send("POST", path, body, self.limits)
-        marks.sent, marks.first_byte, marks.status = (
-            reply.sent_at,
-            reply.first_byte_at,
-            reply.status,
+        once = marks.idempotency_key
+        reply = await self._send(
+            "POST",
+            self._named(path, request),
+            body,
+            self.limits,
+            request,
+            () if once is None else (("idempotency-key", once),),
         )
+        _note(reply, marks)
         try:
             if reply.status != 200:
                 refusal = await reply.read(_MOST_ERROR_BYTES)
                 raise codec.read_error(reply.status, refusal, reply.headers)
             if "text/event-stream" not in reply.headers.get("content-type", ""):
                 # It did not stream although asked to: a whole answer is a stream of one piece.
-                for delta in deltas(codec.read_response(await reply.read(_MOST_ANSWER_BYTES))):
+                answer = await reply.read(_MOST_ANSWER_BYTES)
+                for delta in deltas(codec.read_response(answer, keep=keep)):
                     yield delta
                 return
-            reader = codec.stream_reader()
+            reader = codec.stream_reader(keep)
             async for piece in reply:
                 for delta in reader.feed(piece):
                     yield delta
@@ -185,11 +221,53 @@ class Remote:
         finally:
             await reply.aclose()
 
-    async def _send(self, method: str, path: str, body: bytes, limits: TimeLimits) -> HttpReply:
-        headers = [("accept", "application/json, text/event-stream")]
-        if body:
-            headers.append(("content-type", "application/json"))
-        if self.key is not None:
-            headers.append(("authorization", f"Bearer {self.key}"))
-        request = HttpRequest(method=method, url=self._url(path), headers=tuple(headers), body=body)
-        return await self.world.transport.send(request, limits)
+    async def _vectors(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+        codec, path = self.provider.embeddings, self.provider.embeddings_path
+        if codec is None or path is None:
+            raise LLMCapabilityError(
+                f"{self.name} ({self.provider.name}) makes no embeddings; ask another backend",
+                param="model",
+            )
+        body = codec.write_request(request, model=self.model or request.model)
+        once = marks.idempotency_key
+        more = () if once is None else (("idempotency-key", once),)
+        reply = await self._send(
+            "POST", self._named(path, request), body, self.limits, request, more
+        )
+        _note(reply, marks)
+        try:
+            if reply.status != 200:
+                refusal = await reply.read(_MOST_ERROR_BYTES)
+                raise codec.read_error(reply.status, refusal, reply.headers)
+            result: EmbeddingResult = codec.read_response(await reply.read(_MOST_ANSWER_BYTES))
+        finally:
+            await reply.aclose()
+        if len(result.vectors) != len(request.inputs):
+            raise LLMBadResponseError(
+                f"{self.name} was given {len(request.inputs)} inputs and answered with "
+                f"{len(result.vectors)} vectors"
+            )
+        return result
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        limits: TimeLimits,
+        request: LLMRequest | EmbeddingRequest | None = None,
+        more: Headers = (),
+    ) -> HttpReply:
+        return await self.world.transport.send(
+            HttpRequest(
+                method=method,
+                url=self._url(path),
+                headers=(*self._headers(request, has_body=bool(body)), *more),
+                body=body,
+            ),
+            limits,
+        )
+
+
+def _note(reply: HttpReply, marks: Marks) -> None:
+    marks.sent, marks.first_byte, marks.status = reply.sent_at, reply.first_byte_at, reply.status

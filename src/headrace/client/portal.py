@@ -14,12 +14,19 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
 _MOST_AHEAD = 1024
 _JOIN_S = 5.0
+
+
+class Closes(Protocol):
+    """Something with connections to give back; any number of times."""
+
+    async def aclose(self) -> None: ...
 
 
 class Portal:
@@ -28,6 +35,7 @@ class Portal:
     def __init__(self) -> None:
         self._loop = _new_loop()
         self._started = threading.Event()
+        self._closers: WeakSet[Closes] = WeakSet()
         self._thread = threading.Thread(target=self._live, name="headrace-portal", daemon=True)
         self._thread.start()
         self._started.wait()
@@ -56,6 +64,10 @@ class Portal:
         """The pieces of ``source()``, generated on the loop, for the calling thread to iterate."""
         return Pieces(self._loop, source)
 
+    def adopt(self, what: Closes) -> None:
+        """Close ``what`` on the loop before that ends, should nobody have done so until then."""
+        self._closers.add(what)
+
     def close(self) -> None:
         """Stop the loop: what still runs on it is cancelled. Used at interpreter exit."""
         if self._loop.is_closed():
@@ -82,6 +94,7 @@ class Portal:
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
+            left |= {self._loop.create_task(each.aclose()) for each in self._closers}
             self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()

@@ -173,7 +173,9 @@ def _read_attrs(cls: Any, c: Converter) -> Reader:
 
 def _read_sequence(tp: Any, c: Converter) -> Reader:
     args = get_args(tp)
-    as_list = (get_origin(tp) or tp) is list
+    kind: Callable[[list[Any]], Any] = {list: list, frozenset: frozenset}.get(
+        get_origin(tp) or tp, tuple
+    )
     fixed = get_origin(tp) is tuple and not (len(args) == 2 and args[1] is Ellipsis)
 
     def read(value: object, _: object) -> object:
@@ -190,7 +192,7 @@ def _read_sequence(tp: Any, c: Converter) -> Reader:
                 wrong.append(_noted(error, IterableValidationNote("", i, of)))
         if wrong:
             raise IterableValidationError("", wrong, tp)
-        return made if as_list else tuple(made)
+        return kind(made)
 
     return read
 
@@ -199,7 +201,9 @@ def _write_sequence(tp: Any, c: Converter) -> Writer:
     args = get_args(tp)
     fixed = get_origin(tp) is tuple and not (len(args) == 2 and args[1] is Ellipsis)
 
-    def write(values: Sequence[object]) -> list[object]:
+    def write(values: Sequence[object] | frozenset[object]) -> list[object]:
+        if isinstance(values, frozenset):
+            values = sorted(values, key=repr)  # the same text every time
         kinds = args if fixed else [args[0] if args else Any] * len(values)
         return [_write(v, kind, c) for v, kind in zip(values, kinds, strict=True)]
 
@@ -338,7 +342,7 @@ def _holds(value: object, tp: Any) -> bool:
     if _is_choice(tp):
         return any(choice == value and type(choice) is type(value) for _, choice in _choices(tp))
     if _is_sequence(tp):
-        return isinstance(value, (list, tuple))
+        return isinstance(value, (list, tuple, frozenset))
     if _is_mapping(tp):
         return isinstance(value, Mapping)
     return isinstance(tp, type) and isinstance(value, tp)
@@ -381,7 +385,7 @@ def _is_choice(tp: Any) -> bool:
 
 
 def _is_sequence(tp: Any) -> bool:
-    return any((get_origin(tp) or tp) is kind for kind in (list, tuple, Sequence))
+    return any((get_origin(tp) or tp) is kind for kind in (list, tuple, frozenset, Sequence))
 
 
 def _is_mapping(tp: Any) -> bool:

@@ -13,7 +13,11 @@ JSONMode: TypeAlias = Literal["native", "prompt+validate", "none"]
 
 @frozen(kw_only=True)
 class BackendCapabilities:
-    """What a backend's model can be asked for; ``max_context_tokens`` is ``None`` if unknown."""
+    """What a backend's model can be asked for; ``max_context_tokens`` is ``None`` if unknown.
+
+    Where ``known`` is false the model is one that we know nothing of: what is said here is a guess,
+    and nothing should be refused on its account.
+    """
 
     streaming: bool
     tool_calling: ToolCallingMode
@@ -24,6 +28,7 @@ class BackendCapabilities:
     reasoning: bool = False
     logprobs: bool = False
     embeddings: bool = False
+    known: bool = True
 
 
 @frozen(kw_only=True)

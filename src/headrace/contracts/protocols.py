@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.record import Marks
-from headrace.contracts.requests import LLMChatParams, LLMRequest
-from headrace.contracts.responses import LLMDelta, LLMResponse, LLMStreamEvent
+from headrace.contracts.requests import EmbeddingRequest, LLMChatParams, LLMRequest
+from headrace.contracts.responses import (
+    EmbeddingResult,
+    LLMDelta,
+    LLMResponse,
+    LLMStreamEvent,
+)
 
 
 class LLMClient(Protocol):
@@ -100,3 +105,14 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Give back connections and processes."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What a Backend that can make embeddings offers besides."""
+
+    async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+        """One vector for each input; raises an LLMError.
+
+        What happens on the way is written into ``marks``.
+        """

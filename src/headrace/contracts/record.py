@@ -44,7 +44,9 @@ class Marks:
     The one contract that changes, because it belongs to one running call; what comes of it is the
     call's Timeline. Instants are as there. ``backend`` and ``provider`` name who took the call,
     ``status`` is the last HTTP status that came back, ``attempts`` what was
-    tried, and ``dropped`` the settings that the backend could not be given.
+    tried, and ``dropped`` the settings that the backend could not be given. ``idempotency_key``
+    comes from above: by it a backend can know a call that it is asked for once more.
+    ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
     """
 
     sent: float | None = None
@@ -54,6 +56,8 @@ class Marks:
     status: int | None = None
     attempts: list[Attempt] = field(factory=list)
     dropped: list[str] = field(factory=list)
+    idempotency_key: str | None = None
+    batch_occupancy: float | None = None
 
 
 @frozen(kw_only=True)

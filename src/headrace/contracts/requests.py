@@ -10,6 +10,7 @@ from attrs import field, frozen
 from headrace.contracts.messages import LLMMessage, ToolSpec
 
 TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
+Priority: TypeAlias = Literal["high", "normal", "low"]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -71,7 +72,8 @@ class LLMRequest:
     JSON keys are) to additive biases, ``logprobs`` asks for log probabilities and ``top_logprobs``
     for that many alternatives a token. ``response_schema`` is a JSON Schema that the answer must
     meet; ``response_format`` is a provider's own hint. ``provider_options`` go into the provider's
-    body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone).
+    body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone), and so
+    does ``priority``: it orders those that wait for the same backend.
     """
 
     messages: Sequence[LLMMessage]
@@ -103,4 +105,22 @@ class LLMRequest:
     n: int | None = None
     reasoning_effort: ReasoningEffort | None = None
     user: str | None = None
+    request_id: str | None = None
+    priority: Priority = "normal"
+
+
+@frozen(kw_only=True)
+class EmbeddingRequest:
+    """Texts (or token ids of the model's own) to be turned into one vector each.
+
+    ``dimensions`` asks for shorter vectors, where the model was trained for that. The other fields
+    mean what they mean in LLMRequest.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    model: str | None = None
+    dimensions: int | None = None
+    user: str | None = None
+    metadata: dict[str, object] = field(factory=dict, repr=False)
+    provider_options: dict[str, object] = field(factory=dict)
     request_id: str | None = None

@@ -99,6 +99,8 @@ class LLMResponse:
     With ``n`` above 1, ``choices`` holds every answer and the fields here are those of the first;
     otherwise it is empty. ``raw_output`` and ``raw`` are the provider's payload, where it was kept.
     ``dropped`` lists settings of the request that the backend could not be given.
+    ``system_fingerprint`` names the build and settings that answered; ``provider_fields`` are what
+    else a provider told because its ``provider_options`` asked for it.
     """
 
     text: str
@@ -121,6 +123,8 @@ class LLMResponse:
     request_id: str | None = None
     price_usd: Decimal | None = None
     dropped: tuple[str, ...] = ()
+    system_fingerprint: str | None = None
+    provider_fields: dict[str, object] | None = None
 
 
 @frozen(kw_only=True)
@@ -142,7 +146,7 @@ class LLMDelta:
 
     ``index`` is the choice it belongs to. ``finish_reason`` comes once per choice, ``usage_delta``
     holds the totals so far (providers send it once, last), ``model`` and ``response_id`` come at
-    least with the first piece.
+    least with the first piece. ``system_fingerprint`` and ``provider_fields`` are as in LLMResponse.
     """
 
     text_delta: str | None = None
@@ -156,6 +160,8 @@ class LLMDelta:
     index: int = 0
     model: str | None = None
     response_id: str | None = None
+    system_fingerprint: str | None = None
+    provider_fields: dict[str, object] | None = None
 
 
 @frozen(kw_only=True)

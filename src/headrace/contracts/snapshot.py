@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 Outcome: TypeAlias = Literal["ok", "error", "cancelled"]
+CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
 
 
 @frozen(kw_only=True)
@@ -80,3 +81,29 @@ class Snapshot:
     errors: Mapping[str, int] = field(factory=dict)
     models: tuple[GroupSnapshot, ...] = ()
     backends: tuple[GroupSnapshot, ...] = ()
+
+
+@frozen(kw_only=True)
+class EndpointStats:
+    """What one endpoint did since it was made or its counts were last set back to nothing.
+
+    ``requests`` came to it; of those ``successes`` were answered to the end, ``failures`` ended in
+    an error, by its class's name, ``cancelled`` were ended by the caller, and the others wait or
+    run. ``retries`` are attempts beyond the first of each. Tokens are what the backend reported.
+    ``latency`` is of the successes, from coming here to the end of the answer, waiting included.
+    ``running`` (places taken), ``waiting`` and ``circuit`` are as they stand now; an endpoint
+    without a breaker has no ``circuit``.
+    """
+
+    name: str
+    requests: int = 0
+    successes: int = 0
+    failures: Mapping[str, int] = field(factory=dict)
+    cancelled: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency: LatencySummary = LatencySummary()
+    running: int = 0
+    waiting: int = 0
+    circuit: CircuitState | None = None

@@ -6,6 +6,7 @@ format whatever goes wrong.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -24,9 +25,12 @@ from headrace.contracts.errors import (
     LLMError,
     LLMInvalidRequestError,
     LLMModelNotFoundError,
+    LLMProviderError,
+    LLMUnavailableError,
 )
 from headrace.gateway.asgi import Headers, answer, header
 from headrace.gateway.config import Config
+from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.openapi import describe
@@ -42,6 +46,7 @@ log = logging.getLogger("headrace.requests")
 
 # Health checks come from load balancers, which have no key; they learn nothing else there.
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_RETRY_ELSEWHERE_S = 1.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _PLAIN_500 = LLMError(
     "the server failed to answer this request; its log has the details under the request id",
@@ -74,11 +79,20 @@ class Gateway:
         }
         chat = Generation(codec=openai_chat, operation="chat", **shared)
         completions = Generation(codec=openai_completions, operation="completion", **shared)
+        embeddings = Embeddings(**shared)
+        # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
         paths = [
-            Path("/v1/chat/completions", chat, methods=["POST"]),
-            Path("/v1/completions", completions, methods=["POST"]),
-            Path("/v1/models", _Handler(self.models), methods=["GET"]),
-            Path("/v1/models/{model:path}", _Handler(self.model), methods=["GET"]),
+            path
+            for prefix in ("/v1", "")
+            for path in (
+                Path(f"{prefix}/chat/completions", chat, methods=["POST"]),
+                Path(f"{prefix}/completions", completions, methods=["POST"]),
+                Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
+                Path(f"{prefix}/models", _Handler(self.models), methods=["GET"]),
+                Path(f"{prefix}/models/{{model:path}}", _Handler(self.model), methods=["GET"]),
+            )
+        ]
+        paths += [
             Path("/health", _Handler(self.health), methods=["GET"]),
             Path("/ready", _Handler(self.ready), methods=["GET"]),
             Path("/metrics", _Handler(self.metrics), methods=["GET"]),
@@ -90,6 +104,7 @@ class Gateway:
             Guard(self.config.server.api_keys),
             self.clock,
             self.config,
+            lambda: self.draining,
         )
 
     def running(self) -> int:
@@ -156,8 +171,15 @@ class _Handler:
 class Around:
     """What holds for every path, around the application that knows them."""
 
-    def __init__(self, inner: Router, guard: Guard, clock: Clock, config: Config) -> None:
-        self._inner, self._guard, self._clock = inner, guard, clock
+    def __init__(
+        self,
+        inner: Router,
+        guard: Guard,
+        clock: Clock,
+        config: Config,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._inner, self._guard, self._clock, self._draining = inner, guard, clock, draining
         self._log_requests = config.logging.requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,17 +200,21 @@ class Around:
             await send(message)
 
         try:
-            if scope["path"] not in _OPEN_PATHS:
-                self._guard.check(header(scope, b"authorization"))
+            self._admit(scope)
             scope["app"] = self  # tells the router to raise what it refuses
             await self._inner(scope, receive, noting)
         except LLMCancelledError as error:
             status = error.status
+        except asyncio.CancelledError:
+            if not self._draining():
+                raise
+            # The time that a stop leaves to what is in flight is over.
+            if not status:
+                await _send_error(noting, _stopping("before it could answer"), headers)
         except HTTPException as refused:
-            allow = (refused.headers or {}).get("Allow")
-            if allow:
-                headers = [*headers, (b"allow", allow.encode())]
-            await _send_error(noting, _refusal(scope, refused), headers)
+            allow = (refused.headers or {}).get("Allow", "").encode()
+            allowed: Headers = [(b"allow", allow)] if allow else []
+            await _send_error(noting, _refusal(scope, refused), [*headers, *allowed])
         except LLMError as error:
             error.request_id = request_id
             if status:
@@ -202,6 +228,13 @@ class Around:
         finally:
             if self._log_requests:
                 self._log(scope, status or 499, self._clock.monotonic() - begin)
+
+    def _admit(self, scope: Scope) -> None:
+        """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
+        if scope["path"] not in _OPEN_PATHS:
+            self._guard.check(header(scope, b"authorization"))
+        if scope["method"] == "POST" and self._draining():
+            raise _stopping("and takes no new requests")
 
     def _log(self, scope: Scope, status: int, took_s: float) -> None:
         log.info(
@@ -235,7 +268,15 @@ async def _send_error(send: Send, error: LLMError, headers: Headers) -> None:
         extra.append((b"retry-after-ms", str(round(error.retry_after_s * 1000)).encode()))
     if isinstance(error, LLMAuthError) and error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
-    await answer(send, error.status, openai_errors.write_error(error), [*headers, *extra])
+    # A 500 says that this server failed; where a backend did, the right word is 502.
+    status = 502 if isinstance(error, LLMProviderError) and error.status == 500 else error.status
+    await answer(send, status, openai_errors.write_error(error), [*headers, *extra])
+
+
+def _stopping(what: str) -> LLMError:
+    return LLMUnavailableError(
+        f"this server is being stopped {what}", retry_after_s=_RETRY_ELSEWHERE_S, code="draining"
+    )
 
 
 def _refusal(scope: Scope, refused: HTTPException) -> LLMError:

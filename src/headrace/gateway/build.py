@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import os
-
 from attrs import frozen
 
+from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.local.templates import read_template
-from headrace.backends.providers import provider
+from headrace.backends.providers import Provider, provider, usual_base_url
 from headrace.backends.remote import Remote
-from headrace.contracts.errors import LLMAuthError, LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import BackendConfig, Config
 from headrace.gateway.routes import Defaults, Route, Routes
 from headrace.net.clock import World
 from headrace.net.transport import TimeLimits
 from headrace.numbers.live import Tally
-from headrace.stores.models import ModelFile
+from headrace.stores.credentials import Credentials
+from headrace.stores.models import PRESETS, ModelFile, ModelStore
+from headrace.stores.models.fetch import find_or_fetch
+from headrace.stores.secret import Secret
 from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
+from headrace.traffic.embedding import EmbeddingLane, batch_window
 from headrace.traffic.lane import Lane
 
 
 @frozen(kw_only=True)
 class Assembly:
-    """A gateway and the engine whose life belongs to it."""
+    """A gateway and the engines whose lives belong to it."""
 
     gateway: Gateway
     engine: LlamaCpp | None
+    embedder: LocalEmbedder | None
 
 
 def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
@@ -42,9 +46,16 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
         engine, route = _local(config, model, world)
         routes.append(route)
     routes += [_remote(config, backend, world) for backend in config.backends]
+    embedder = None
+    if config.embeddings.enabled:
+        embedder, route = _embedder(config, world)
+        # Behind the chat model where there is one, for the first is the one that answers callers
+        # who name none.
+        routes.insert(1 if engine else len(routes), route)
     if not routes:
         raise LLMInvalidRequestError(
-            "nothing to serve: engine.enabled is false and no backends are configured",
+            "nothing to serve: engine.enabled and embeddings.enabled are false and no backends "
+            "are configured",
             param="backends",
         )
     names = [route.model for route in routes]
@@ -62,11 +73,16 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
         tally=tally,
         clock=world.clock,
     )
-    return Assembly(gateway=gateway, engine=engine)
+    return Assembly(gateway=gateway, engine=engine, embedder=embedder)
 
 
 def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Route]:
     batching, inference, preset = config.batching, config.inference, model.preset
+    if preset is not None and preset.embeddings:
+        raise LLMInvalidRequestError(
+            f"{preset.name} makes embeddings and cannot chat; name it as embeddings.model",
+            param="engine.model",
+        )
     name = config.engine.name or model.name
     engine = LlamaCpp(
         LlamaCppSettings(
@@ -112,9 +128,57 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
     return engine, route
 
 
+def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
+    batching, wanted, store = config.batching, config.embeddings, ModelStore()
+    preset = PRESETS.get(wanted.model.lower())
+    if preset is not None and not preset.embeddings:
+        raise LLMInvalidRequestError(
+            f"{preset.name} chats and was not made for embeddings", param="embeddings.model"
+        )
+    # A path is looked at now: whether it leads anywhere should be known before the first request.
+    name = wanted.name or (store.find(wanted.model) if preset is None else preset).name
+    own_most = preset.max_input_tokens if preset is not None else None
+    most = wanted.max_input_tokens or own_most or 512
+    embedder = LocalEmbedder(
+        EmbedderSettings(
+            name=name,
+            slots=batching.max_batch_size,
+            threads=wanted.threads,
+            max_input_tokens=most,
+        ),
+        lambda: find_or_fetch(store, wanted.model),
+        world,
+    )
+    size = batching.max_batch_size
+    lane = EmbeddingLane(
+        backend=embedder,
+        # While one batch is computed, the next one gathers.
+        admission=Admission(
+            max_running=2 * size,
+            max_waiting=batching.max_queue_size,
+            timeout_s=batching.timeout_ms / 1000,
+        ),
+        window=batch_window(
+            embedder,
+            world.clock,
+            max_batch_size=size,
+            max_wait_s=batching.max_wait_time_ms / 1000,
+            max_waiting=2 * size,
+        ),
+    )
+    route = Route(
+        model=name,
+        lane=lane,
+        patterns=wanted.aliases,
+        defaults=Defaults(context_tokens=most),
+        created=int(world.clock.wall()),
+    )
+    return embedder, route
+
+
 def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
     row = provider(backend.provider)
-    base_url = backend.base_url or row.base_url
+    base_url = backend.base_url or usual_base_url(row)
     if base_url is None:
         raise LLMInvalidRequestError(
             f"backend {backend.name!r} has no base_url, and its provider {row.name!r} has none of "
@@ -126,7 +190,7 @@ def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
         provider=row,
         base_url=base_url.rstrip("/"),
         world=world,
-        key=_key(backend, row.key_env),
+        key=_key(backend, row),
         model=backend.model,
         limits=TimeLimits(
             connect_s=backend.connect_timeout_ms / 1000,
@@ -152,15 +216,10 @@ def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
     )
 
 
-def _key(backend: BackendConfig, usual_env: str | None) -> str | None:
-    if backend.api_key is not None:
-        return backend.api_key
-    name = backend.api_key_env or usual_env
-    if name is None:
-        return None
-    key = os.environ.get(name)
-    if not key:
-        raise LLMAuthError(
-            f"backend {backend.name!r} needs a key: set the environment variable {name}"
-        )
-    return key
+def _key(backend: BackendConfig, row: Provider) -> Secret | None:
+    names = row.key_env if backend.api_key_env is None else (backend.api_key_env,)
+    whose = f"backend {backend.name!r}"
+    if row.needs_key or backend.api_key_env is not None:
+        return Credentials().require(whose, names, given=backend.api_key).secret
+    found = Credentials().find(names, given=backend.api_key)
+    return None if found is None else found.secret

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.net.transport import parse_url
 
 LogFormat: TypeAlias = Literal["auto", "json", "text"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -36,7 +37,7 @@ _OTHERS = {"HEADRACE_CACHE", "HEADRACE_CONFIG", "HEADRACE_API_KEY", "HEADRACE_UR
 def _at_least(least: float) -> Any:
     def check(_: object, attribute: Any, value: float) -> None:
         if value < least:
-            raise ValueError(f"{attribute.name} is {value}, must be at least {least:g}")
+            raise ValueError(f"{value}, must be at least {least:g}", attribute)
 
     return check
 
@@ -44,9 +45,17 @@ def _at_least(least: float) -> Any:
 def _between(least: float, most: float) -> Any:
     def check(_: object, attribute: Any, value: float) -> None:
         if not least <= value <= most:
-            raise ValueError(f"{attribute.name} is {value}, must be {least:g} to {most:g}")
+            raise ValueError(f"{value}, must be {least:g} to {most:g}", attribute)
 
     return check
+
+
+def _url(_: object, attribute: Any, value: str | None) -> None:
+    if value is not None:
+        try:
+            parse_url(value)
+        except LLMInvalidRequestError as error:
+            raise ValueError(str(error), attribute) from error
 
 
 def _hashed(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,7 +67,7 @@ def _hashed(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 def _no_empty_key(_: object, attribute: Any, keys: tuple[str, ...]) -> None:
     if _HASHED + hashlib.sha256(b"").hexdigest() in keys:
-        raise ValueError(f"{attribute.name} holds an empty key")
+        raise ValueError("it holds an empty key", attribute)
 
 
 @frozen(kw_only=True)
@@ -131,7 +140,40 @@ class EngineConfig:
         validator=_at_least(256),
         metadata={"help": "tokens in the cache that all running requests share"},
     )
-    enabled: bool = field(default=True, metadata={"help": "false: serve the remote backends alone"})
+    enabled: bool = field(default=True, metadata={"help": "false: no chat model of our own"})
+
+
+@frozen(kw_only=True)
+class EmbeddingsConfig:
+    """The embedding model in the box, or another GGUF file.
+
+    It is fetched and started by the first request for embeddings, which waits for it: whoever asks
+    for none downloads and runs none.
+    """
+
+    enabled: bool = field(default=True, metadata={"help": "false: no embedding model of our own"})
+    model: str = field(
+        default="all-minilm-l6-v2",
+        metadata={"help": "a known embedding model's name, or the path of a GGUF file"},
+    )
+    name: str | None = field(
+        default=None, metadata={"help": "the name it answers to; its own, if left out"}
+    )
+    aliases: tuple[str, ...] = field(
+        default=(), metadata={"help": "further names, * and ? as wildcards, that reach this model"}
+    )
+    threads: int = field(
+        default=0, validator=_at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
+    )
+    max_input_tokens: int = field(
+        default=0,
+        validator=_at_least(0),
+        metadata={"help": "longest input, in tokens; 400 above it. 0: as the model was made for"},
+    )
+    at_start: bool = field(
+        default=False,
+        metadata={"help": "true: fetch and start it with the server, behind the chat model"},
+    )
 
 
 @frozen(kw_only=True)
@@ -150,6 +192,13 @@ class BatchingConfig:
         default=30_000,
         validator=_at_least(1),
         metadata={"help": "longest wait for a place; 429 after it"},
+    )
+    max_wait_time_ms: int = field(
+        default=10,
+        validator=_at_least(0),
+        metadata={
+            "help": "longest wait of a request for embeddings for others to be computed with"
+        },
     )
 
 
@@ -185,7 +234,9 @@ class BackendConfig:
         default="openai-compatible", metadata={"help": "a row of the provider table"}
     )
     base_url: str | None = field(
-        default=None, metadata={"help": "up to and including /v1; the provider's own, if left out"}
+        default=None,
+        validator=_url,
+        metadata={"help": "up to and including /v1; the provider's own, if left out"},
     )
     models: tuple[str, ...] = field(
         default=(), metadata={"help": "names it answers to, * and ? as wildcards"}
@@ -234,6 +285,7 @@ class Config:
 
     server: ServerConfig = field(factory=ServerConfig)
     engine: EngineConfig = field(factory=EngineConfig)
+    embeddings: EmbeddingsConfig = field(factory=EmbeddingsConfig)
     batching: BatchingConfig = field(factory=BatchingConfig)
     inference: InferenceConfig = field(factory=InferenceConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
@@ -261,13 +313,17 @@ def load(
             raise LLMInvalidRequestError(
                 f"configuration file {source!r} cannot be read: {unreadable}"
             ) from unreadable
-        loaded = read_yaml(text)
+        try:
+            loaded = read_yaml(text)
+        except LLMInvalidRequestError as error:
+            raise LLMInvalidRequestError(f"{source}: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):
             raise LLMInvalidRequestError(
                 f"{source}: the configuration is a {type(loaded).__name__}, must be a mapping of "
-                "sections (server, engine, batching, inference, logging, backends)"
+                "sections (server, engine, embeddings, batching, inference, logging, backends)"
             )
-        tree = dict(loaded or {})
+        # A section whose every line is commented out is null to YAML, and empty to its writer.
+        tree = {name: part for name, part in (loaded or {}).items() if part is not None}
     settings = {**_from_environment(environment), **(overrides or {})}
     for (section, name), value in settings.items():
         branch = tree.get(section) or {}

@@ -139,6 +139,7 @@ class Generation:
                 model=asked.route.model,
                 created=int(self.clock.wall()),
                 include_usage=asked.inbound.include_usage,
+                system_fingerprint=first and first.system_fingerprint,
             )
             headers = [*_STREAM_HEADERS, *asked.answer_headers()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

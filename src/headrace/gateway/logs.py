@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import IO
 
 from headrace.gateway.config import LoggingConfig
+from headrace.stores.secret import RedactingFilter
 
 # What every LogRecord has; anything else came with ``extra=``.
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -27,7 +28,7 @@ class JsonLines(logging.Formatter):
         }
         line |= {key: value for key, value in vars(record).items() if key not in _USUAL}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = record.exc_text or self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
@@ -44,7 +45,7 @@ class ShortText(logging.Formatter):
         if request_id is not None:
             line += f" {request_id}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + (record.exc_text or self.formatException(record.exc_info))
         return line
 
 
@@ -53,6 +54,7 @@ def set_up(config: LoggingConfig, stream: IO[str] | None = None) -> None:
     stream = sys.stderr if stream is None else stream
     as_text = config.format == "text" or (config.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
+    handler.addFilter(RedactingFilter())
     handler.setFormatter(ShortText() if as_text else JsonLines())
     for name, level in (("headrace", config.level.upper()), ("uvicorn", "WARNING")):
         logger = logging.getLogger(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.wire import openai_chat, openai_completions
+from headrace.wire import openai_chat, openai_completions, openai_embeddings
 from headrace.wire.openai_fields import Check, schema_of
 
 _Json: TypeAlias = dict[str, Any]
@@ -44,6 +44,9 @@ def _paths() -> _Json:
         "/v1/completions": _generation(
             "Continue a text", "CompletionRequest", "CompletionResponse"
         ),
+        "/v1/embeddings": _generation(
+            "Turn texts into vectors", "EmbeddingRequest", "EmbeddingResponse", streams=False
+        ),
         "/v1/models": _get("List the models, the default one first", _ok("ModelList"), 401),
         "/v1/models/{model}": {
             "get": {**_get("Describe a model", _ok("Model"), 401, 404)["get"], "parameters": [name]}
@@ -55,9 +58,12 @@ def _paths() -> _Json:
     }
 
 
-def _generation(summary: str, request: str, response: str) -> _Json:
+def _generation(summary: str, request: str, response: str, *, streams: bool = True) -> _Json:
     answer = _answer("The answer, whole or as server-sent events.", _ref(response))
-    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    if streams:
+        answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    else:
+        answer["description"] = "The answer."
     answer["headers"] = {
         "x-request-id": {"schema": _TEXT},
         "x-headrace-dropped": {
@@ -160,6 +166,7 @@ def _schemas() -> _Json:
     return {
         "ChatRequest": _request(openai_chat.ROWS, "messages"),
         "CompletionRequest": _request(openai_completions.ROWS, "prompt"),
+        "EmbeddingRequest": _request(openai_embeddings.ROWS, "input"),
         "Message": _object(
             ("role",),
             role={"enum": ["system", "developer", "user", "assistant", "tool"]},
@@ -196,6 +203,22 @@ def _schemas() -> _Json:
             ),
         ),
         "CompletionResponse": _response("text_completion", text=_TEXT),
+        "EmbeddingResponse": _object(
+            ("object", "data", "model", "usage"),
+            object={"const": "list"},
+            data=_array(
+                _object(
+                    ("object", "index", "embedding"),
+                    object={"const": "embedding"},
+                    index=_COUNT,
+                    embedding={"anyOf": [_array({"type": "number"}), _TEXT]},
+                )
+            ),
+            model=_TEXT,
+            usage=_object(
+                ("prompt_tokens", "total_tokens"), prompt_tokens=_COUNT, total_tokens=_COUNT
+            ),
+        ),
         "Model": _object(
             ("id", "object", "created", "owned_by"),
             id=_TEXT,

@@ -21,6 +21,8 @@ from headrace.stores.models import ModelFile
 
 log = logging.getLogger(__name__)
 
+_DRAIN_POLL_S = 0.05
+
 
 class Server(uvicorn.Server):
     """uvicorn, which tells the gateway when it begins to drain."""
@@ -35,7 +37,22 @@ class Server(uvicorn.Server):
             running = self._assembly.gateway.running()
             log.info("%s: finishing %d requests, then ending", signal.Signals(sig).name, running)
         self._assembly.gateway.draining = True
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own, which raises the signal once more at the end: a drained server's end is
+        # no failure, and we have an engine to end after it.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in flight, then close the port: until then /ready says that we drain."""
+        gateway = self._assembly.gateway
+        gateway.draining = True
+        try:
+            async with asyncio.timeout(gateway.config.server.drain_timeout_ms / 1000):
+                while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  no event
+                    await asyncio.sleep(_DRAIN_POLL_S)
+        except TimeoutError:
+            self.config.timeout_graceful_shutdown = 0  # they had their time
+        await super().shutdown(sockets)
 
 
 async def serve_on(
@@ -63,6 +80,9 @@ async def serve_on(
             server.should_exit = True
             return
         announce([route.model for route in assembly.gateway.routes])
+        if assembly.embedder is not None and config.embeddings.at_start:
+            with contextlib.suppress(LLMError):  # logged where it happened; chat goes on
+                await assembly.embedder.wake()
 
     loading = asyncio.create_task(load())
     try:
@@ -71,8 +91,9 @@ async def serve_on(
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await loading
-        if assembly.engine is not None:
-            await assembly.engine.aclose()
+        for engine in (assembly.embedder, assembly.engine):
+            if engine is not None:
+                await engine.aclose()
         await transport.aclose()
     if failures:
         raise failures[0]

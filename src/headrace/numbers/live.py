@@ -92,14 +92,16 @@ class LiveCall:
         tally._gauge(tally.waiting, model, 1)
 
     def admitted(self, backend: str | None = None) -> None:
-        """The call may run now, at ``backend`` where that is known."""
+        """The call may run now, at ``backend`` where that is known; again: it goes on at another."""
         if self._state == "waiting":
             self._state = "running"
             self._tally._gauge(self._tally.waiting, self._model, -1)
             self._tally._gauge(self._tally.running, self._model, 1)
-            if backend is not None:
-                self._backend = self._tally._backend_name(backend)
-                self._tally._gauge(self._tally.running_at, self._backend, 1)
+        if self._state == "running" and backend is not None:
+            if self._backend is not None:
+                self._tally._gauge(self._tally.running_at, self._backend, -1)
+            self._backend = self._tally._backend_name(backend)
+            self._tally._gauge(self._tally.running_at, self._backend, 1)
 
     def ended(self) -> None:
         """The call is over, however; a second time does nothing."""
@@ -332,10 +334,10 @@ def _group(name: str, series: Iterable[Series], running: int, queued: int) -> Gr
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        ttft=_summary(ttft),
-        tpot=_summary(tpot),
-        e2e=_summary(e2e),
-        queue=_summary(queue),
+        ttft=summary(ttft),
+        tpot=summary(tpot),
+        e2e=summary(e2e),
+        queue=summary(queue),
         errors=errors,
     )
 
@@ -344,7 +346,8 @@ def _group(name: str, series: Iterable[Series], running: int, queued: int) -> Gr
 _NEEDS = {0.5: 5, 0.9: 29, 0.95: 59, 0.99: 299}
 
 
-def _summary(h: LogHistogram) -> LatencySummary:
+def summary(h: LogHistogram) -> LatencySummary:
+    """The distribution that ``h`` counted; what too few values would say is ``None``."""
     values = h.quantiles(tuple(_NEEDS))
     p50, p90, p95, p99 = (
         v if h.count >= needed else None for v, needed in zip(values, _NEEDS.values(), strict=True)

@@ -1,30 +1,41 @@
 """Who may run now, who waits, and who is told to come back later.
 
 An engine has so many slots and a cache of so many tokens; a request takes one slot and as many
-tokens as its prompt and its longest answer need. The rest wait their turn in order of arrival,
-at most so many of them and at most so long.
+tokens as its prompt and its longest answer need. A provider allows so many requests and tokens a
+minute. The rest wait their turn by priority and then in order of arrival, at most so many of them
+and at most so long.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from itertools import count
 from math import ceil
 
 from attrs import define, field
 
 from headrace.contracts.errors import LLMRateLimitError
+from headrace.contracts.requests import Priority
+from headrace.net.clock import Clock, SystemClock, Timer
+from headrace.traffic.limits import RateLimits
+
+PASSED_OVER = 7
+"""So many in a row may go before somebody of a lower priority who came earlier, and no more."""
 
 _FIRST_GUESS_S = 1.0
 _MOST_RETRY_AFTER_S = 30.0
 _SMOOTHING = 0.2
+_RANKS: dict[Priority, int] = {"high": 0, "normal": 2, "low": 4}
 
 
 @define(eq=False)
 class _Waiting:
     tokens: int
     places: int
-    turn: asyncio.Future[None]
+    rated_tokens: int
+    arrival: int
+    turn: asyncio.Future[bool]
+    """True: it has its place; false: it waited too long."""
 
 
 @define(kw_only=True, eq=False)
@@ -32,63 +43,94 @@ class Admission:
     """The door of one engine.
 
     ``max_running`` requests run at once and hold ``max_tokens`` tokens together (``None``: not
-    counted); ``max_waiting`` may wait for at most ``timeout_s`` seconds.
+    counted), begun no faster than ``limits`` allow; ``max_waiting`` may wait for at most
+    ``timeout_s`` seconds.
+
+    Higher priorities go first, but nobody waits for ever: after PASSED_OVER admissions in a row
+    that went before somebody who had come earlier, the next is whoever has waited longest.
     """
 
     max_running: int
     max_waiting: int
     timeout_s: float
     max_tokens: int | None = None
+    limits: RateLimits | None = None
+    clock: Clock = field(factory=SystemClock)
     running: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)
-    _queue: deque[_Waiting] = field(factory=deque, init=False)
+    _tiers: tuple[dict[_Waiting, None], ...] = field(init=False)
+    _arrivals: count[int] = field(factory=count, init=False)
+    _passed_over: int = field(default=0, init=False)
     _service_s: float = field(default=_FIRST_GUESS_S, init=False)
+    _rate_timer: Timer | None = field(default=None, init=False)
+
+    @_tiers.default
+    def _empty_tiers(self) -> tuple[dict[_Waiting, None], ...]:
+        """In the order of their turn: for each priority, those asked again and then the others."""
+        return tuple({} for _ in range(2 * len(_RANKS)))
 
     @property
     def waiting(self) -> int:
         """How many wait now."""
-        return len(self._queue)
+        return sum(map(len, self._tiers))
 
     def fits(self, tokens: int, places: int = 1) -> bool:
-        """Whether a request of that size would run at once."""
-        return not self._queue and self._has_room(tokens, places)
+        """Whether a request of that size would find room at once."""
+        return not any(self._tiers) and self._has_room(tokens, places)
 
-    async def enter(self, tokens: int = 0, places: int = 1) -> None:
-        """Wait for room; ``leave`` must follow with the same numbers.
+    async def enter(
+        self,
+        tokens: int = 0,
+        places: int = 1,
+        *,
+        rated_tokens: int = 0,
+        priority: Priority = "normal",
+        again: bool = False,
+    ) -> None:
+        """Wait for room; ``leave`` must follow with the same ``tokens`` and ``places``.
 
-        A request for several answers takes a place for each.
+        A request for several answers takes a place for each. ``rated_tokens`` is what it is
+        believed to count against the tokens a minute. Who comes ``again``, for another attempt, has
+        waited before: it goes before others of its priority and the queue is never full for it.
 
         Raises LLMRateLimitError, with ``retry_after_s``, when the queue is full or the wait too
         long. A request that alone is larger than the cache runs when nothing else does.
         """
-        if self.fits(tokens, places):
-            self._take(tokens, places)
+        if self.fits(tokens, places) and self._wait_for_rate_s(rated_tokens) == 0:
+            self._take(tokens, places, rated_tokens)
             return
-        if len(self._queue) >= self.max_waiting:
+        if self.waiting >= self.max_waiting and not again:
             raise LLMRateLimitError(
                 f"{self.running} requests are running and {self.waiting} waiting, which is the "
-                "most that this server accepts",
+                "most that may",
                 retry_after_s=self._retry_after_s(),
                 code="queue_full",
             )
-        mine = _Waiting(tokens, places, asyncio.get_running_loop().create_future())
-        self._queue.append(mine)
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        mine = _Waiting(tokens, places, rated_tokens, next(self._arrivals), turn)
+        tier = self._tiers[_RANKS[priority] + (not again)]
+        tier[mine] = None
+        self._let_in()
+        too_late = self.clock.call_later(
+            self.timeout_s, lambda: None if turn.done() else turn.set_result(False)
+        )
         try:
-            async with asyncio.timeout(self.timeout_s):
-                await mine.turn
-        except TimeoutError:
-            if self._gave_up(mine):
-                return
+            admitted = await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result():
+                self.leave(tokens, places)  # the place was given in the very step
+            raise
+        finally:
+            too_late.cancel()
+            if tier.pop(mine, mine) is None:  # still in the queue
+                self._let_in()  # those behind it may be smaller
+        if not admitted:
             raise LLMRateLimitError(
                 f"no place became free within {self.timeout_s:g} s: {self.running} requests are "
                 f"running and {self.waiting} waiting",
                 retry_after_s=self._retry_after_s(),
                 code="queue_timeout",
-            ) from None
-        except BaseException:
-            if self._gave_up(mine):
-                self.leave(tokens, places)
-            raise
+            )
 
     def leave(self, tokens: int = 0, places: int = 1, *, served_s: float | None = None) -> None:
         """Give the place back; ``served_s`` is how long it was held, for the wait we quote."""
@@ -96,19 +138,42 @@ class Admission:
         self.tokens -= tokens
         if served_s is not None:
             self._service_s += _SMOOTHING * (served_s - self._service_s)
-        while self._queue and self._has_room(self._queue[0].tokens, self._queue[0].places):
-            following = self._queue.popleft()
-            if following.turn.done():  # cancelled in this very step
-                continue
-            self._take(following.tokens, following.places)
-            following.turn.set_result(None)
+        self._let_in()
 
-    def _gave_up(self, mine: _Waiting) -> bool:
-        """Leave the queue; true if the place had been given to us in the same step."""
-        if mine in self._queue:
-            self._queue.remove(mine)
-            return False
-        return mine.turn.done() and not mine.turn.cancelled()
+    def _let_in(self) -> None:
+        while (tier := self._next_tier()) is not None:
+            following = next(iter(tier))
+            if following.turn.done():  # cancelled, or too late, in this very step
+                del tier[following]
+                continue
+            if not self._has_room(following.tokens, following.places):
+                return
+            wait_s = self._wait_for_rate_s(following.rated_tokens)
+            if wait_s > 0:
+                self._look_again_in(wait_s)
+                return
+            del tier[following]
+            overtook = any(next(iter(t)).arrival < following.arrival for t in self._tiers if t)
+            self._passed_over = self._passed_over + 1 if overtook else 0
+            self._take(following.tokens, following.places, following.rated_tokens)
+            following.turn.set_result(True)
+
+    def _next_tier(self) -> dict[_Waiting, None] | None:
+        """Whose first has the next turn."""
+        tiers = [tier for tier in self._tiers if tier]
+        if not tiers:
+            return None
+        if self._passed_over >= PASSED_OVER:
+            return min(tiers, key=lambda tier: next(iter(tier)).arrival)
+        return tiers[0]
+
+    def _look_again_in(self, seconds: float) -> None:
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+        self._rate_timer = self.clock.call_later(seconds, self._let_in)
+
+    def _wait_for_rate_s(self, rated_tokens: int) -> float:
+        return 0.0 if self.limits is None else self.limits.wait_s(rated_tokens)
 
     def _has_room(self, tokens: int, places: int) -> bool:
         if not self.running:
@@ -117,9 +182,11 @@ class Admission:
             return False
         return self.max_tokens is None or self.tokens + tokens <= self.max_tokens
 
-    def _take(self, tokens: int, places: int) -> None:
+    def _take(self, tokens: int, places: int, rated_tokens: int) -> None:
         self.running += places
         self.tokens += tokens
+        if self.limits is not None:
+            self.limits.take(rated_tokens)
 
     def _retry_after_s(self) -> float:
         rounds = (self.waiting + 1) / self.max_running

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from random import Random
 
-from attrs import frozen
+from attrs import define, evolve, frozen
 
 from headrace.contracts.errors import LLMCancelledError, LLMError
 from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, Timeline
@@ -15,14 +14,21 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.live import Tally
+from headrace.traffic.fallback import Alternative, another_may_mend
 from headrace.traffic.lane import Lane
+from headrace.traffic.patience import Patience
+from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
 class CallSheet:
-    """What is known of a call before it begins; ``queued`` is an instant of the clock."""
+    """What is known of a call before it begins; ``queued`` is an instant of the clock.
+
+    ``call_id`` is no other call's: it is also the idempotency key. ``total_s`` takes the place of
+    the lane's own for this call.
+    """
 
     call_id: str
     operation: Operation
@@ -31,94 +37,91 @@ class CallSheet:
     requested_model: str | None = None
     route: str | None = None
     parent_id: str | None = None
+    total_s: float | None = None
 
 
 class Traffic:
-    """Runs calls and sends the record of each, however it ended, to the tally and every sink."""
+    """Runs calls and sends the record of each, however it ended, to the tally and every sink.
 
-    def __init__(self, clock: Clock, tally: Tally, sinks: Sequence[RecordSink] = ()) -> None:
+    ``random`` is the chance in the delays before retries.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        tally: Tally,
+        sinks: Sequence[RecordSink] = (),
+        random: Random | None = None,
+    ) -> None:
         self._clock = clock
         self._tally = tally
         self._sinks = (tally.add, *sinks)
+        self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
 
     async def run(
-        self, request: LLMRequest, lane: Lane, sheet: CallSheet, marks: Marks
+        self,
+        request: LLMRequest,
+        lane: Lane,
+        sheet: CallSheet,
+        marks: Marks,
+        *,
+        fallbacks: Sequence[Alternative] = (),
     ) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces. Closing the generator, or cancelling its task, ends the call.
 
-        ``marks`` is empty and is filled on the way; the caller may read it as it fills.
+        Until the first piece of output the call may be made again, at ``lane`` by its policy and
+        then at ``fallbacks`` in turn; the error of the last has that of the one before it as its
+        ``__context__``. ``marks`` is empty and is filled on the way; the caller may read it as it
+        fills.
         """
-        clock = self._clock
-        admitted = first_token = last_token = None
-        tokens = places = chunks = 0
-        usage: Usage | None = None
-        finish_reason = model = error_kind = None
-        status: int | None = 200
-        live = self._tally.began(request.model)
+        call = Running(
+            call_id=sheet.call_id,
+            clock=self._clock,
+            random=self._random,
+            patience=Patience(self._clock, lane.name),
+            live=self._tally.began(request.model),
+            marks=marks,
+            total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
+        )
+        seen = _Seen()
+        visit: Visit | None = None
+        failure: BaseException | None = None
         try:
-            tokens, places = await lane.cost(request)
-            await lane.admission.enter(tokens, places)
-            admitted = clock.monotonic()
-            live.admitted(lane.backend.name)
-            async with aclosing(lane.backend.stream(request, marks)) as deltas:
-                async for delta in deltas:
-                    if _is_output(delta):
-                        last_token = clock.monotonic()
-                        if first_token is None:
-                            first_token = last_token
-                        chunks += 1
-                    if delta.usage_delta is not None:
-                        usage = delta.usage_delta
-                    if delta.finish_reason is not None and delta.index == 0:
-                        finish_reason = delta.finish_reason
-                    model = model or delta.model
-                    yield delta
-        except LLMError as error:
-            error_kind, status = type(error).__name__, error.status
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            error_kind, status = LLMCancelledError.__name__, LLMCancelledError.default_status
-            raise
+            visit = await _opened(call, request, lane, fallbacks)
+            assert visit.deltas is not None
+            held = iter(visit.held)
+            while True:
+                delta = next(held, None)
+                if delta is None:
+                    with call.patience("waiting for more of its answer"):
+                        delta = await anext(visit.deltas, None)
+                    if delta is None:
+                        break
+                if is_output(delta):
+                    seen.output(self._clock.monotonic())
+                    if seen.chunks == 1:
+                        call.patience.lift("first_token_s")
+                        if sheet.stream:
+                            call.patience.lift("total_s")
+                if delta.usage_delta is not None:
+                    visit.usage = delta.usage_delta
+                if delta.finish_reason is not None and delta.index == 0:
+                    seen.finish_reason = delta.finish_reason
+                seen.model = seen.model or delta.model
+                yield delta
         except BaseException as error:
-            error_kind, status = type(error).__name__, 500
+            failure = error
             raise
         finally:
-            done = clock.monotonic()
-            live.ended()
-            if admitted is not None:
-                lane.admission.leave(tokens, places, served_s=done - admitted)
-            self._emit(
-                CallRecord(
-                    call_id=sheet.call_id,
-                    operation=sheet.operation,
-                    request_id=request.request_id,
-                    parent_id=sheet.parent_id,
-                    backend=marks.backend or lane.backend.name,
-                    provider=marks.provider,
-                    requested_model=sheet.requested_model,
-                    model=model or request.model,
-                    route=sheet.route,
-                    stream=sheet.stream,
-                    chunks=chunks,
-                    attempts=tuple(marks.attempts),
-                    dropped=tuple(marks.dropped),
-                    usage=usage,
-                    finish_reason=finish_reason,
-                    status=status,
-                    error_kind=error_kind,
-                    timeline=Timeline(
-                        anchor=done,
-                        wall_anchor=clock.wall(),
-                        queued=sheet.queued,
-                        admitted=admitted,
-                        sent=marks.sent,
-                        first_byte=marks.first_byte,
-                        first_token=first_token,
-                        last_token=last_token,
-                        done=done,
-                    ),
-                )
-            )
+            try:
+                if visit is not None:
+                    await visit.end(failure)
+            finally:
+                call.live.ended()
+                call.patience.close()
+                usage = None if visit is None else visit.usage
+                self._emit(_record(request, sheet, call, seen, usage, failure))
+                failure = None  # its traceback holds this frame
 
     def _emit(self, record: CallRecord) -> None:
         for sink in self._sinks:
@@ -128,10 +131,98 @@ class Traffic:
                 log.exception("a record sink failed")
 
 
-def _is_output(delta: LLMDelta) -> bool:
-    return bool(
-        delta.text_delta
-        or delta.reasoning_delta
-        or delta.tool_call_delta is not None
-        or delta.refusal_delta
+@define
+class _Seen:
+    """What of the answer went by; the instants are the clock's."""
+
+    first_token: float | None = None
+    last_token: float | None = None
+    chunks: int = 0
+    finish_reason: str | None = None
+    model: str | None = None
+
+    def output(self, now: float) -> None:
+        self.last_token = now
+        if self.first_token is None:
+            self.first_token = now
+        self.chunks += 1
+
+
+async def _opened(
+    call: Running, request: LLMRequest, lane: Lane, fallbacks: Sequence[Alternative]
+) -> Visit:
+    """The first visit, in the order of the lanes, that brought output.
+
+    While there is another lane to go to, nobody waits to ask the same one again.
+    """
+    ways = (Alternative(lane=lane), *fallbacks)
+    earlier: LLMError | None = None
+    for place, way in enumerate(ways, 1):
+        is_last = place == len(ways)
+        asked = request if way.model is None else evolve(request, model=way.model)
+        visit = Visit(way.lane, asked, call, patient=is_last)
+        try:
+            await visit.open()
+            return visit
+        except BaseException as error:
+            await visit.end(error)
+            if not isinstance(error, LLMError):
+                raise
+            if earlier is not None:
+                error.__context__ = earlier
+            out_of_time = call.patience.left_s("total_s") <= 0
+            if is_last or out_of_time or not another_may_mend(error):
+                raise
+            earlier = error
+            log.info("%s failed (%s); the call goes on", way.lane.name, type(error).__name__)
+    raise AssertionError("there is always a last way")
+
+
+def _record(
+    request: LLMRequest,
+    sheet: CallSheet,
+    call: Running,
+    seen: _Seen,
+    usage: Usage | None,
+    failure: BaseException | None,
+) -> CallRecord:
+    kind, done = error_kind(failure), call.clock.monotonic()
+    return CallRecord(
+        call_id=sheet.call_id,
+        operation=sheet.operation,
+        request_id=request.request_id,
+        parent_id=sheet.parent_id,
+        backend=call.latest.backend,
+        provider=call.latest.provider,
+        requested_model=sheet.requested_model,
+        model=seen.model or request.model,
+        route=sheet.route,
+        stream=sheet.stream,
+        chunks=seen.chunks,
+        attempts=tuple(call.attempts),
+        dropped=tuple(call.latest.dropped),
+        batch_occupancy=call.latest.batch_occupancy,
+        usage=usage,
+        finish_reason=seen.finish_reason,
+        status=_status(failure, kind),
+        error_kind=kind,
+        timeline=Timeline(
+            anchor=done,
+            wall_anchor=call.clock.wall(),
+            queued=sheet.queued,
+            admitted=call.admitted,
+            sent=call.latest.sent,
+            first_byte=call.latest.first_byte,
+            first_token=seen.first_token,
+            last_token=seen.last_token,
+            done=done,
+        ),
     )
+
+
+def _status(failure: BaseException | None, kind: str | None) -> int:
+    if failure is None:
+        return 200
+    if isinstance(failure, LLMError):
+        return failure.status
+    return LLMCancelledError.default_status if kind == LLMCancelledError.__name__ else 500

@@ -1,18 +1,25 @@
-"""A backend with its door: what a request costs there, and who may go in."""
+"""One endpoint as traffic sees it: a backend with its door, its limits and what it did so far."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from headrace.contracts.messages import TextPart
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
+from headrace.contracts.snapshot import EndpointStats
 from headrace.traffic.admission import Admission
+from headrace.traffic.breaker import Breaker
+from headrace.traffic.counts import Counts
+from headrace.traffic.retry import RetryBudget, RetryPolicy
 
 # What a chat template may put around one message or one tool, in tokens, with room to spare.
 _FRAME_TOKENS = 32
+# For limits a minute: the bytes of a usual token, and the tokens of an answer of unknown length.
+_TOKEN_BYTES = 4
+_USUAL_ANSWER_TOKENS = 256
 
 
 @runtime_checkable
@@ -24,7 +31,12 @@ class CountsTokens(Protocol):
 
 @frozen(kw_only=True)
 class Lane:
-    """One backend behind one admission; remote ones count no tokens.
+    """One backend behind one admission; calls of one event loop share it.
+
+    Without ``retry`` every call is one attempt; without ``budget`` retries are not bounded
+    together; without ``breaker`` it is always asked. ``first_token_s`` is how long each attempt may
+    take until its first output; ``total_s`` how long a call may take from its first admission to
+    its end, retries included, or, where its answer is streamed, until its first output.
 
     ``one_answer_a_call`` marks a backend whose count of tokens is wrong when it gives several
     answers to one request (llama.cpp reports those of one): it is asked once for each.
@@ -34,6 +46,30 @@ class Lane:
     admission: Admission
     one_answer_a_call: bool = False
     default_answer_tokens: int = 2048
+    retry: RetryPolicy | None = None
+    budget: RetryBudget | None = None
+    breaker: Breaker | None = None
+    first_token_s: float | None = None
+    total_s: float | None = None
+    counts: Counts = field(factory=Counts, repr=False, eq=False)
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.backend.name
+
+    def stats(self) -> EndpointStats:
+        """What it did and how it stands."""
+        return self.counts.stats(
+            self.name,
+            running=self.admission.running,
+            waiting=self.admission.waiting,
+            circuit=None if self.breaker is None else self.breaker.state,
+        )
+
+    def reset_stats(self) -> None:
+        """Count from nothing; calls under way count when they end."""
+        self.counts.reset()
 
     async def cost(self, request: LLMRequest) -> tuple[int, int]:
         """The tokens and places that ``request`` will hold.
@@ -49,6 +85,14 @@ class Lane:
         if self.admission.fits(bound, places) or not isinstance(self.backend, CountsTokens):
             return bound, places
         return await self.backend.count_tokens(request) + answer, places
+
+    def rated_tokens(self, request: LLMRequest) -> int:
+        """What ``request`` is believed to count against tokens a minute; 0 where none are limited."""
+        limits = self.admission.limits
+        if limits is None or not limits.counts_tokens:
+            return 0
+        answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
+        return prompt_bound(request) // _TOKEN_BYTES + answer
 
 
 def prompt_bound(request: LLMRequest) -> int:

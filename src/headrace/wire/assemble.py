@@ -61,15 +61,18 @@ class Assembler:
         self._usage: Usage | None = None
         self._model: str | None = None
         self._response_id: str | None = None
+        self._fingerprint: str | None = None
+        self._beyond: dict[str, object] = {}
 
     def add(self, delta: LLMDelta) -> None:
         """Takes the next delta."""
         if delta.usage_delta is not None:
             self._usage = delta.usage_delta
-        if self._model is None:
-            self._model = delta.model
-        if self._response_id is None:
-            self._response_id = delta.response_id
+        self._model = self._model or delta.model
+        self._response_id = self._response_id or delta.response_id
+        self._fingerprint = self._fingerprint or delta.system_fingerprint
+        if delta.provider_fields is not None:
+            self._beyond.update(delta.provider_fields)
         answer = self._answers.get(delta.index)
         if answer is None:
             if _says_nothing(delta):
@@ -105,6 +108,8 @@ class Assembler:
             logprobs=first.logprobs,
             choices=choices if len(choices) > 1 else (),
             response_id=self._response_id,
+            system_fingerprint=self._fingerprint,
+            provider_fields=self._beyond or None,
         )
 
 
@@ -137,10 +142,14 @@ def choices_of(response: LLMResponse) -> tuple[LLMChoice, ...]:
 def deltas(response: LLMResponse) -> list[LLMDelta]:
     """``response`` as the deltas of a stream that says the same: reasoning, text, calls, the end."""
     pieces: list[LLMDelta] = []
-    model, response_id = response.model, response.response_id
+    names: dict[str, object] = {
+        "model": response.model,
+        "response_id": response.response_id,
+        "system_fingerprint": response.system_fingerprint,
+    }
 
     def say(index: int, **fields: object) -> None:
-        pieces.append(LLMDelta(index=index, model=model, response_id=response_id, **fields))  # type: ignore[arg-type]
+        pieces.append(LLMDelta(index=index, **names, **fields))  # type: ignore[arg-type]
 
     for choice in choices_of(response):
         if choice.reasoning:
@@ -164,7 +173,7 @@ def deltas(response: LLMResponse) -> list[LLMDelta]:
             raw_finish_reason=choice.raw_finish_reason,
         )
     if isinstance(response.usage, Usage):
-        say(0, usage_delta=response.usage)
+        say(0, usage_delta=response.usage, provider_fields=response.provider_fields)
     return pieces
 
 

@@ -6,7 +6,7 @@ llama.cpp puts chat logprobs into text completions, others put usage into a choi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, json
@@ -112,7 +112,10 @@ class ChoiceWire(Struct, gc=False):
 
 
 class AnswerWire(Struct, gc=False):
-    """A whole answer or a chunk of a stream; ``object`` and ``message`` are for vLLM's old errors."""
+    """A whole answer or a chunk of a stream; ``object`` and ``message`` are for vLLM's old errors.
+
+    ``timings`` and ``prompt_progress`` are llama.cpp's.
+    """
 
     id: str | None = None
     model: str | None = None
@@ -122,7 +125,12 @@ class AnswerWire(Struct, gc=False):
     error: Any = None
     object: str | None = None
     message: Any = None
+    system_fingerprint: str | None = None
+    timings: dict[str, Any] | None = None
+    prompt_progress: dict[str, Any] | None = None
 
+
+BEYOND = ("timings", "prompt_progress")
 
 decode_answer = json.Decoder(AnswerWire).decode
 
@@ -237,23 +245,25 @@ def chat_logprobs_to_wire(logprobs: Iterable[TokenLogprob], *, refusal: bool) ->
 
 def text_logprobs_to_wire(logprobs: Iterable[TokenLogprob], offset: int) -> dict[str, Any]:
     """``logprobs`` in the form of text completions; ``offset`` counts the characters before."""
-    wire: dict[str, list[Any]] = {
-        "tokens": [],
-        "token_logprobs": [],
-        "top_logprobs": [],
-        "text_offset": [],
-    }
-    for each in logprobs:
-        wire["tokens"].append(each.token)
-        wire["token_logprobs"].append(each.logprob)
-        wire["top_logprobs"].append({top.token: top.logprob for top in each.top} or None)
-        wire["text_offset"].append(offset)
+    tokens = tuple(logprobs)
+    offsets = []
+    for each in tokens:
+        offsets.append(offset)
         offset += len(each.token)
-    return wire
+    tops = [{top.token: top.logprob for top in each.top} for each in tokens]
+    return {
+        "tokens": [each.token for each in tokens],
+        "token_logprobs": [each.logprob for each in tokens],
+        # OpenAI's SDK takes no null in the place of one token's alternatives.
+        "top_logprobs": tops if any(tops) else None,
+        "text_offset": offsets,
+    }
 
 
-def read_response(body: bytes, *, keep_raw: bool = False) -> LLMResponse:
-    """A whole answer; ``keep_raw`` keeps the payload as ``raw``."""
+def read_response(
+    body: bytes, *, keep_raw: bool = False, keep: Collection[str] = ()
+) -> LLMResponse:
+    """A whole answer; ``keep_raw`` keeps the payload as ``raw``, ``keep`` names provider fields."""
     try:
         answer = decode_answer(body)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -281,7 +291,15 @@ def read_response(body: bytes, *, keep_raw: bool = False) -> LLMResponse:
         choices=tuple(choices) if len(choices) > 1 else (),
         response_id=answer.id,
         created=None if answer.created is None else int(answer.created),
+        system_fingerprint=answer.system_fingerprint,
+        provider_fields=provider_fields(answer, keep) if keep else None,
     )
+
+
+def provider_fields(answer: AnswerWire, keep: Collection[str]) -> dict[str, object] | None:
+    """What ``answer`` tells beyond the format, of what ``keep`` names."""
+    told = {name: getattr(answer, name) for name in BEYOND if name in keep}
+    return _known(told) or None
 
 
 def answer_error(answer: AnswerWire, body: bytes) -> LLMError | None:

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat. A field that we do not know
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -162,6 +163,8 @@ def write_request(
     for name in ("parallel_tool_calls", "logprobs", "top_logprobs", "reasoning_effort"):
         if getattr(request, name) is not None:
             body[name] = getattr(request, name)
+    if dialect.counted_logprobs and body.pop("logprobs", None):
+        body["logprobs"] = body.pop("top_logprobs", None) or 1
     response_format = _format_to_wire(request)
     if response_format is not None:
         body["response_format"] = response_format
@@ -187,14 +190,15 @@ def write_response(
     usage = usage_to_wire(response.usage)
     if usage is not None:
         wire["usage"] = usage
-    if system_fingerprint is not None:
-        wire["system_fingerprint"] = system_fingerprint
-    return encode(wire)
+    fingerprint = system_fingerprint or response.system_fingerprint
+    if fingerprint is not None:
+        wire["system_fingerprint"] = fingerprint
+    return encode(wire | (response.provider_fields or {}))
 
 
-def stream_reader() -> StreamReader:
-    """Reads the bytes of one streamed answer."""
-    return StreamReader()
+def stream_reader(keep: Collection[str] = ()) -> StreamReader:
+    """Reads the bytes of one streamed answer; ``keep`` names the provider's own fields wanted."""
+    return StreamReader(keep)
 
 
 def stream_writer(

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/completions. A body may bring sev
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -163,14 +164,15 @@ def write_response(
     usage = usage_to_wire(response.usage)
     if usage is not None:
         wire["usage"] = usage
-    if system_fingerprint is not None:
-        wire["system_fingerprint"] = system_fingerprint
-    return encode(wire)
+    fingerprint = system_fingerprint or response.system_fingerprint
+    if fingerprint is not None:
+        wire["system_fingerprint"] = fingerprint
+    return encode(wire | (response.provider_fields or {}))
 
 
-def stream_reader() -> StreamReader:
-    """Reads the bytes of one streamed answer."""
-    return StreamReader()
+def stream_reader(keep: Collection[str] = ()) -> StreamReader:
+    """Reads the bytes of one streamed answer; ``keep`` names the provider's own fields wanted."""
+    return StreamReader(keep)
 
 
 def stream_writer(
@@ -211,7 +213,7 @@ class _TextForm:
         if delta.logprobs is not None:
             offset = self._offsets.get(delta.index, 0)
             logprobs = text_logprobs_to_wire(delta.logprobs, offset)
-            self._offsets[delta.index] = offset + sum(len(each.token) for each in delta.logprobs)
+            self._offsets[delta.index] = offset + len(delta.text_delta or "")
         return {
             "index": delta.index,
             "text": delta.text_delta or "",
@@ -221,9 +223,15 @@ class _TextForm:
 
 
 def _choice_to_wire(choice: LLMChoice) -> dict[str, Any]:
+    logprobs = None
+    if choice.logprobs is not None:
+        # An echoed prompt stands before the tokens and has no log probabilities.
+        said = "".join(each.token for each in choice.logprobs)
+        before = len(choice.text) - len(said) if choice.text.endswith(said) else 0
+        logprobs = text_logprobs_to_wire(choice.logprobs, before)
     return {
         "index": choice.index,
         "text": choice.text,
-        "logprobs": None if choice.logprobs is None else text_logprobs_to_wire(choice.logprobs, 0),
+        "logprobs": logprobs,
         "finish_reason": choice.finish_reason,
     }

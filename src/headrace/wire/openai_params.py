@@ -28,11 +28,14 @@ class Dialect:
     """The names under which a backend knows what OpenAI-like servers name differently.
 
     ``reasoning`` is the field of an assistant message; ``None`` leaves earlier reasoning out, for
-    servers that refuse it.
+    servers that refuse it. With ``counted_logprobs`` a chat's ``logprobs`` is the number of
+    alternatives wanted, and there is no ``top_logprobs``.
     """
 
     max_tokens: str = "max_tokens"
     repetition_penalty: str = "repetition_penalty"
+    seed: str = "seed"
+    counted_logprobs: bool = False
     reasoning: str | None = "reasoning_content"
 
 
@@ -123,7 +126,7 @@ def write_settings(request: LLMRequest, model: str | None, dialect: Dialect) -> 
         if value is None or value == () or wire_name in ("model", "repeat_penalty"):
             continue
         body[wire_name] = value
-    for our_name in ("max_tokens", "repetition_penalty"):
+    for our_name in ("max_tokens", "repetition_penalty", "seed"):
         if our_name in body:
             body[getattr(dialect, our_name)] = body.pop(our_name)
     return body

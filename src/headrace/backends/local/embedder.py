@@ -1,0 +1,232 @@
+"""The embedding model in the box: llama.cpp once more, fetched and started when first asked.
+
+Most who serve a chat model never ask for a vector, so nothing of it is on their way: neither its
+download nor its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from copy import copy
+from difflib import get_close_matches
+
+from attrs import evolve, frozen
+
+from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.providers import LLAMA_CPP_SERVER
+from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.errors import (
+    LLMCapabilityError,
+    LLMContextLengthError,
+    LLMError,
+    LLMInvalidRequestError,
+)
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
+from headrace.net.clock import World
+from headrace.stores.models import ModelFile
+from headrace.wire import openai_embeddings
+
+log = logging.getLogger(__name__)
+
+_RETRY_START_S = 30.0
+_TOKENISED_AT_ONCE = 32
+_LEAST_CONTEXT = 512
+
+
+@frozen(kw_only=True)
+class EmbedderSettings:
+    """How the engine is started; what is named here is as in LlamaCppSettings.
+
+    ``max_input_tokens`` is the longest input, its beginning and end marks included.
+    """
+
+    name: str
+    slots: int = 32
+    threads: int = 0
+    max_input_tokens: int = 256
+
+
+class LocalEmbedder:
+    """A Backend that makes embeddings alone; ``find`` gives the model's file, fetched if need be."""
+
+    def __init__(
+        self,
+        settings: EmbedderSettings,
+        find: Callable[[], Awaitable[ModelFile]],
+        world: World,
+    ) -> None:
+        self.name = settings.name
+        self.dimensions: int | None = None
+        self._settings, self._find, self._world = settings, find, world
+        self._engine: LlamaCpp | None = None
+        self._waking: asyncio.Task[LlamaCpp] | None = None
+        self._failure: tuple[float, LLMError] | None = None
+        self._tokenising = asyncio.Semaphore(_TOKENISED_AT_ONCE)
+
+    async def wake(self) -> LlamaCpp:
+        """The engine, once it runs; whoever comes meanwhile waits for the same start.
+
+        Raises the LLMError with which the start failed; another one is tried after 30 s.
+        """
+        if self._engine is not None:
+            return self._engine
+        if self._waking is None:
+            if self._failure is not None:
+                self._refuse_for_now(*self._failure)
+            self._waking = asyncio.create_task(self._start(), name=f"start {self.name}")
+            self._waking.add_done_callback(self._woken)
+        return await asyncio.shield(self._waking)
+
+    async def prepare(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingRequest:
+        """``request`` with its texts as token ids and without what is done for it already.
+
+        Raises LLMContextLengthError that names the first input that is too long.
+        """
+        marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
+        engine = await self.wake()
+        self._refuse_settings(request)
+        if request.user is not None:
+            marks.dropped.append("user")
+        inputs = await asyncio.gather(*(self._tokens(engine, each) for each in request.inputs))
+        self._check_lengths(inputs)
+        return evolve(request, inputs=tuple(inputs), dimensions=None, user=None)
+
+    async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+        """One vector for each input, of length 1."""
+        engine = await self.wake()
+        if not all(isinstance(each, tuple) for each in request.inputs):
+            request = await self.prepare(request, marks)
+        try:
+            return await engine.vectors(evolve(request, model=self.name), marks)
+        except LLMInvalidRequestError as error:
+            if "invalid tokens" not in error.message:
+                raise
+            raise LLMInvalidRequestError(
+                f"among the token ids are some that {self.name} does not have",
+                param="input",
+                code="invalid_value",
+            ) from error
+
+    def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        """Refuses: this model generates nothing."""
+        raise LLMCapabilityError(
+            f"{self.name} makes embeddings, not text: ask /v1/embeddings, or another model",
+            param="model",
+        )
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The one model that it serves."""
+        most = self._settings.max_input_tokens
+        return (ModelInfo(model_id=self.name, max_context_tokens=most),)
+
+    async def status(self) -> BackendStatus:
+        """Whether it answers; one that sleeps does, as soon as it is asked."""
+        if self._engine is not None:
+            return await self._engine.status()
+        message = "starts with the first request"
+        if self._failure is not None:
+            message += f"; the last start failed: {self._failure[1]}"
+        return BackendStatus(ok=True, message=message, checked_at=Provenance.now_iso())
+
+    def snapshot(self) -> Mapping[str, object]:
+        """The child process: for diagnostics; empty while there is none."""
+        return {} if self._engine is None else self._engine.snapshot()
+
+    async def aclose(self) -> None:
+        """End the engine, or give its start up."""
+        if self._waking is not None:
+            self._waking.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LLMError):
+                await self._waking
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.aclose()
+
+    async def _start(self) -> LlamaCpp:
+        begin = self._world.clock.monotonic()
+        log.info("the embedding model %s is being started", self.name)
+        file = await self._find()
+        engine = LlamaCpp(
+            LlamaCppSettings(
+                name=self.name,
+                path=file.path,
+                slots=self._settings.slots,
+                kv_tokens=max(_LEAST_CONTEXT, self._settings.max_input_tokens),
+                threads=self._settings.threads,
+                embeddings=True,
+            ),
+            self._world,
+        )
+        try:
+            await engine.start()
+            # Shows that the model makes embeddings at all, and of which length.
+            probe = await engine.vectors(EmbeddingRequest(inputs=("a",)), Marks())
+        except BaseException:
+            await engine.aclose()
+            raise
+        self.dimensions = len(probe.vectors[0])
+        self._engine = engine
+        took_s = self._world.clock.monotonic() - begin
+        log.info("the embedding model %s is ready (%.1f s)", self.name, took_s)
+        return engine
+
+    def _woken(self, task: asyncio.Task[LlamaCpp]) -> None:
+        self._waking = None
+        if task.cancelled():
+            return
+        failure = task.exception()
+        if isinstance(failure, LLMError):
+            self._failure = (self._world.clock.monotonic(), failure)
+            log.error("the embedding model %s did not start: %s", self.name, failure)
+        else:
+            self._failure = None
+
+    def _refuse_for_now(self, at: float, failure: LLMError) -> None:
+        left = at + _RETRY_START_S - self._world.clock.monotonic()
+        if left > 0:
+            again = copy(failure)
+            again.retry_after_s = left
+            raise again from failure
+
+    def _refuse_settings(self, request: EmbeddingRequest) -> None:
+        if request.dimensions not in (None, self.dimensions):
+            raise LLMCapabilityError(
+                f"{self.name} makes vectors of {self.dimensions} numbers and was not trained to "
+                f"have them shortened to {request.dimensions}; leave 'dimensions' out",
+                param="dimensions",
+            )
+        for name, value in request.provider_options.items():
+            if value is not None:
+                near = get_close_matches(name, openai_embeddings.ROWS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise LLMInvalidRequestError(
+                    f"{self.name} knows no field {name[:100]!r}{hint}",
+                    param=name[:100],
+                    code="unknown_parameter",
+                )
+
+    async def _tokens(self, engine: LlamaCpp, given: str | tuple[int, ...]) -> tuple[int, ...]:
+        if isinstance(given, tuple):
+            return given
+        async with self._tokenising:
+            return await engine.prompt_tokens(LLMRequest(messages=(), prompt=given))
+
+    def _check_lengths(self, inputs: Sequence[tuple[int, ...]]) -> None:
+        assert self._engine is not None
+        most = min(
+            self._settings.max_input_tokens,
+            self._engine.context_tokens or self._settings.max_input_tokens,
+        )
+        for place, tokens in enumerate(inputs):
+            if len(tokens) > most:
+                where = "input" if len(inputs) == 1 else f"input[{place}]"
+                raise LLMContextLengthError(
+                    f"'{where}' has {len(tokens)} tokens, {self.name} reads at most {most}: "
+                    "divide it into shorter pieces",
+                    param=where,
+                )

@@ -1,0 +1,128 @@
+"""What a provider's row says. All of it is data, so a row can be written in YAML as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from attrs import field, frozen
+
+from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_models
+from headrace.wire.openai_params import COMMON, Dialect
+
+
+@frozen(kw_only=True)
+class Format:
+    """The modules that read and write one wire format; ``embeddings`` is ``None`` where it has none."""
+
+    chat: ModuleType
+    completions: ModuleType
+    models: ModuleType
+    embeddings: ModuleType | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "openai": Format(
+        chat=openai_chat,
+        completions=openai_completions,
+        models=openai_models,
+        embeddings=openai_embeddings,
+    ),
+}
+
+
+def _known_format(_: object, __: object, name: str) -> None:
+    if name not in FORMATS:
+        raise ValueError(f"unknown format {name!r}; known: {', '.join(sorted(FORMATS))}")
+
+
+def _plain_name(_: object, __: object, name: str) -> None:
+    if not name or "/" in name or name != name.strip().lower():
+        raise ValueError(f"{name!r} is no provider's name: small letters, no '/' and no spaces")
+
+
+def _without_final_slash(url: str | None) -> str | None:
+    return url.rstrip("/") if url else None
+
+
+def _from_root(_: object, attribute: Any, path: str | None) -> None:
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"{attribute.name} is {path!r}, must begin with '/'")
+
+
+@frozen(kw_only=True)
+class Provider:
+    """A backend's wire format, place and quirks.
+
+    ``base_url`` ends where the format's paths begin (``/chat/...``); ``base_url_env`` are variables
+    that name another. A path is ``None`` where there is no such service, and ``{model}`` in it
+    stands for the model's name. ``query`` goes behind every path, ``headers`` with every request.
+
+    ``key_env`` are the variables that may hold its key, best first; the key is shown as
+    ``key_scheme`` and the key in the header ``key_header``. ``needs_key`` says that it answers
+    nobody without one.
+
+    ``unsupported`` names settings of ours that it cannot carry out: a request with one is refused.
+    ``options`` are the further body fields that it knows; where that is ``None``, any field is
+    passed on and it decides itself. ``ignored`` are settings and fields that it takes and does
+    nothing with: they are left out and told of as dropped. ``defaults`` are body fields that go
+    with every request that does not set them itself.
+
+    ``stream_usage`` says that it has to be asked for the usage of a stream, in ``stream_options``;
+    where false it tells unasked and may refuse the question. ``prices`` is its name in the price
+    data, ``None`` where nobody publishes a price.
+
+    ``echoes`` says that it puts the prompt before a text completion where asked to; for others we
+    do. ``logprobs_alone`` says that it gives log probabilities without alternatives too; of others
+    we ask one alternative and leave it out.
+
+    Every backend is asked for a stream, also where the caller wants the answer whole: some
+    (llama.cpp among them) do not notice that the caller of a plain request has left. The exception
+    is ``streams_logprobs_with_tools``: where that is false, such a request is asked whole.
+    """
+
+    name: str = field(validator=_plain_name)
+    format: str = field(default="openai", validator=_known_format)
+    base_url: str | None = field(default=None, converter=_without_final_slash)
+    base_url_env: tuple[str, ...] = ()
+    key_env: tuple[str, ...] = ()
+    needs_key: bool = False
+    key_header: str = "authorization"
+    key_scheme: str = "Bearer "
+    headers: Mapping[str, str] = field(factory=dict)
+    query: Mapping[str, str] = field(factory=dict)
+    chat_path: str = field(default="/chat/completions", validator=_from_root)
+    completions_path: str | None = field(default="/completions", validator=_from_root)
+    embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
+    models_path: str = field(default="/models", validator=_from_root)
+    dialect: Dialect = COMMON
+    unsupported: frozenset[str] = frozenset()
+    options: frozenset[str] | None = None
+    ignored: frozenset[str] = frozenset()
+    defaults: Mapping[str, object] = field(factory=dict)
+    stream_usage: bool = True
+    prices: str | None = None
+    echoes: bool = True
+    streams_logprobs_with_tools: bool = True
+    logprobs_alone: bool = True
+
+    @property
+    def chat(self) -> ModuleType:
+        """Reads and writes chat completions."""
+        return FORMATS[self.format].chat
+
+    @property
+    def completions(self) -> ModuleType:
+        """Reads and writes text completions."""
+        return FORMATS[self.format].completions
+
+    @property
+    def models(self) -> ModuleType:
+        """Reads the list of models."""
+        return FORMATS[self.format].models
+
+    @property
+    def embeddings(self) -> ModuleType | None:
+        """Reads and writes embeddings; ``None`` where the format has none."""
+        return FORMATS[self.format].embeddings

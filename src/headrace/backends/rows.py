@@ -1,0 +1,171 @@
+"""The providers that we know: one row each, with the page that says so.
+
+Where a setting is refused here, the provider would answer 400 or leave it out without a word.
+"""
+
+from __future__ import annotations
+
+from headrace.backends.row import Provider
+from headrace.wire.openai_params import OPENAI, Dialect
+
+# Sampling settings that engines have and OpenAI's own format has not.
+_NOT_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
+
+HOSTED: tuple[Provider, ...] = (
+    # https://platform.openai.com/docs/api-reference/chat/create
+    Provider(
+        name="openai",
+        base_url="https://api.openai.com/v1",
+        base_url_env=("OPENAI_BASE_URL",),
+        key_env=("OPENAI_API_KEY",),
+        needs_key=True,
+        dialect=OPENAI,
+        unsupported=_NOT_OPENAI,
+        prices="openai",
+    ),
+    # https://learn.microsoft.com/azure/ai-services/openai/reference: the model is a deployment
+    # and stands in the path, the version in the query. The base is the resource's endpoint,
+    # https://<resource>.openai.azure.com.
+    Provider(
+        name="azure",
+        base_url_env=("AZURE_OPENAI_ENDPOINT",),
+        key_env=("AZURE_OPENAI_API_KEY",),
+        needs_key=True,
+        key_header="api-key",
+        key_scheme="",
+        query={"api-version": "2024-10-21"},
+        chat_path="/openai/deployments/{model}/chat/completions",
+        completions_path="/openai/deployments/{model}/completions",
+        embeddings_path="/openai/deployments/{model}/embeddings",
+        models_path="/openai/models",
+        dialect=OPENAI,
+        unsupported=_NOT_OPENAI,
+        prices="azure",
+    ),
+    # https://console.groq.com/docs/openai ("Currently Unsupported OpenAI Features") and
+    # https://console.groq.com/docs/api-reference#chat-create ("not yet supported by any of our
+    # models": the penalties, logit_bias, logprobs; n is 1).
+    Provider(
+        name="groq",
+        base_url="https://api.groq.com/openai/v1",
+        key_env=("GROQ_API_KEY",),
+        needs_key=True,
+        completions_path=None,
+        embeddings_path=None,
+        dialect=OPENAI,
+        unsupported=_NOT_OPENAI
+        | {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "n"},
+        ignored=frozenset({"metadata", "store"}),
+        prices="groq",
+    ),
+    # https://docs.mistral.ai/api/#tag/chat: further fields are refused (422), stream_options
+    # among them; the last chunk has the usage.
+    Provider(
+        name="mistral",
+        base_url="https://api.mistral.ai/v1",
+        key_env=("MISTRAL_API_KEY",),
+        needs_key=True,
+        completions_path=None,
+        dialect=Dialect(seed="random_seed", reasoning=None),
+        unsupported=frozenset({"min_p", "logit_bias", "user"}),
+        stream_usage=False,
+        prices="mistral",
+    ),
+    # https://api-docs.deepseek.com/api/create-chat-completion: no seed, n, top_k or logit_bias;
+    # response_format is text or json_object. Thinking models take the penalties and do nothing
+    # with them (https://api-docs.deepseek.com/guides/thinking_mode), and the penalties are
+    # deprecated for the others.
+    Provider(
+        name="deepseek",
+        base_url="https://api.deepseek.com",
+        key_env=("DEEPSEEK_API_KEY",),
+        needs_key=True,
+        completions_path=None,
+        embeddings_path=None,
+        unsupported=_NOT_OPENAI | {"seed", "n", "logit_bias", "response_schema"},
+        ignored=frozenset({"frequency_penalty", "presence_penalty", "parallel_tool_calls", "user"}),
+        prices="deepseek",
+    ),
+    # https://openrouter.ai/docs/api-reference/parameters: what a model's host does not support is
+    # left out without a word, unless require_parameters is set
+    # (https://openrouter.ai/docs/features/provider-routing#requiring-providers-to-support-all-parameters).
+    Provider(
+        name="openrouter",
+        base_url="https://openrouter.ai/api/v1",
+        key_env=("OPENROUTER_API_KEY",),
+        needs_key=True,
+        dialect=Dialect(reasoning="reasoning"),
+        unsupported=frozenset({"n"}),
+        defaults={"provider": {"require_parameters": True}},
+        prices="openrouter",
+    ),
+    # https://docs.together.ai/reference/chat-completions-1: logprobs is a number of alternatives.
+    Provider(
+        name="together",
+        base_url="https://api.together.xyz/v1",
+        key_env=("TOGETHER_API_KEY",),
+        needs_key=True,
+        dialect=Dialect(counted_logprobs=True),
+        unsupported=frozenset({"parallel_tool_calls"}),
+        ignored=frozenset({"user"}),
+        prices="together",
+    ),
+    # https://docs.fireworks.ai/api-reference/post-chatcompletions
+    Provider(
+        name="fireworks",
+        base_url="https://api.fireworks.ai/inference/v1",
+        key_env=("FIREWORKS_API_KEY",),
+        needs_key=True,
+        prices="fireworks",
+    ),
+    # https://docs.x.ai/docs/api-reference#chat-completions (logit_bias: "unsupported"). Reasoning
+    # models refuse the penalties and stop by name themselves.
+    Provider(
+        name="xai",
+        base_url="https://api.x.ai/v1",
+        key_env=("XAI_API_KEY",),
+        needs_key=True,
+        embeddings_path=None,
+        dialect=OPENAI,
+        unsupported=_NOT_OPENAI | {"logit_bias"},
+        prices="x-ai",
+    ),
+)
+
+# Servers of one's own, at the place where each listens if it is not told otherwise.
+SELF_HOSTED: tuple[Provider, ...] = (
+    # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+    Provider(
+        name="vllm",
+        base_url="http://127.0.0.1:8000/v1",
+        base_url_env=("VLLM_BASE_URL",),
+        key_env=("VLLM_API_KEY",),
+    ),
+    # https://docs.sglang.ai/basic_usage/openai_api_completions.html
+    Provider(
+        name="sglang",
+        base_url="http://127.0.0.1:30000/v1",
+        base_url_env=("SGLANG_BASE_URL",),
+        key_env=("SGLANG_API_KEY",),
+    ),
+    # https://docs.modular.com/max/api/serve; its schema refuses unknown fields.
+    Provider(
+        name="max",
+        base_url="http://127.0.0.1:8000/v1",
+        base_url_env=("MAX_BASE_URL",),
+        key_env=("MAX_SERVE_API_KEY",),
+    ),
+    # https://lmstudio.ai/docs/developer/openai-compat/chat-completions ("supported payload
+    # parameters": the rest is left out); https://lmstudio.ai/docs/developer/core/authentication
+    Provider(
+        name="lmstudio",
+        base_url="http://127.0.0.1:1234/v1",
+        base_url_env=("LMSTUDIO_BASE_URL",),
+        key_env=("LM_API_TOKEN",),
+        dialect=Dialect(repetition_penalty="repeat_penalty"),
+        unsupported=frozenset({"min_p", "n", "logprobs", "top_logprobs"}),
+        ignored=frozenset({"user", "parallel_tool_calls"}),
+    ),
+    # Whatever else speaks the format; its place and key are the user's to say.
+    Provider(name="openai-compatible"),
+)

@@ -1,0 +1,47 @@
+"""From the ways in which a call may be put to the one request that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, fields
+
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.messages import LLMMessage
+from headrace.contracts.requests import LLMChatParams, LLMRequest
+
+_PARAMS = tuple(field.name for field in fields(LLMChatParams))
+_SETTINGS = frozenset(field.name for field in fields(LLMRequest)) - {"messages", "prompt"}
+
+
+def as_messages(messages: str | Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
+    """``messages``, or the one user turn that a plain text is."""
+    if isinstance(messages, str):
+        return (LLMMessage(role="user", content=messages),)
+    for place, message in enumerate(messages):
+        if not isinstance(message, LLMMessage):
+            raise LLMInvalidRequestError(
+                f"messages[{place}] is a {type(message).__name__}, must be an LLMMessage",
+                param=f"messages[{place}]",
+            )
+    return tuple(messages)
+
+
+def as_request(
+    messages: str | Sequence[LLMMessage],
+    model: str | None,
+    params: LLMChatParams | None,
+    settings: Mapping[str, Any],
+) -> LLMRequest:
+    """The request of a chat call; ``settings`` are fields of LLMRequest by name, and win."""
+    unknown = sorted(settings.keys() - _SETTINGS)
+    if unknown:
+        from difflib import get_close_matches
+
+        near = get_close_matches(unknown[0], _SETTINGS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise LLMInvalidRequestError(f"there is no setting {unknown[0]!r}{hint}", param=unknown[0])
+    chosen = {} if params is None else {name: getattr(params, name) for name in _PARAMS}
+    request = LLMRequest(messages=as_messages(messages), model=model, **chosen)
+    return evolve(request, **settings) if settings else request

@@ -1,0 +1,80 @@
+"""What a client is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Self
+
+from attrs import asdict, field, fields, frozen
+
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.record import RecordSink
+from headrace.net.clock import Clock
+from headrace.net.transport import Transport
+from headrace.stores.credentials import Credentials
+from headrace.stores.secret import Secret, as_secret
+from headrace.traffic.endpoint import EndpointSettings
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The settings of Client and AsyncClient.
+
+    ``model`` is the default, as ``provider/model``; where ``base_url`` (or ``provider``) is set it
+    is the model's own name there. ``fallbacks`` are further ``provider/model`` names, asked in
+    order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
+    retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
+    longest waits in seconds for a connection, for an answer to begin, and between its pieces.
+    ``sinks`` get the record of every call. ``credentials`` says where keys are looked for, and
+    ``transport`` and ``clock`` take the place of the network and of time, for tests.
+    """
+
+    model: str | None = None
+    provider: str | None = None
+    base_url: str | None = None
+    api_key: Secret | None = field(default=None, converter=as_secret, repr=False)
+    fallbacks: tuple[str, ...] = field(default=(), converter=tuple)
+    endpoint: EndpointSettings = field(factory=EndpointSettings)
+    connect_s: float | None = 10.0
+    first_byte_s: float | None = 60.0
+    idle_s: float | None = 60.0
+    max_connections: int = 128
+    sinks: tuple[RecordSink, ...] = field(default=(), converter=tuple, repr=False)
+    credentials: Credentials = field(factory=Credentials, repr=False)
+    transport: Transport | None = field(default=None, repr=False)
+    clock: Clock | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, model: str | None, given: Mapping[str, Any]) -> Self:
+        """The settings ``given`` by name; raises LLMInvalidRequestError for an unknown one."""
+        known = {item.name for item in fields(cls)} - {"model"}
+        for name in given:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise LLMInvalidRequestError(f"a client has no setting {name!r}{hint}", param=name)
+        return cls(model=model, **given)
+
+    def snapshot(self) -> dict[str, object]:
+        """What may be shown: everything but keys and the objects handed in for tests."""
+        return {
+            "model": self.model,
+            "provider": self.provider,
+            "base_url": self.base_url,
+            "api_key": "given" if self.api_key is not None else None,
+            "fallbacks": list(self.fallbacks),
+            "endpoint": _endpoint(self.endpoint),
+            "connect_s": self.connect_s,
+            "first_byte_s": self.first_byte_s,
+            "idle_s": self.idle_s,
+            "max_connections": self.max_connections,
+        }
+
+
+def _endpoint(settings: EndpointSettings) -> dict[str, object]:
+    plain: dict[str, object] = asdict(settings)
+    if settings.retry is not None:
+        kinds = [kind.__name__ for kind in settings.retry.kinds]
+        plain["retry"] = {**asdict(settings.retry), "kinds": kinds}
+    return plain

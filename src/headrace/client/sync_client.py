@@ -1,0 +1,127 @@
+"""The synchronous client: the same core, on the process's portal thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from headrace.client.async_client import AsyncClient
+from headrace.client.portal import portal
+from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
+from headrace.contracts.messages import LLMMessage
+from headrace.contracts.requests import LLMChatParams, LLMRequest
+from headrace.contracts.responses import EmbeddingResult, LLMDelta, LLMResponse, LLMStreamEvent
+
+
+class Client:
+    """Calls any provider or local model; takes what AsyncClient takes.
+
+    One client may be used from any number of threads, also from inside a running event loop
+    (Jupyter), which it then blocks. A forked child goes on with connections of its own.
+    """
+
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        self._made_with = (model, settings)
+        self._core = AsyncClient(model, **settings)
+        self._pid = os.getpid()
+        self._adopted = False
+
+    def generate(self, request: LLMRequest) -> LLMResponse:
+        """The whole answer to ``request``; raises an LLMError."""
+        core = self._here()
+        return portal().run(lambda: core.generate(request))
+
+    def stream(self, request: LLMRequest) -> Iterator[LLMDelta]:
+        """The answer to ``request`` piece by piece; closing the iterator cancels the call."""
+        core = self._here()
+        return portal().iterate(lambda: core.stream(request))
+
+    def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        **settings: Any,
+    ) -> LLMResponse:
+        """The whole answer to ``messages`` (a plain text is one user turn)."""
+        core = self._here()
+        return portal().run(lambda: core.chat(messages, model=model, params=params, **settings))
+
+    def stream_chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        **settings: Any,
+    ) -> Iterator[LLMStreamEvent]:
+        """The answer as ``delta`` events, and at the end one ``completed`` event with all of it."""
+        core = self._here()
+        return portal().iterate(
+            lambda: core.stream_chat(messages, model=model, params=params, **settings)
+        )
+
+    def embed(
+        self, inputs: str | Sequence[str], *, model: str | None = None, **settings: Any
+    ) -> EmbeddingResult:
+        """One vector for each input."""
+        core = self._here()
+        return portal().run(lambda: core.embed(inputs, model=model, **settings))
+
+    def healthcheck(self) -> BackendStatus:
+        """Whether the default model's backend answers now."""
+        return portal().run(self._here().healthcheck)
+
+    def default_model(self) -> str:
+        """The model used where a request names none."""
+        return self._core.default_model()
+
+    def capabilities(self) -> BackendCapabilities:
+        """What the default model's backend can do, as far as we know it."""
+        return self._core.capabilities()
+
+    def config_snapshot(self) -> Mapping[str, object]:
+        """The settings, without secrets, ready for JSON."""
+        return self._core.config_snapshot()
+
+    def server_snapshot(self) -> Mapping[str, object] | None:
+        """``None``: a client starts no server; the gateway does."""
+        return self._core.server_snapshot()
+
+    def describe(self) -> Mapping[str, object]:
+        """Settings, capabilities and the state of each endpoint in use, ready for JSON."""
+        return self._core.describe()
+
+    def close(self) -> None:
+        """Give back connections and engines; a second call does nothing."""
+        if self._pid == os.getpid():
+            portal().run(self._core.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._made_with[0]!r})"
+
+    def _here(self) -> AsyncClient:
+        """The core; after a fork a new one, since the parent's sockets are not ours to use."""
+        if self._pid != os.getpid():
+            model, settings = self._made_with
+            self._core = AsyncClient(model, **settings)
+            self._pid = os.getpid()
+            self._adopted = False
+        if not self._adopted:
+            portal().adopt(self._core)
+            self._adopted = True
+        return self._core

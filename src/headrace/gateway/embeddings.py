@@ -1,0 +1,86 @@
+"""The endpoint for embeddings: read, route, run, write."""
+
+from __future__ import annotations
+
+import uuid
+
+from attrs import evolve, frozen
+from starlette.types import Receive, Scope, Send
+
+from headrace.contracts.errors import LLMCapabilityError
+from headrace.contracts.protocols import Embedder
+from headrace.contracts.record import Marks
+from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.config import ServerConfig
+from headrace.gateway.routes import Route, Routes
+from headrace.net.clock import Clock
+from headrace.traffic.call import CallSheet, Traffic
+from headrace.traffic.embedding import EmbeddingLane, embed
+from headrace.wire import openai_embeddings
+from headrace.wire.openai_embeddings import Inbound
+
+
+@frozen(kw_only=True)
+class Embeddings:
+    """An ASGI application that answers requests for embeddings."""
+
+    routes: Routes
+    traffic: Traffic
+    clock: Clock
+    server: ServerConfig
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        queued = self.clock.monotonic()
+        body = await read_body(
+            scope,
+            receive,
+            limit=self.server.max_body_bytes,
+            timeout_s=self.server.body_timeout_ms / 1000,
+        )
+        inbound = openai_embeddings.read_request(body)
+        del body
+        route = self._route(inbound.request.model)
+        scope["headrace.model"] = route.model
+        await while_connected(receive, self._answer(inbound, route, queued, scope, send))
+
+    def _route(self, model: str | None) -> Route:
+        """The route of ``model``; where none is named, our own embedding model's, or the first."""
+        if model is not None:
+            return self.routes.pick(model)
+        able = [route for route in self.routes if isinstance(route.lane.backend, Embedder)]
+        own = [route for route in able if isinstance(route.lane, EmbeddingLane)]
+        if not able:
+            raise LLMCapabilityError("no model of this server makes embeddings", param="model")
+        return (own or able)[0]
+
+    async def _answer(
+        self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
+    ) -> None:
+        marks, asked = Marks(), inbound.request
+        is_ours = isinstance(route.lane, EmbeddingLane)
+        result = await embed(
+            self.traffic,
+            evolve(
+                asked,
+                # A backend elsewhere may have several models under one route.
+                model=route.model if is_ours else asked.model or route.model,
+                request_id=scope["headrace.request_id"],
+            ),
+            route.lane,
+            CallSheet(
+                call_id=uuid.uuid4().hex,
+                operation="embeddings",
+                queued=queued,
+                requested_model=asked.model,
+                route=route.model,
+            ),
+            marks,
+        )
+        body = openai_embeddings.write_response(
+            result, model=route.model, encoding=inbound.encoding
+        )
+        headers: Headers = scope["headrace.headers"]
+        if marks.dropped:
+            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
+            headers = [*headers, (b"x-headrace-dropped", dropped)]
+        await answer(send, 200, body, headers)

@@ -1,0 +1,39 @@
+"""Where else a call may go, and which errors are worth going there for."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from headrace.contracts.errors import (
+    LLMAuthError,
+    LLMCapabilityError,
+    LLMContextLengthError,
+    LLMError,
+    LLMModelNotFoundError,
+    LLMProviderError,
+)
+from headrace.traffic.lane import Lane
+
+# Beside all that is transient. Key and credit are the provider's own; a model's window, abilities
+# and presence too. A filter's refusal is none of them: to take the prompt elsewhere would be to get
+# round it. A plainly wrong request is wrong everywhere.
+_THIS_BACKEND_ONLY = (
+    LLMAuthError,
+    LLMProviderError,
+    LLMCapabilityError,
+    LLMModelNotFoundError,
+    LLMContextLengthError,
+)
+
+
+@frozen(kw_only=True)
+class Alternative:
+    """Another lane to ask, and the model's name there, where it has another one."""
+
+    lane: Lane
+    model: str | None = None
+
+
+def another_may_mend(error: LLMError) -> bool:
+    """Whether another backend might answer where this one failed with ``error``."""
+    return error.transient or isinstance(error, _THIS_BACKEND_ONLY)

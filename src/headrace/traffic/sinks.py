@@ -1,0 +1,169 @@
+"""Where records go: a JSONL file, the log, OpenTelemetry (``traffic.otel``).
+
+A sink is anything that is called with a CallRecord; it must be quick, for it runs between calls on
+the event loop. Prometheus needs none of its own: the tally that every call is counted in is shown
+by ``numbers.prometheus``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from attrs import evolve
+
+from headrace.contracts.record import CallRecord
+from headrace.contracts.requests import LLMRequest
+from headrace.numbers.timeline import end_to_end, queue_time, time_to_first_token
+
+_KEYS = ("api_key", "key", "token", "authorization")
+
+
+class JsonlFile:
+    """Appends one JSON object a line to a file that only its owner can read.
+
+    A line is a CallRecord as ``contracts.convert`` reads it (``from_json(line, CallRecord)``),
+    without the fields that hold nothing. Prompts and answers are left out unless ``content`` is
+    set; keys are left out always. Each line is one write at the end of the file, so several
+    processes may share it, and it may be cut by ``logrotate`` with ``copytruncate``.
+    """
+
+    def __init__(self, path: Path | str, *, content: bool = False) -> None:
+        self.path = Path(path)
+        self._content = content
+        self._descriptor: int | None = os.open(
+            self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+
+    def __call__(self, record: CallRecord) -> None:
+        """Write ``record``; after ``close`` it is dropped."""
+        if self._descriptor is None:
+            return
+        line = memoryview(write_line(record, content=self._content))
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_line(record: CallRecord, *, content: bool = False) -> bytes:
+    """``record`` as one line of JSON with its line end."""
+    import msgspec
+
+    from headrace.contracts.convert import to_plain
+
+    request = _without_keys(record.request) if content and record.request else None
+    shown = evolve(record, request=request, response=record.response if content else None)
+    # What JSON has no form for stands in an option or in metadata; the record matters more.
+    return msgspec.json.encode(_filled(to_plain(shown)), enc_hook=str) + b"\n"
+
+
+def log_records(
+    logger: logging.Logger | None = None, level: int = logging.INFO
+) -> Callable[[CallRecord], None]:
+    """A sink that logs one line a call: its numbers as text, and again in ``extra``.
+
+    Failed calls are logged as warnings where ``level`` is below that. Never a prompt, an answer or
+    a key.
+    """
+    target = logging.getLogger("headrace.calls") if logger is None else logger
+
+    def sink(record: CallRecord) -> None:
+        failed = record.error_kind is not None
+        at = max(level, logging.WARNING) if failed else level
+        if target.isEnabledFor(at):
+            numbers = _numbers(record)
+            target.log(at, "%s", _sentence(record, numbers), extra=numbers)
+
+    return sink
+
+
+def _numbers(record: CallRecord) -> dict[str, Any]:
+    """What a log line says of a call, seconds as milliseconds; what is unknown is left out."""
+    usage = record.usage
+    seconds = {
+        "duration_ms": end_to_end(record.timeline),
+        "ttft_ms": time_to_first_token(record.timeline),
+        "queue_ms": queue_time(record.timeline),
+    }
+    numbers: dict[str, Any] = {
+        "call_id": record.call_id,
+        "request_id": record.request_id,
+        "operation": record.operation,
+        "provider": record.provider,
+        "backend": record.backend,
+        "model": record.model or record.requested_model,
+        "status": record.status,
+        "error_kind": record.error_kind,
+        "attempts": len(record.attempts),
+        "prompt_tokens": None if usage is None else usage.prompt_tokens,
+        "completion_tokens": None if usage is None else usage.completion_tokens,
+        "price_usd": None if record.price_usd is None else f"{record.price_usd:f}",
+        "dropped": list(record.dropped) or None,
+        **{name: None if s is None else round(s * 1000, 3) for name, s in seconds.items()},
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _sentence(record: CallRecord, numbers: dict[str, Any]) -> str:
+    where = numbers.get("backend", "no backend")
+    said = f"{record.operation} {numbers.get('model', '?')} at {where}: "
+    said += record.error_kind or record.finish_reason or "done"
+    if "duration_ms" in numbers:
+        said += f" after {numbers['duration_ms']:.0f} ms"
+    if "prompt_tokens" in numbers or "completion_tokens" in numbers:
+        said += (
+            f", {numbers.get('prompt_tokens', '?')} tokens in"
+            f" and {numbers.get('completion_tokens', '?')} out"
+        )
+    if record.price_usd is not None:
+        said += f", ${_short(record.price_usd)}"
+    if len(record.attempts) > 1:
+        said += f", {len(record.attempts)} attempts"
+    if record.dropped:
+        said += f", dropped {', '.join(record.dropped)}"
+    return said
+
+
+def _short(amount: Decimal) -> str:
+    """Without the zeros at the end."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _without_keys(request: LLMRequest) -> LLMRequest:
+    kept = {name: value for name, value in request.metadata.items() if name.lower() not in _KEYS}
+    return evolve(request, metadata=kept)
+
+
+def _filled(plain: Any) -> Any:
+    """A record's plain form without the fields that hold nothing; reading gives them back."""
+    if not isinstance(plain, dict):
+        return plain
+    return {
+        name: {key: inner for key, inner in value.items() if inner is not None}
+        if name in ("timeline", "usage") and isinstance(value, dict)
+        else value
+        for name, value in plain.items()
+        if value is not None and value != []
+    }

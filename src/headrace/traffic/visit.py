@@ -1,0 +1,253 @@
+"""One call at one lane: attempt after attempt, until one brings output or none may follow.
+
+Until then nothing has been given away, so everything may be done again; afterwards nothing may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from random import Random
+
+from attrs import define, field
+
+from headrace.contracts.errors import LLMCancelledError, LLMError, LLMTimeoutError
+from headrace.contracts.record import Attempt, Marks
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMDelta, Usage
+from headrace.net.clock import Clock
+from headrace.numbers.live import LiveCall
+from headrace.numbers.usage import fill_totals
+from headrace.traffic.lane import Lane
+from headrace.traffic.patience import Patience
+
+
+@define(kw_only=True, eq=False)
+class Running:
+    """What the visits of one call share.
+
+    ``marks`` are those of whoever asked for the call, who may share them among several calls;
+    ``latest`` are those of this call's latest attempt, or name at least the lane where it waits.
+    """
+
+    call_id: str
+    clock: Clock
+    random: Random
+    patience: Patience
+    live: LiveCall
+    marks: Marks
+    total_s: float | None
+    admitted: float | None = None
+    latest: Marks = field(factory=Marks)
+    attempts: list[Attempt] = field(factory=list)
+
+    def enters(self, lane: Lane) -> None:
+        """It may run at ``lane``."""
+        if self.admitted is None:
+            self.admitted = self.clock.monotonic()
+            self.patience.allow("total_s", self.total_s)
+        self.live.admitted(lane.name)
+
+
+class Visit:
+    """``open`` it, take what is ``held`` and then ``deltas``, and ``end`` it in every case.
+
+    ``patient``: the lane's policy may ask it again; else its first failure is the last. Whoever
+    takes the deltas writes into ``usage`` what they report.
+    """
+
+    def __init__(self, lane: Lane, request: LLMRequest, call: Running, *, patient: bool) -> None:
+        self.lane = lane
+        self.request = request
+        self.usage: Usage | None = None
+        self.held: list[LLMDelta] = []
+        self.deltas: AsyncGenerator[LLMDelta, None] | None = None
+        self._call = call
+        self._patient = patient
+        self._came = call.clock.monotonic()
+        self._begin: float | None = None
+        self._tokens = self._places = self._rated_tokens = 0
+        self._era: int | None = None
+        self._retries = 0
+        self._answering = False
+        call.latest = Marks(backend=lane.name)
+        lane.counts.came()
+
+    async def open(self) -> None:
+        """Ask, and where that fails ask again, until there is output; raises an LLMError.
+
+        What came before the first output (an empty first piece, say) is ``held`` until then.
+        """
+        call = self._call
+        call.patience.meet(self.lane.name)
+        failure: LLMError | None = None
+        while True:
+            try:
+                await self._enter(again=failure is not None)
+            except LLMError as refusal:
+                if failure is None:
+                    raise
+                if isinstance(refusal, LLMTimeoutError):
+                    raise refusal from failure
+                # Our own door is shut now; what the endpoint said tells more.
+                failure.add_note(f"not asked again: {refusal}")
+                raise failure from None
+            try:
+                await self._ask()
+                return
+            except LLMError as error:
+                await self._leave(error)
+                delay_s = self._delay_s(self._retries + 1, error)
+                if delay_s is None:
+                    raise
+                failure = error
+            with call.patience("waiting to ask again"):
+                await call.clock.sleep(delay_s)
+            self._retries += 1
+            self.lane.counts.retried()
+
+    async def end(self, error: BaseException | None) -> None:
+        """The call is over here, or goes on elsewhere; closes the upstream at once."""
+        await self._leave(error)
+        took_s = self._call.clock.monotonic() - self._came
+        self.lane.counts.ended(error_kind(error), took_s, self.usage)
+
+    async def _enter(self, *, again: bool) -> None:
+        lane, request, call = self.lane, self.request, self._call
+        with call.patience("waiting for a place"):
+            if lane.breaker is not None:
+                lane.breaker.check()  # before the queue: an open circuit fails fast
+            tokens, places = await lane.cost(request)
+            rated_tokens = lane.rated_tokens(request)
+            await lane.admission.enter(
+                tokens, places, rated_tokens=rated_tokens, priority=request.priority, again=again
+            )
+        self._begin = call.clock.monotonic()
+        self._tokens, self._places, self._rated_tokens = tokens, places, rated_tokens
+        try:
+            if lane.breaker is not None:
+                self._era = lane.breaker.enter()
+        except LLMError:
+            self._give_back(None)
+            raise
+        call.patience.allow("first_token_s", lane.first_token_s)
+        call.enters(lane)
+
+    async def _ask(self) -> None:
+        """One attempt, up to its first output."""
+        lane, call = self.lane, self._call
+        if lane.budget is not None and not self._retries:
+            lane.budget.began()
+        if self._retries:
+            call.latest = Marks(backend=lane.name)
+        marks = call.latest
+        if lane.retry is not None and lane.retry.retries:
+            # For all providers: one that does not know the header ignores it.
+            marks.idempotency_key = call.call_id
+        self._answering = False
+        self.held.clear()
+        self.deltas = lane.backend.stream(self.request, marks)
+        with call.patience("waiting for its first output"):
+            async for delta in self.deltas:
+                self.held.append(delta)
+                if is_output(delta) or delta.finish_reason is not None or delta.provider_fields:
+                    break
+        self._answering = True
+        if lane.breaker is not None and self._era is not None:
+            lane.breaker.answers(self._era)
+        self._publish()
+        call.marks.dropped += marks.dropped
+
+    def _delay_s(self, retry: int, error: LLMError) -> float | None:
+        """How long to wait before the next attempt; ``None`` where there shall be none."""
+        lane, call = self.lane, self._call
+        if lane.retry is None or not self._patient:
+            return None
+        delay_s = lane.retry.delay_s(retry, error, call.random)
+        if delay_s is None:
+            return None
+        if lane.breaker is not None and lane.breaker.state == "open":
+            error.add_note("not asked again: it has failed too often and is left alone")
+            return None
+        if delay_s >= call.patience.left_s("total_s"):
+            error.add_note(f"not asked again: {delay_s:.1f} s from now total_s would be over")
+            return None
+        if lane.budget is not None and not lane.budget.spend():
+            error.add_note("not asked again: too many calls are being retried (retry budget)")
+            return None
+        return delay_s
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """The attempt is over, if there is one."""
+        deltas, self.deltas = self.deltas, None
+        self._call.patience.lift("first_token_s")
+        try:
+            if deltas is not None:
+                await deltas.aclose()
+        finally:
+            if self._begin is not None:
+                self._report(error)
+                self._give_back(error)
+
+    def _report(self, error: BaseException | None) -> None:
+        call, breaker = self._call, self.lane.breaker
+        assert self._begin is not None
+        attempt = Attempt(
+            backend=call.latest.backend or self.lane.name,
+            begin=self._begin,
+            end=call.clock.monotonic(),
+            status=call.latest.status,
+            error_kind=error_kind(error),
+        )
+        call.attempts.append(attempt)
+        call.marks.attempts.append(attempt)
+        self._publish()
+        if breaker is not None and self._era is not None:
+            out_of_time = self._answering and call.patience.left_s("total_s") <= 0
+            if error is None:
+                breaker.succeeded(self._era)
+            elif isinstance(error, LLMError) and not out_of_time:
+                breaker.failed(self._era, error)
+            else:
+                breaker.left(self._era)
+        self._era = None
+
+    def _give_back(self, error: BaseException | None) -> None:
+        admission, begin = self.lane.admission, self._begin
+        assert begin is not None
+        self._begin = None
+        if admission.limits is not None:
+            usage = self.usage
+            if usage is not None and usage.total_tokens is None:
+                usage = fill_totals(usage)
+            used = None if usage is None else usage.total_tokens
+            if used is not None:
+                admission.limits.settle(self._rated_tokens, used)
+            elif error is not None and not self._answering:
+                admission.limits.settle(self._rated_tokens, 0)
+        served_s = self._call.clock.monotonic() - begin
+        admission.leave(self._tokens, self._places, served_s=served_s if self._answering else None)
+
+    def _publish(self) -> None:
+        mine, theirs = self._call.latest, self._call.marks
+        theirs.backend, theirs.provider = mine.backend, mine.provider
+        theirs.sent, theirs.first_byte, theirs.status = mine.sent, mine.first_byte, mine.status
+
+
+def error_kind(error: BaseException | None) -> str | None:
+    """What a record says of it; to be left by the caller is to be cancelled."""
+    if error is None:
+        return None
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return LLMCancelledError.__name__
+    return type(error).__name__
+
+
+def is_output(delta: LLMDelta) -> bool:
+    """Whether it holds a piece of the answer."""
+    return bool(
+        delta.text_delta
+        or delta.reasoning_delta
+        or delta.tool_call_delta is not None
+        or delta.refusal_delta
+    )
