@@ -120,22 +120,23 @@ class Generation:
         response = assembler.response()
         body = self.codec.write_response(
             response,
-            response_id=response.response_id or self._new_id(),
+            response_id=self._id(response.response_id),
             model=asked.route.model,
             created=int(self.clock.wall()),
         )
         await answer(asked.send, 200, body, asked.answer_headers())
 
-    def _new_id(self) -> str:
-        prefix = "chatcmpl" if self.operation == "chat" else "cmpl"
-        return f"{prefix}-{uuid.uuid4().hex}"
+    def _id(self, given: str | None) -> str:
+        """The backend's id, or one of ours; llama.cpp calls a text completion ``chatcmpl`` too."""
+        whole = given or f"chatcmpl-{uuid.uuid4().hex}"
+        return whole if self.operation == "chat" else whole.removeprefix("chat")
 
     async def _stream(self, asked: _Asked) -> None:
         send, calls = asked.send, asked.calls
         async with aclosing(calls):
             first = await anext(calls, None)
             writer = self.codec.stream_writer(
-                response_id=(first and first.response_id) or self._new_id(),
+                response_id=self._id(None if first is None else first.response_id),
                 model=asked.route.model,
                 created=int(self.clock.wall()),
                 include_usage=asked.inbound.include_usage,

@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import asdict, frozen
 
 from headrace.backends.child import Child
+from headrace.backends.local.forced import as_calls, as_json_request, must_call
 from headrace.backends.local.llamacpp_limits import check_grammars
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote
@@ -107,9 +108,11 @@ class LlamaCpp:
         check_grammars(request)
         await self._ready.wait()
         remote = self._reachable()
+        forced = must_call(request)
+        pieces = remote.stream(as_json_request(request) if forced else request, marks)
         try:
-            async with aclosing(remote.stream(request, marks)) as deltas:
-                async for delta in deltas:
+            async with aclosing(pieces):
+                async for delta in as_calls(pieces) if forced else pieces:
                     yield delta
         except (LLMUnavailableError, LLMBadResponseError) as error:
             if await self._died_under(remote):
