@@ -6,11 +6,13 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timezone
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from attrs import evolve
 
+from headrace.backends.pricing import price_of
 from headrace.client.endpoints import Endpoints, Way
 from headrace.client.requests import as_request
 from headrace.client.settings import Settings
@@ -25,6 +27,7 @@ from headrace.contracts.responses import (
     LLMResponse,
     LLMStreamEvent,
     Provenance,
+    Usage,
 )
 from headrace.traffic.call import CallSheet
 from headrace.traffic.embedding import embed
@@ -207,7 +210,7 @@ class AsyncClient:
             provider=marks.provider or endpoint.provider,
             latency_ms=round(took_s * 1000),
             dropped=tuple(dict.fromkeys(marks.dropped)),
-            price_usd=self._endpoints.price(endpoint, response, model),
+            price_usd=_price(response, marks.provider or endpoint.provider, way, started),
             request_id=response.request_id or way.request.request_id,
             provenance=Provenance(
                 backend_name=marks.backend or endpoint.lane.name,
@@ -219,6 +222,12 @@ class AsyncClient:
                 config_hash=endpoint.config_hash,
             ),
         )
+
+
+def _price(response: LLMResponse, provider: str, way: Way, started: float) -> Decimal | None:
+    if not isinstance(response.usage, Usage):
+        return None
+    return price_of(provider, (response.model, way.request.model), response.usage, started)
 
 
 def _iso(unix_seconds: float) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
-from decimal import Decimal
 
 from attrs import evolve, frozen
 
+from headrace.backends.pricing import price_of
 from headrace.backends.providers import Provider, provider, split_model, usual_base_url
 from headrace.backends.remote import Remote
 from headrace.client.settings import Settings
 from headrace.contracts.capabilities import BackendCapabilities
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
-from headrace.contracts.responses import LLMResponse, Usage
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import TimeLimits
@@ -68,7 +66,7 @@ class Endpoints:
         assert transport is not None
         self.world = World(transport=transport, clock=self.clock)
         self.tally = Tally(self.clock.monotonic())
-        self.traffic = Traffic(self.clock, self.tally, settings.sinks)
+        self.traffic = Traffic(self.clock, self.tally, settings.sinks, price=price_of)
         self._open: dict[str, Endpoint] = {}
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
@@ -110,16 +108,6 @@ class Endpoints:
         """What the model of that name can do, as far as our data knows it."""
         row, model = self._split(name)
         return self._abilities(row, model)
-
-    def price(self, endpoint: Endpoint, response: LLMResponse, model: str | None) -> Decimal | None:
-        """What the answer cost, in US dollars; ``None`` where tokens or rates are unknown."""
-        if endpoint.row.prices is None or not isinstance(response.usage, Usage):
-            return None
-        from headrace.numbers import price as prices
-
-        now = datetime.fromtimestamp(self.clock.wall(), timezone.utc)
-        rates = prices.rates_of(endpoint.row.prices, model, now.date())
-        return prices.price(response.usage, rates, now)
 
     def describe(self) -> dict[str, object]:
         """The state of each endpoint that was used, ready for JSON."""

@@ -7,9 +7,10 @@ from attrs import frozen
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.local.templates import read_template
+from headrace.backends.pricing import price_of
 from headrace.backends.providers import Provider, provider, usual_base_url
 from headrace.backends.remote import Remote
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import BackendConfig, Config
 from headrace.gateway.routes import Defaults, Route, Routes
@@ -21,9 +22,16 @@ from headrace.stores.models import PRESETS, ModelFile, ModelStore
 from headrace.stores.models.fetch import find_or_fetch
 from headrace.stores.secret import Secret
 from headrace.traffic.admission import Admission
+from headrace.traffic.breaker import Breaker
 from headrace.traffic.call import Traffic
 from headrace.traffic.embedding import EmbeddingLane, batch_window
 from headrace.traffic.lane import Lane
+from headrace.traffic.retry import RetryBudget, RetryPolicy
+
+# Where nobody answered at all; what a backend does answer is for the caller to act upon.
+_REMOTE_RETRY = RetryPolicy(
+    retries=2, first_delay_s=0.25, max_delay_s=1.0, kinds=(LLMUnavailableError,)
+)
 
 
 @frozen(kw_only=True)
@@ -69,7 +77,7 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
     gateway = Gateway(
         config=config,
         routes=Routes(routes),
-        traffic=Traffic(world.clock, tally),
+        traffic=Traffic(world.clock, tally, price=price_of),
         tally=tally,
         clock=world.clock,
     )
@@ -205,6 +213,9 @@ def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
             max_waiting=config.batching.max_queue_size,
             timeout_s=config.batching.timeout_ms / 1000,
         ),
+        retry=_REMOTE_RETRY,
+        budget=RetryBudget(world.clock),
+        breaker=Breaker(backend.name, world.clock),
     )
     return Route(
         model=backend.models[0]

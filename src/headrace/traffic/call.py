@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from decimal import Decimal
 from random import Random
+from typing import TypeAlias
 
 from attrs import define, evolve, frozen
 
@@ -20,6 +22,9 @@ from headrace.traffic.patience import Patience
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
+
+PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], Decimal | None]
+"""From a provider's name, the model's names (the best first), the usage and the call's Unix time."""
 
 
 @frozen(kw_only=True)
@@ -43,7 +48,7 @@ class CallSheet:
 class Traffic:
     """Runs calls and sends the record of each, however it ended, to the tally and every sink.
 
-    ``random`` is the chance in the delays before retries.
+    ``random`` is the chance in the delays before retries; ``price`` says what a call cost.
     """
 
     def __init__(
@@ -52,10 +57,12 @@ class Traffic:
         tally: Tally,
         sinks: Sequence[RecordSink] = (),
         random: Random | None = None,
+        price: PriceOf | None = None,
     ) -> None:
         self._clock = clock
         self._tally = tally
         self._sinks = (tally.add, *sinks)
+        self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
 
     async def run(
@@ -120,7 +127,8 @@ class Traffic:
                 call.live.ended()
                 call.patience.close()
                 usage = None if visit is None else visit.usage
-                self._emit(_record(request, sheet, call, seen, usage, failure))
+                record = _record(request, sheet, call, seen, usage, failure)
+                self._emit(record if self._price is None else _priced(record, self._price))
                 failure = None  # its traceback holds this frame
 
     def _emit(self, record: CallRecord) -> None:
@@ -218,6 +226,18 @@ def _record(
             done=done,
         ),
     )
+
+
+def _priced(record: CallRecord, price: PriceOf) -> CallRecord:
+    if record.usage is None:
+        return record
+    names = (record.model, record.requested_model)
+    try:
+        paid = price(record.provider, names, record.usage, record.timeline.wall_anchor)
+    except Exception:
+        log.exception("a call could not be priced")
+        return record
+    return evolve(record, price_usd=paid)
 
 
 def _status(failure: BaseException | None, kind: str | None) -> int:

@@ -1,0 +1,25 @@
+"""What a call cost, by the provider that answered it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from headrace.backends.providers import PROVIDERS
+from headrace.contracts.responses import Usage
+
+
+def price_of(
+    provider_name: str | None, models: Sequence[str | None], usage: Usage, wall_s: float
+) -> Decimal | None:
+    """US dollars for one call; ``None`` where tokens or rates are unknown.
+
+    ``models`` are the names it may be priced under, the best first; ``wall_s`` is when it was made,
+    in Unix seconds. The price data is loaded by the first provider that has prices.
+    """
+    row = PROVIDERS.get(provider_name or "")
+    if row is None or row.prices is None:
+        return None
+    from headrace.numbers.price import price_of_call
+
+    return price_of_call(row.prices, models, usage, wall_s)
