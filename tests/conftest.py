@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.served import Served
 from headrace.stores.models import BOX, EMBEDDER, ModelFile, ModelStore
 
 OFFLINE = "HEADRACE_OFFLINE_TESTS"
+
+# How long an example takes says more about the machine than about us.
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headrace")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

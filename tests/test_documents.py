@@ -12,7 +12,7 @@ import pytest
 from gateway.served import Served
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks that set up or serve are what the tests themselves did; the rest must run as it stands.
 NOT_RUN = re.compile(r"^\s*make ", re.MULTILINE)
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

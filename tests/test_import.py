@@ -15,6 +15,7 @@ HEAVY = (
     *("asyncio", "concurrent", "email", "html", "http", "json", "logging", "multiprocessing"),
     *("selectors", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "unittest", "urllib"),
     *("importlib.metadata", "cattrs", "gguf", "httptools", "httpx", "msgspec", "numpy", "openai"),
+    *("dotenv", "genai_prices", "httpx2", "opentelemetry", "tiktoken"),
     *("pydantic", "requests", "rich", "starlette", "torch", "typer", "uvicorn", "uvloop"),
     *("xllamacpp", "yaml"),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -180,22 +182,18 @@ def test_usage_of_a_stream_is_asked_for_only_where_that_is_understood(row):
 @every_row
 @pytest.mark.parametrize("setting", sorted(SETTINGS.keys() - HIDDEN))
 def test_a_setting_is_sent_refused_by_name_or_listed_as_dropped(row, setting):
-    extra = {"logprobs": True} if setting == "top_logprobs" else {}
-    if "logprobs" in row.unsupported and extra:
-        pytest.skip("a row without log probabilities refuses these first")
-    request = evolve(ASK, **{setting: SETTINGS[setting], **extra})
-    plain = ask(row, evolve(ASK, **extra))[2]
-    try:
-        _, _, body, marks = ask(row, request)
-    except LLMCapabilityError as refused:
-        assert setting in row.unsupported
-        assert refused.param == setting
-        assert repr(setting) in str(refused)
-        assert refused.provider == row.name
+    if setting in row.unsupported:
+        with pytest.raises(LLMCapabilityError) as caught:
+            ask(row, evolve(ASK, **{setting: SETTINGS[setting]}))
+        assert caught.value.param == setting
+        assert repr(setting) in str(caught.value)
+        assert caught.value.provider == row.name
         return
-    assert setting not in row.unsupported
-    assert (body != plain) is (marks.dropped == [])
-    assert marks.dropped in ([], [setting])
+    # Alternatives are of log probabilities that are asked for.
+    plain = evolve(ASK, logprobs=True) if setting == "top_logprobs" else ASK
+    _, _, body, marks = ask(row, evolve(plain, **{setting: SETTINGS[setting]}))
+    assert marks.dropped == ([setting] if setting in row.ignored else [])
+    assert (body != ask(row, plain)[2]) is (setting not in row.ignored)
 
 
 @every_row
@@ -281,6 +279,14 @@ def test_the_rows_name_only_settings_and_fields_that_there_are():
 )
 def test_there_is_a_row_for(name):
     assert provider(name).name == name
+
+
+@every_row
+def test_the_page_on_providers_names_the_row_and_its_variables(row):
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    (line,) = [each for each in page.splitlines() if each.startswith(f"| `{row.name}` |")]
+    for variable in (*row.key_env, *row.base_url_env):
+        assert f"`{variable}`" in line
 
 
 def test_azures_model_stands_in_the_path_and_its_version_in_the_query():
@@ -467,6 +473,26 @@ def test_the_key_is_not_in_the_backends_text():
         key=KEY,  # type: ignore[arg-type]
     )
     assert KEY not in repr(remote)
+
+
+def test_a_row_is_the_same_text_in_every_process_and_shows_no_header():
+    program = (
+        "from attrs import evolve\n"
+        "from headrace.backends.providers import PROVIDERS\n"
+        f"print(evolve(PROVIDERS['groq'], headers={{'x-team-key': {KEY!r}}}))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    assert KEY not in said.pop()
 
 
 def test_a_key_in_the_metadata_that_is_no_text_is_refused():

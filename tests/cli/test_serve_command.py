@@ -52,7 +52,8 @@ def test_a_configuration_that_is_not_there_is_said_in_one_line(tmp_path):
 
 
 def test_nothing_to_serve_is_said_in_one_line():
-    done = run_headrace("serve", "--port", "0", HEADRACE_ENGINE__ENABLED="false")
+    nothing = {"HEADRACE_ENGINE__ENABLED": "false", "HEADRACE_EMBEDDINGS__ENABLED": "false"}
+    done = run_headrace("serve", "--port", "0", **nothing)
     assert done.returncode == 1
     assert "nothing to serve" in only_line(done.stderr)
 

@@ -97,13 +97,15 @@ class Served:
         arguments: Sequence[str] = (),
         **variables: str,
     ) -> None:
+        # On a busy machine two threads of one engine wait for one another more than they compute.
+        threads = {"HEADRACE_THREADS": "1"}
         self.log_path = folder / "gateway.log"
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump(dict(config or {})))
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command("serve", str(path), "--port", "0", *arguments),
-                env=environment(HEADRACE_LOG_FORMAT="json", **variables),
+                env=environment(HEADRACE_LOG_FORMAT="json", **{**threads, **variables}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

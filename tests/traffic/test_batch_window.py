@@ -18,6 +18,9 @@ from headrace.contracts.errors import (
 from headrace.net.scripted import ManualClock
 from headrace.traffic.batch import BatchWindow
 
+WRONG = LLMInvalidRequestError("this one is wrong", param="input")
+MUDDLED = LLMBadResponseError("the answer cannot be read")
+
 
 class Engine:
     """Answers ``item`` with ``"re item"`` after ``takes_s``; an item that is an error is its answer.
@@ -144,10 +147,6 @@ async def test_several_batches_are_asked_side_by_side_where_that_is_allowed():
     assert await asyncio.gather(*tasks) == ["re a", "re b", "re c"]
 
 
-WRONG = LLMInvalidRequestError("this one is wrong", param="input")
-MUDDLED = LLMBadResponseError("the answer cannot be read")
-
-
 @pytest.mark.parametrize("failure", [WRONG, MUDDLED])
 def test_a_failing_batch_fails_only_who_is_to_blame(failure):
     @play
@@ -211,6 +210,40 @@ async def test_one_who_leaves_before_the_question_is_not_asked_and_harms_nobody(
     await clock.advance(0.005)
     assert engine.batches == [(0.01, ["b", "c"])]
     assert await asyncio.gather(*tasks[1:]) == ["re b", "re c"]
+
+
+@play
+async def test_one_who_has_left_takes_no_room_in_the_batch():
+    clock, engine, window = stage(max_batch_size=3, max_wait_s=1.0)
+    leaver = asyncio.create_task(window.submit("a", 2))
+    tasks = [asyncio.create_task(window.submit("b"))]
+    await clock.advance(0.0)
+    assert engine.asked == [["a", "b"]]
+    await leaver
+    leaver = asyncio.create_task(window.submit("c", 2))
+    await clock.advance(0.1)
+    leaver.cancel()
+    await clock.advance(0.1)
+    tasks += [asyncio.create_task(window.submit(item)) for item in "de"]
+    await clock.advance(0.1)
+    assert len(engine.asked) == 1  # two of three, and time left
+    tasks.append(asyncio.create_task(window.submit("f")))
+    await clock.advance(0.0)
+    assert engine.asked[1:] == [["d", "e", "f"]]
+    assert await asyncio.gather(*tasks) == ["re b", "re d", "re e", "re f"]
+
+
+@play
+async def test_one_who_has_left_is_not_asked_again_for_anothers_fault():
+    clock, engine, window = stage(takes_s=1.0, max_wait_s=0.0)
+    tasks = [asyncio.create_task(window.submit(item)) for item in ("a", "b", WRONG)]
+    await clock.advance(0.5)
+    tasks[1].cancel()
+    await clock.advance(10.0)
+    assert engine.asked == [["a", "b", WRONG], ["a"], [WRONG]]
+    assert await tasks[0] == "re a"
+    with pytest.raises(LLMInvalidRequestError):
+        await tasks[2]
 
 
 @play

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,6 +22,7 @@ from headrace.contracts.errors import (
 from headrace.net.scripted import ManualClock, ScriptedAnswer
 from headrace.net.transport import TimeLimits
 from headrace.traffic.breaker import Breaker, BreakerPolicy
+from headrace.traffic.retry import RetryPolicy
 from traffic.play import OPENING, Stage, answer, broken, is_idle, play, refusal, said
 
 ONCE = {"retry": None}
@@ -59,16 +61,26 @@ def test_five_failures_in_a_row_open_the_circuit_for_thirty_seconds():
 def test_a_refused_call_does_not_wait_in_the_queue():
     async def main():
         stage = Stage()
-        slow = answer("x", after_s=50)
-        lane = stage.lane([slow, *[refusal(500)] * 5], max_running=2, total_s=None, **ONCE)
-        running = asyncio.ensure_future(stage.text(lane))
-        await asyncio.sleep(0)
+        lane = stage.lane([refusal(500)] * 5, requests_per_minute=5, **ONCE)
         await fail(stage, lane, 5)
-        other = asyncio.ensure_future(stage.text(lane))
-        with pytest.raises(LLMUnavailableError):
-            await other
+        with pytest.raises(LLMUnavailableError):  # not when its turn comes, in 12 seconds
+            await stage.text(lane)
         assert stage.clock.monotonic() == 0
-        assert await running == "x"
+
+    play(main)
+
+
+def test_who_waits_in_the_queue_when_the_circuit_opens_is_refused_in_turn():
+    async def main():
+        stage = Stage()
+        slow = evolve(refusal(500), after_s=1)
+        lane = stage.lane(lambda _: slow, max_running=1, **ONCE)
+        calls = [stage.text(lane) for _ in range(9)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in ended] == [LLMProviderError] * 5 + [LLMUnavailableError] * 4
+        assert (stage.sent(), stage.clock.monotonic()) == (5, 5)
+        assert [len(record.attempts) for record in stage.records] == [1] * 5 + [0] * 4
+        assert is_idle(lane)
 
     play(main)
 
@@ -219,11 +231,12 @@ def test_a_probe_that_is_cancelled_gives_its_turn_to_another():
 def test_retries_stop_where_the_circuit_opens_and_the_real_error_is_raised():
     async def main():
         stage = Stage()
-        lane = stage.lane(lambda _: refusal(500), total_s=None)
+        lane = stage.lane(lambda _: refusal(500), retry=RetryPolicy(jitter=0), total_s=None)
         with pytest.raises(LLMProviderError, match="says 500") as caught:
             await stage.text(lane)
         assert "left alone" in caught.value.__notes__[0]
         assert stage.sent() == 5
+        assert stage.clock.monotonic() == 15  # and no wait after the fifth
 
     play(main)
 
@@ -240,6 +253,28 @@ def test_a_call_whose_circuit_others_open_meanwhile_raises_its_own_error():
         with pytest.raises(LLMRateLimitError, match="says 429") as caught:
             await waiting
         assert "failed 5 times in a row" in caught.value.__notes__[0]
+
+    play(main)
+
+
+def test_news_from_before_the_circuit_opened_is_old_news():
+    async def main():
+        clock = ManualClock()
+        breaker = Breaker("e", clock, BreakerPolicy(failures=1, open_s=10))
+        early, *others = [breaker.enter() for _ in range(4)]
+        breaker.failed(early, LLMProviderError("x"))
+        await clock.advance(9)
+        breaker.failed(others[0], LLMProviderError("x"))  # does not make it longer
+        await clock.advance(1)
+        assert breaker.state == "half_open"
+        probe = breaker.enter()
+        breaker.failed(others[1], LLMProviderError("x"))  # nor is it the probe's answer,
+        breaker.succeeded(others[2])  # good or bad
+        assert breaker.state == "half_open"
+        with pytest.raises(LLMUnavailableError):
+            breaker.check()
+        breaker.succeeded(probe)
+        assert breaker.state == "closed"
 
     play(main)
 

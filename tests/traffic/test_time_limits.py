@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headrace.contracts.errors import LLMTimeoutError
+from headrace.contracts.errors import LLMRateLimitError, LLMTimeoutError
 from headrace.contracts.record import Marks
 from headrace.net.scripted import ManualClock, Piece, ScriptedAnswer
 from headrace.net.transport import TimeLimits
@@ -118,6 +118,23 @@ def test_the_whole_time_covers_retries_and_their_waits():
         assert "total_s of 20 s" in message
         assert stage.clock.monotonic() == 20
         assert stage.sent() == 3
+
+    play(main)
+
+
+def test_the_whole_time_covers_the_wait_for_a_place_to_ask_again():
+    async def main():
+        stage = Stage()
+        busy = refusal(429, ("retry-after", "5"))
+        lane = stage.lane([busy, answer(after_s=50)], limits=LONG, max_running=1)
+        first = asyncio.ensure_future(stage.text(lane, total_s=20))
+        await asyncio.sleep(0)
+        other = asyncio.ensure_future(stage.text(lane))
+        with pytest.raises(LLMTimeoutError, match="ran out while waiting for a place") as caught:
+            await first
+        assert stage.clock.monotonic() == 20
+        assert isinstance(caught.value.__cause__, LLMRateLimitError)
+        assert await other == "hi"
 
     play(main)
 

@@ -186,13 +186,17 @@ def require(
     request: LLMRequest,
     capabilities: BackendCapabilities,
     *,
+    model: str | None = None,
     prompt_tokens: int | None = None,
 ) -> None:
-    """Raises LLMCapabilityError that names all that is lacking for ``request``."""
+    """Raises LLMCapabilityError that names all that is lacking for ``request``.
+
+    ``model`` is the one that was chosen, where that is not the request's own.
+    """
     found = lacking(request, capabilities, prompt_tokens=prompt_tokens)
     if found:
         raise LLMCapabilityError(
-            f"model {request.model!r} lacks {' and '.join(lack.what for lack in found)}; leave "
+            f"model {(model or request.model)!r} lacks {' and '.join(lack.what for lack in found)}; leave "
             "that out, or ask a model that has it",
             param=found[0].param,
         )

@@ -6,9 +6,10 @@ and one that it takes and does nothing with is written down as dropped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from difflib import get_close_matches
+from functools import lru_cache
 
 from attrs import evolve, fields, frozen
 
@@ -64,7 +65,9 @@ class Fit:
         provider = self.provider
         self._refuse_unsupported(request)
         unheeded = _set_among(provider.ignored, request)
-        marks.dropped += [name for name in unheeded if not _asks_nothing(name, request)]
+        marks.dropped += [
+            name for name in unheeded if not _asks_nothing(name, getattr(request, name), request)
+        ]
         request = _without(request, [*unheeded, *_set_among(provider.unsupported, request)])
         if request.echo and not provider.echoes:
             request = evolve(request, echo=None)
@@ -107,8 +110,12 @@ class Fit:
         return request
 
     def _refuse_unsupported(self, request: LLMRequest) -> None:
-        for name in self.provider.unsupported:
-            if not _asks_nothing(name, request):
+        unsupported = self.provider.unsupported
+        for name in _set_among(unsupported, request):
+            if not _asks_nothing(name, getattr(request, name), request):
+                raise self._unsupported(name)
+        for name, value in request.provider_options.items():
+            if name in unsupported and not _asks_nothing(name, value, request):
                 raise self._unsupported(name)
 
     def _unsupported(self, name: str) -> LLMCapabilityError:
@@ -129,11 +136,19 @@ class Fit:
         )
 
 
-def _set_among(names: Iterable[str], request: LLMRequest) -> list[str]:
+@lru_cache(maxsize=256)
+def _settings_among(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(_SETTINGS & names))
+
+
+def _set_among(names: frozenset[str], request: LLMRequest) -> list[str]:
     """The settings among ``names`` that ``request`` has, in a fixed order."""
-    return sorted(
-        name for name in _SETTINGS.intersection(names) if getattr(request, name) not in _UNSET
-    )
+    # Most requests set few of them, so the usual look is a short one.
+    return [
+        name
+        for name in _settings_among(names)
+        if (value := getattr(request, name)) is not None and value not in _UNSET
+    ]
 
 
 def _without(request: LLMRequest, names: Collection[str]) -> LLMRequest:
@@ -143,16 +158,12 @@ def _without(request: LLMRequest, names: Collection[str]) -> LLMRequest:
     return evolve(request, **unset)  # type: ignore[arg-type]
 
 
-def _asks_nothing(name: str, request: LLMRequest) -> bool:
-    """Whether ``request`` leaves a setting unset, or at a value under which nothing is to be done."""
-    said = [request.provider_options.get(name)]
-    if name in _SETTINGS:
-        said.append(getattr(request, name))
-    nothing = (*_UNSET, *_NEUTRAL.get(name, ()))
-    if name == "best_of":
-        # As many candidates as answers: there is nothing to choose from.
-        nothing = (*nothing, 0, request.n or 1)
-    return all(value in nothing for value in said)
+def _asks_nothing(name: str, value: object, request: LLMRequest) -> bool:
+    """Whether a setting is at a value under which nothing is to be done for it."""
+    if value in _UNSET or value in _NEUTRAL.get(name, ()):
+        return True
+    # As many candidates as answers: there is nothing to choose from.
+    return name == "best_of" and value in (0, request.n or 1)
 
 
 async def echoed(

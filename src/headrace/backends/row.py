@@ -51,6 +51,16 @@ def _from_root(_: object, attribute: Any, path: str | None) -> None:
         raise ValueError(f"{attribute.name} is {path!r}, must begin with '/'")
 
 
+def _in_order(names: frozenset[str] | None) -> str:
+    """The same text every time, unlike a set's own."""
+    return "None" if names is None else repr(sorted(names))
+
+
+def _names_only(headers: Mapping[str, str]) -> str:
+    """Headers may hold keys."""
+    return repr(sorted(headers))
+
+
 @frozen(kw_only=True)
 class Provider:
     """A backend's wire format, place and quirks.
@@ -90,16 +100,16 @@ class Provider:
     needs_key: bool = False
     key_header: str = "authorization"
     key_scheme: str = "Bearer "
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict, repr=_names_only)
     query: Mapping[str, str] = field(factory=dict)
     chat_path: str = field(default="/chat/completions", validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)
     dialect: Dialect = COMMON
-    unsupported: frozenset[str] = frozenset()
-    options: frozenset[str] | None = None
-    ignored: frozenset[str] = frozenset()
+    unsupported: frozenset[str] = field(default=frozenset(), repr=_in_order)
+    options: frozenset[str] | None = field(default=None, repr=_in_order)
+    ignored: frozenset[str] = field(default=frozenset(), repr=_in_order)
     defaults: Mapping[str, object] = field(factory=dict)
     stream_usage: bool = True
     prices: str | None = None

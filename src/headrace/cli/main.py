@@ -7,6 +7,8 @@ import sys
 import typer
 
 from headrace.cli.chat import chat
+from headrace.cli.doctor import doctor
+from headrace.cli.models import models
 from headrace.cli.serve import serve
 from headrace.contracts.errors import LLMError
 
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(chat)
+app.command()(models)
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:

@@ -184,7 +184,7 @@ class Endpoints:
     def _require(self, row: Provider, model: str, request: LLMRequest) -> None:
         from headrace.backends.capabilities import require
 
-        require(request, self._abilities(row, model))
+        require(request, self._abilities(row, model), model=model)
 
     def _abilities(self, row: Provider, model: str) -> BackendCapabilities:
         known = self._capabilities.get((row.name, model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headrace.client.async_client import AsyncClient
 from headrace.client.portal import portal
@@ -13,6 +13,12 @@ from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, LLMResponse, LLMStreamEvent
+
+if TYPE_CHECKING:
+    from headrace.contracts.protocols import LLMClient
+
+    def _meets_the_protocol(client: Client) -> LLMClient:
+        return client
 
 
 class Client:

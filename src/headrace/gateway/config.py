@@ -67,7 +67,7 @@ def _hashed(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 def _no_empty_key(_: object, attribute: Any, keys: tuple[str, ...]) -> None:
     if _HASHED + hashlib.sha256(b"").hexdigest() in keys:
-        raise ValueError("it holds an empty key", attribute)
+        raise ValueError(f"{attribute.name} holds an empty key")
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,7 @@ that we do not see; a zero would make it the cheapest of all by decree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal
 from functools import lru_cache
@@ -58,13 +58,13 @@ class Rates:
     """The rates of one model; ``steps`` rise by ``above_input_tokens`` and begin at 0.
 
     ``source`` names the data and its version, ``model`` the name it has there, ``on`` the day
-    (UTC) that they hold for. ``by_hour`` are rates that hold within some hours of that day instead.
+    (UTC, ISO 8601) that they hold for. ``by_hour`` are rates that hold within some hours of that day instead.
     """
 
     steps: tuple[TokenRates, ...]
     source: str
     model: str
-    on: date
+    on: str
     by_hour: tuple[HourlyRates, ...] = ()
 
 
@@ -86,7 +86,7 @@ def price(usage: Usage | None, rates: Rates | None, at: datetime | None = None) 
 
     >>> usage = Usage(prompt_tokens=1000, completion_tokens=100)
     >>> step = TokenRates(input_uncached=Decimal("2.5"), output_text=Decimal("10"))
-    >>> rates = Rates(steps=(step,), source="me", model="m", on=date(2026, 1, 1))
+    >>> rates = Rates(steps=(step,), source="me", model="m", on="2026-01-01")
     >>> price(usage, rates)
     Decimal('0.0035000')
     """
@@ -121,6 +121,21 @@ def rates_of(provider: str | None, model: str | None, on: date) -> Rates | None:
     if provider is None or not model:
         return None
     return _resolved(provider, model, on)
+
+
+def price_of_call(
+    provider: str | None, models: Iterable[str | None], usage: Usage | None, wall_s: float
+) -> Decimal | None:
+    """US dollars for one call; ``None`` where tokens or rates are unknown.
+
+    ``models`` are the names it may be priced under, the best first: what the answer says, then what
+    was asked for. ``wall_s`` is when it was made, in Unix seconds.
+    """
+    if provider is None or usage is None:
+        return None
+    at = datetime.fromtimestamp(wall_s, timezone.utc)
+    found = (rates_of(provider, model, at.date()) for model in models if model)
+    return price(usage, next((rates for rates in found if rates is not None), None), at)
 
 
 def context_window(provider: str | None, model: str | None) -> int | None:
@@ -200,7 +215,7 @@ def _resolved(provider: str, model: str, on: date) -> Rates | None:
         ),
         source=_source(),
         model=info.id,
-        on=on,
+        on=on.isoformat(),
     )
 
 

@@ -11,14 +11,16 @@ import logging
 import os
 from collections.abc import Callable
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from attrs import evolve
+from attrs import evolve, fields
 
 from headrace.contracts.record import CallRecord
 from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMResponse
 from headrace.numbers.timeline import end_to_end, queue_time, time_to_first_token
 
 _KEYS = ("api_key", "key", "token", "authorization")
@@ -70,12 +72,19 @@ def write_line(record: CallRecord, *, content: bool = False) -> bytes:
     """``record`` as one line of JSON with its line end."""
     import msgspec
 
-    from headrace.contracts.convert import to_plain
+    plain = _filled(record)
+    said = (plain.pop("request", None), plain.pop("response", None))
+    if content:
+        from headrace.contracts.convert import to_plain
 
-    request = _without_keys(record.request) if content and record.request else None
-    shown = evolve(record, request=request, response=record.response if content else None)
+        for name, part in zip(("request", "response"), said, strict=True):
+            if part is not None:
+                plain[name] = to_plain(_without_keys(part))
+    for name in ("timeline", "usage"):
+        if name in plain:
+            plain[name] = _filled(plain[name])
     # What JSON has no form for stands in an option or in metadata; the record matters more.
-    return msgspec.json.encode(_filled(to_plain(shown)), enc_hook=str) + b"\n"
+    return msgspec.json.encode(plain, enc_hook=str) + b"\n"
 
 
 def log_records(
@@ -151,19 +160,22 @@ def _short(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _without_keys(request: LLMRequest) -> LLMRequest:
-    kept = {name: value for name, value in request.metadata.items() if name.lower() not in _KEYS}
-    return evolve(request, metadata=kept)
+def _without_keys(said: LLMRequest | LLMResponse) -> LLMRequest | LLMResponse:
+    if isinstance(said, LLMResponse):
+        return said
+
+    def kept(named: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in named.items() if name.lower() not in _KEYS}
+
+    return evolve(said, metadata=kept(said.metadata), provider_options=kept(said.provider_options))
 
 
-def _filled(plain: Any) -> Any:
-    """A record's plain form without the fields that hold nothing; reading gives them back."""
-    if not isinstance(plain, dict):
-        return plain
-    return {
-        name: {key: inner for key, inner in value.items() if inner is not None}
-        if name in ("timeline", "usage") and isinstance(value, dict)
-        else value
-        for name, value in plain.items()
-        if value is not None and value != []
-    }
+def _filled(value: Any) -> dict[str, Any]:
+    """The fields that hold something, by name; reading gives the others back."""
+    named = ((name, getattr(value, name)) for name in _names(value.__class__))
+    return {name: inner for name, inner in named if inner is not None and inner != ()}
+
+
+@cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls))

@@ -127,8 +127,8 @@ class Visit:
         try:
             if lane.breaker is not None:
                 self._era = lane.breaker.enter()
-        except LLMError:
-            self._give_back(None)
+        except LLMError as refusal:  # the circuit opened while the call waited
+            self._give_back(refusal)
             raise
         call.patience.allow("first_token_s", lane.first_token_s)
         call.enters(lane)

@@ -136,6 +136,8 @@ def write_request(
     if request.prompt is None:
         raise LLMInvalidRequestError("A text completion needs a prompt.", param="prompt")
     body = write_settings(request, model, dialect)
+    if dialect.max_tokens in body:  # only chat has another name for it
+        body["max_tokens"] = body.pop(dialect.max_tokens)
     body["prompt"] = request.prompt
     for name in ("suffix", "echo"):
         if getattr(request, name) is not None:

@@ -17,12 +17,13 @@ from attrs import evolve, frozen
 
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.providers import LLAMA_CPP_SERVER
-from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMCapabilityError,
     LLMContextLengthError,
     LLMError,
     LLMInvalidRequestError,
+    LLMUnavailableError,
 )
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
@@ -66,6 +67,7 @@ class LocalEmbedder:
         self._engine: LlamaCpp | None = None
         self._waking: asyncio.Task[LlamaCpp] | None = None
         self._failure: tuple[float, LLMError] | None = None
+        self._closed = False
         self._tokenising = asyncio.Semaphore(_TOKENISED_AT_ONCE)
 
     async def wake(self) -> LlamaCpp:
@@ -75,12 +77,22 @@ class LocalEmbedder:
         """
         if self._engine is not None:
             return self._engine
+        if self._closed:
+            raise self._stopped()
         if self._waking is None:
             if self._failure is not None:
                 self._refuse_for_now(*self._failure)
             self._waking = asyncio.create_task(self._start(), name=f"start {self.name}")
             self._waking.add_done_callback(self._woken)
-        return await asyncio.shield(self._waking)
+        waking = self._waking
+        try:
+            # Whoever leaves does not end what others wait for.
+            return await asyncio.shield(waking)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if waking.cancelled() and not (me and me.cancelling()):
+                raise self._stopped() from None
+            raise
 
     async def prepare(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingRequest:
         """``request`` with its texts as token ids and without what is done for it already.
@@ -133,12 +145,24 @@ class LocalEmbedder:
             message += f"; the last start failed: {self._failure[1]}"
         return BackendStatus(ok=True, message=message, checked_at=Provenance.now_iso())
 
+    def capabilities(self) -> BackendCapabilities:
+        """Embeddings, and nothing else."""
+        return BackendCapabilities(
+            streaming=False,
+            tool_calling="none",
+            json_mode="none",
+            vision=False,
+            max_context_tokens=self._settings.max_input_tokens,
+            embeddings=True,
+        )
+
     def snapshot(self) -> Mapping[str, object]:
         """The child process: for diagnostics; empty while there is none."""
         return {} if self._engine is None else self._engine.snapshot()
 
     async def aclose(self) -> None:
         """End the engine, or give its start up."""
+        self._closed = True
         if self._waking is not None:
             self._waking.cancel()
             with contextlib.suppress(asyncio.CancelledError, LLMError):
@@ -185,6 +209,9 @@ class LocalEmbedder:
             log.error("the embedding model %s did not start: %s", self.name, failure)
         else:
             self._failure = None
+
+    def _stopped(self) -> LLMUnavailableError:
+        return LLMUnavailableError(f"{self.name} was stopped")
 
     def _refuse_for_now(self, at: float, failure: LLMError) -> None:
         left = at + _RETRY_START_S - self._world.clock.monotonic()

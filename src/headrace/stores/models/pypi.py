@@ -6,7 +6,9 @@ too, and pip checks the wheel's hash before it hands it over.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -133,21 +135,23 @@ def _download(
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    import os
-
     return {**os.environ, "TMPDIR": str(folder)}
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path, progress: Callable[[int], None]) -> None:
     while process.poll() is None:
-        size = 0
-        for path in folder.rglob("*"):
-            try:
-                size += path.stat().st_size if path.is_file() else 0
-            except FileNotFoundError:
-                continue  # pip moved it meanwhile
-        progress(size)
+        progress(_size(folder))
         try:
             process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             continue
+
+
+def _size(folder: Path) -> int:
+    """The bytes of all files there, as far as pip does not move them away meanwhile."""
+    size = 0
+    for within, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += (Path(within) / name).stat().st_size
+    return size

@@ -1,0 +1,239 @@
+"""``python -m compliance.steady``: OpenAI's own specification judges the requests that we write.
+
+The judge is Steady (npm ``@stdy/cli``), a server made of an OpenAPI document, which says in headers
+whether a request is valid. The document is that of OpenAI's API; it lies beside the checkout, in
+``../shared/specs/openai.json``, or where ``--spec`` says. Where it, or npm, is missing, the job is
+skipped and says why. Exits with 0 only if every request is valid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from compliance.steady_requests import CHATS, COMPLETIONS, EMBEDDINGS
+from headrace import AsyncClient, LLMError, LLMRequest
+from headrace.backends.providers import provider
+from headrace.net.pool import PooledTransport
+from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, parse_url
+from headrace.stores.models.store import default_cache
+from headrace.traffic.endpoint import EndpointSettings
+
+ROOT = Path(__file__).parent.parent
+SPEC = ROOT.parent / "shared" / "specs" / "openai.json"
+VERSION = "0.22.2"
+_START_S = 120.0
+_INSTALL_S = 600.0
+_SCHEMAS = {
+    "/chat/completions": "CreateChatCompletionRequest",
+    "/completions": "CreateCompletionRequest",
+    "/embeddings": "CreateEmbeddingRequest",
+}
+
+
+@frozen(kw_only=True)
+class Verdict:
+    """What the judge said of one request; no ``faults`` where it is valid."""
+
+    path: str
+    faults: tuple[str, ...]
+
+
+class Judge:
+    """Meets Transport: sends on to Steady, and keeps what its headers say of each request.
+
+    Steady lets fields pass that the specification does not have; here they are faults too.
+    """
+
+    def __init__(self, fields: dict[str, frozenset[str]]) -> None:
+        self.verdicts: list[Verdict] = []
+        self._fields = fields
+        self._transport = PooledTransport()
+
+    async def send(self, request: HttpRequest, limits: TimeLimits) -> HttpReply:
+        reply = await self._transport.send(request, limits)
+        path = request.url.target
+        faults = [
+            f"{value} at {reply.headers.get(name.replace('-message', '-path'), '?')}"
+            for name, value in reply.headers.items()
+            if name.startswith("x-steady-error-") and name.endswith("-message")
+        ]
+        if reply.headers.get("x-steady-request-valid") != "true" and not faults:
+            faults.append(f"the judge answered {reply.status} and did not say that it is valid")
+        if path in self._fields:
+            strange = json.loads(request.body).keys() - self._fields[path]
+            faults += [f"the specification has no field {name!r}" for name in sorted(strange)]
+        self.verdicts.append(Verdict(path=path, faults=tuple(faults)))
+        return reply
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+def main() -> int:
+    """Judge every request; print what is wrong with which."""
+    reader = argparse.ArgumentParser(prog="python -m compliance.steady", description=__doc__)
+    reader.add_argument("--spec", type=Path, default=SPEC, help="OpenAI's API as OpenAPI")
+    spec: Path = reader.parse_args().spec
+    if not spec.is_file():
+        print(f"steady: skipped, there is no specification at {spec}; name one with --spec")
+        return 0
+    if shutil.which("npm") is None:
+        print("steady: skipped, npm is not installed (it fetches the judge, @stdy/cli)")
+        return 0
+    with serving(installed(default_cache() / "compliance" / "steady"), spec) as base:
+        return asyncio.run(judge(base, fields_of(spec)))
+
+
+async def judge(base: str, fields: dict[str, frozenset[str]]) -> int:
+    """The exit status after all requests were sent to the judge at ``base``."""
+    transport = Judge(fields)
+    bad = 0
+    if not await _is_awake(base, fields):
+        print("steady: it calls a request valid that is not; its verdicts are worth nothing")
+        return 1
+    client = AsyncClient(
+        provider="openai",
+        base_url=base,
+        api_key="sk-not-a-key",
+        model="gpt-4o",
+        endpoint=EndpointSettings(retry=None, breaker=None),
+        transport=transport,
+    )
+    async with client:
+        for name, request in {**CHATS, **COMPLETIONS}.items():
+            with contextlib.suppress(LLMError):  # it does not stream: its answers are not judged
+                await client.generate(request)
+            bad += _told(f"{name}, streamed", transport)
+            await _whole(transport, base, request)
+            bad += _told(f"{name}, whole", transport)
+        for name, asked in EMBEDDINGS.items():
+            with contextlib.suppress(LLMError):
+                await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
+            bad += _told(name, transport)
+        await client.healthcheck()
+        bad += _told("models", transport)
+    await transport.aclose()
+    print("steady: every request is valid" if not bad else f"steady: {bad} requests are not valid")
+    return 1 if bad else 0
+
+
+async def _is_awake(base: str, fields: dict[str, frozenset[str]]) -> bool:
+    """Whether the judge finds the fault in a request that has one."""
+    control = Judge(fields)
+    body = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 1}], "no_such": 1}'
+    await _post(control, f"{base}/chat/completions", body)
+    await control.aclose()
+    (verdict,) = control.verdicts
+    return len(verdict.faults) == 2
+
+
+async def _whole(transport: Judge, base: str, request: LLMRequest) -> None:
+    """The same request as our wire modules write it for an answer that is not streamed."""
+    row = provider("openai")
+    codec, path = (
+        (row.chat, row.chat_path)
+        if request.prompt is None
+        else (row.completions, row.completions_path)
+    )
+    body = codec.write_request(
+        request, model=request.model or "gpt-4o", stream=False, dialect=row.dialect
+    )
+    await _post(transport, f"{base}{path}", body)
+
+
+async def _post(transport: Judge, url: str, body: bytes) -> None:
+    headers = (("content-type", "application/json"), ("authorization", "Bearer sk-not-a-key"))
+    asked = HttpRequest(method="POST", url=parse_url(url), headers=headers, body=body)
+    reply = await transport.send(asked, TimeLimits(first_byte_s=60.0))
+    try:
+        await reply.read(1 << 20)
+    finally:
+        await reply.aclose()
+
+
+def _told(name: str, transport: Judge) -> int:
+    """Print the verdicts on ``name``; 1 if it is not valid, or was never sent."""
+    verdicts, transport.verdicts = transport.verdicts, []
+    faults = [fault for verdict in verdicts for fault in verdict.faults]
+    if len(verdicts) != 1:
+        faults.append(f"one request was expected, {len(verdicts)} were sent")
+    print(f"{'ok   ' if not faults else 'WRONG'} {name}")
+    for fault in faults:
+        print(f"      {fault}")
+    return 1 if faults else 0
+
+
+def fields_of(spec: Path) -> dict[str, frozenset[str]]:
+    """The body's fields of each endpoint that we write for, as the specification has them."""
+    schemas: dict[str, Any] = json.loads(spec.read_text(encoding="utf-8"))["components"]["schemas"]
+
+    def names(schema: dict[str, Any]) -> frozenset[str]:
+        if "$ref" in schema:
+            return names(schemas[schema["$ref"].rsplit("/", 1)[-1]])
+        parts = [names(each) for kind in ("allOf", "anyOf", "oneOf") for each in schema.get(kind, ())]
+        return frozenset(schema.get("properties", ())).union(*parts)
+
+    return {path: names(schemas[name]) for path, name in _SCHEMAS.items()}
+
+
+def installed(folder: Path) -> Path:
+    """The judge's program, fetched into ``folder`` by the first use."""
+    program = folder / "node_modules" / ".bin" / "steady"
+    described = folder / "node_modules" / "@stdy" / "cli" / "package.json"
+    if described.is_file() and json.loads(described.read_text())["version"] == VERSION:
+        return program
+    print(f"Installing @stdy/cli {VERSION} into {folder} (once) ...", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
+    subprocess.run([*npm, f"@stdy/cli@{VERSION}"], check=True, timeout=_INSTALL_S)
+    return program
+
+
+@contextlib.contextmanager
+def serving(program: Path, spec: Path) -> Iterator[str]:
+    """The base URL of a judge that runs until the end."""
+    # It announces the port that it was told, so a free one has to be found for it.
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [str(program), "--host", "127.0.0.1", "-p", str(port), str(spec)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said: list[str] = []
+    ready = threading.Event()
+
+    def listen() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:  # to the end, or it would stand still on a full pipe
+            if not ready.is_set():
+                said.append(line)
+            if "Ready to accept requests on " in line:
+                ready.set()
+        ready.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        ready.wait(_START_S)
+        if not said or "Ready to accept requests on " not in said[-1]:
+            raise SystemExit(f"steady: the judge did not start:\n{''.join(said)[-2000:]}")
+        yield said[-1].split("requests on ")[1].split()[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""``headrace models``: what we know of every provider's models, or what one server lists."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from headrace.backends.capabilities import ModelDescription
+    from headrace.backends.row import Provider
+    from headrace.contracts.capabilities import ModelInfo
+    from headrace.stores.credentials import Credentials
+
+KeyState: TypeAlias = Literal["present", "missing", "not needed"]
+
+# What the models in the box are listed under; they need neither a key nor an address.
+_BOX = "box"
+# A pipe has no width, and a name that is cut short is of no use to the next program.
+_PIPE_COLUMNS = 160
+
+
+@frozen(kw_only=True)
+class ProviderLine:
+    """A provider: where it is, and whether a key for it is found. Never the key itself."""
+
+    provider: str
+    base_url: str | None
+    key: KeyState
+    key_names: tuple[str, ...]
+    key_source: str | None
+    models: int
+
+
+@frozen(kw_only=True)
+class ModelLine:
+    """What we know of a model; the two rates are US dollars per million tokens.
+
+    ``known`` is false where our table has no row for it: what it can do is then a guess. The rates
+    are those of short prompts, where long ones cost more. ``in_cache`` is told of models in the box
+    alone.
+    """
+
+    provider: str
+    model: str
+    key: KeyState
+    known: bool
+    context_window: int | None
+    tools: str
+    json_mode: str
+    vision: bool
+    audio: bool
+    reasoning: bool
+    embeddings: bool
+    usd_per_million_input: Decimal | None = None
+    usd_per_million_output: Decimal | None = None
+    in_cache: bool | None = None
+
+
+def models(
+    provider: Annotated[
+        str | None, typer.Option(help="Show this provider's models; box is what runs here.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="List what the server there answers on /v1/models instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List models: context, abilities, prices, and for which of them a key is found.
+
+    Asks nobody, unless --url names a server; its key, if one is needed, is read from
+    HEADRACE_API_KEY.
+    """
+    from headrace.contracts.errors import LLMInvalidRequestError
+
+    if url is not None:
+        if provider is not None:
+            raise LLMInvalidRequestError("--provider and --url exclude one another; give one")
+        _show_served(url, _listed_at(url), as_json)
+        return
+    rows, lines = _known(provider)
+    if as_json:
+        _print_json({"providers": rows, "models": lines})
+        return
+    console = _console()
+    if provider is None:
+        _show_providers(console, rows)
+        # Of the others one can call nothing: their models are for those who ask by name.
+        lines = [line for line in lines if line.key != "missing"]
+    _show_models(console, lines)
+
+
+def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
+    """Every provider with its models in the price data, or ``only`` that one."""
+    from headrace.backends.capabilities import describe_model
+    from headrace.backends.providers import provider as row_of
+    from headrace.backends.providers import providers, usual_base_url
+    from headrace.numbers.price import listed_models
+    from headrace.stores.credentials import Credentials
+
+    credentials = Credentials()
+    today = datetime.now(timezone.utc).date()
+    found: list[ProviderLine] = []
+    lines: list[ModelLine] = []
+    if only is None or only == _BOX:
+        lines += _in_the_box()
+        found.append(
+            ProviderLine(
+                provider=_BOX,
+                base_url=None,
+                key="not needed",
+                key_names=(),
+                key_source=None,
+                models=len(lines),
+            )
+        )
+    for row in [] if only == _BOX else providers().values() if only is None else [row_of(only)]:
+        state, source = _key(row, credentials)
+        described = [describe_model(row, model, today) for model in listed_models(row.prices)]
+        lines += [_line(each, state) for each in described]
+        found.append(
+            ProviderLine(
+                provider=row.name,
+                base_url=usual_base_url(row),
+                key=state,
+                key_names=row.key_env,
+                key_source=source,
+                models=len(described),
+            )
+        )
+    return found, lines
+
+
+def _key(row: Provider, credentials: Credentials) -> tuple[KeyState, str | None]:
+    for place in credentials.report(row.key_env):
+        if place.state == "found":
+            return "present", f"{place.name} in {place.source}"
+    return ("missing" if row.needs_key else "not needed"), None
+
+
+def _in_the_box() -> list[ModelLine]:
+    from headrace.backends.capabilities import capabilities_of
+    from headrace.backends.providers import LLAMA_CPP_SERVER
+    from headrace.stores.models import PRESETS, ModelStore
+
+    store, lines = ModelStore(), []
+    for preset in PRESETS.values():
+        has = capabilities_of(LLAMA_CPP_SERVER, preset.name)
+        lines.append(
+            ModelLine(
+                provider=_BOX,
+                model=preset.name,
+                key="not needed",
+                known=has.known,
+                context_window=preset.max_input_tokens,
+                tools=has.tool_calling,
+                json_mode=has.json_mode,
+                vision=has.vision,
+                audio=has.audio,
+                reasoning=has.reasoning,
+                embeddings=preset.embeddings,
+                in_cache=store.is_here(preset.name),
+            )
+        )
+    return lines
+
+
+def _line(described: ModelDescription, key: KeyState) -> ModelLine:
+    has, rates = described.capabilities, described.rates
+    step = rates.steps[0] if rates is not None else None
+    return ModelLine(
+        provider=described.provider,
+        model=described.model,
+        key=key,
+        known=has.known,
+        context_window=has.max_context_tokens,
+        tools=has.tool_calling,
+        json_mode=has.json_mode,
+        vision=has.vision,
+        audio=has.audio,
+        reasoning=has.reasoning,
+        embeddings=has.embeddings,
+        usd_per_million_input=step.input_uncached if step is not None else None,
+        usd_per_million_output=step.output_text if step is not None else None,
+    )
+
+
+def _listed_at(url: str) -> tuple[ModelInfo, ...]:
+    import uvloop
+
+    from headrace.backends.providers import provider
+    from headrace.backends.remote import Remote
+    from headrace.net.clock import World
+    from headrace.net.pool import PooledTransport
+
+    base = url.rstrip("/")
+
+    async def ask() -> tuple[ModelInfo, ...]:
+        transport = PooledTransport()
+        remote = Remote(
+            name=base,
+            provider=provider("openai-compatible"),
+            base_url=base if base.endswith("/v1") else f"{base}/v1",
+            world=World(transport=transport),
+            key=os.environ.get("HEADRACE_API_KEY") or None,
+        )
+        try:
+            return await remote.models()
+        finally:
+            await transport.aclose()
+
+    return uvloop.run(ask())
+
+
+def _show_served(url: str, listed: Sequence[ModelInfo], as_json: bool) -> None:
+    if as_json:
+        _print_json({"url": url, "models": listed})
+        return
+    table = _table("model", "context>", "owned by", "created")
+    for model in listed:
+        day = datetime.fromtimestamp(model.created, timezone.utc).date() if model.created else "-"
+        table.add_row(model.model_id, _count(model.max_context_tokens), model.owned_by, str(day))
+    _console().print(table)
+
+
+def _show_providers(console: Console, rows: Sequence[ProviderLine]) -> None:
+    table = _table("provider", "key", "models>", "address")
+    for row in rows:
+        key = row.key_source or row.key
+        if row.key == "missing":
+            key = f"missing: {' or '.join(row.key_names)}"
+        models = str(row.models) if row.models else "-"
+        address = row.base_url or ("this machine" if row.provider == _BOX else "-")
+        table.add_row(row.provider, key, models, address)
+    console.print(table)
+    console.print("\nModels that need no key or whose key is found (others: --provider NAME):\n")
+
+
+def _show_models(console: Console, lines: Sequence[ModelLine]) -> None:
+    table = _table("model", "context>", "tools", "JSON", "can also", "$/M in>", "$/M out>")
+    for line in lines:
+        also = [
+            name
+            for name, has in (
+                ("see", line.vision),
+                ("hear", line.audio),
+                ("reason", line.reasoning),
+                ("embed", line.embeddings),
+            )
+            if has
+        ]
+        # What an unknown model can do is a guess, and a guess is not shown as knowledge.
+        abilities = (line.tools, line.json_mode) if line.known else ("?", "?")
+        table.add_row(
+            f"{line.provider}/{line.model}",
+            _count(line.context_window),
+            *abilities,
+            ", ".join(also),
+            _usd(line.usd_per_million_input),
+            _usd(line.usd_per_million_output),
+        )
+    console.print(table)
+    if not lines:
+        console.print("none: no price data lists any; the server does, with --url")
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.endswith(">")
+        table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Names are data: nothing in them is markup, an emoji or worth a colour.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def _print_json(value: object) -> None:
+    from headrace.contracts.convert import to_plain
+
+    typer.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+
+
+def _count(tokens: int | None) -> str:
+    return "-" if tokens is None else f"{tokens:,}"
+
+
+def _usd(amount: Decimal | None) -> str:
+    return "-" if amount is None else f"{amount.normalize():f}"
