@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import NOTHING, Factory, fields, resolve_types
+from reference_page import reference
 
 from headrace.backends.local.templates import NAMES as TEMPLATES
 from headrace.backends.providers import PROVIDERS
@@ -126,6 +127,7 @@ def listing(names: Any) -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "commands.md": commands,
+    "reference.md": lambda: reference(NOTE),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.served import Served
+from headrace.stores.models import EMBEDDER
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,8 +34,10 @@ def examples() -> list[tuple[str, str, str]]:
     [pytest.param(language, text, id=name) for name, language, text in examples()],
 )
 def test_an_example_runs_as_it_stands(
-    gateway: Served, tmp_path: Path, language: str, text: str
+    request: pytest.FixtureRequest, gateway: Served, tmp_path: Path, language: str, text: str
 ) -> None:
+    if EMBEDDER.name in text:
+        request.getfixturevalue("embedding_model")
     text = text.replace("http://127.0.0.1:8000", gateway.url)
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
     done = subprocess.run(

@@ -6,6 +6,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import metadata, version
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,14 @@ def test_the_engine_in_the_box_answers_a_real_question(box_model):
     assert found["took_ms"] > 0
 
 
+def test_the_engine_for_embeddings_answers_with_a_vector(embedding_model):
+    status, report = examined("all-minilm-l6-v2")
+    found = finding(report, "all-minilm-l6-v2")
+    assert status == 0
+    assert (found["implementation_type"], found["state"]) == ("real", "works")
+    assert "384 numbers" in found["message"]
+
+
 def test_a_model_that_is_not_here_is_not_fetched(home, empty_cache):
     status, report = examined(MODEL, **{**home, "HEADRACE_CACHE": str(empty_cache)})
     found = finding(report, MODEL)
@@ -178,6 +187,35 @@ def test_a_server_that_was_configured_and_is_not_there_fails_with_what_to_do(hom
     assert "VLLM_BASE_URL" in found["remedy"]
 
 
+@pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1/v1", "http://u:p@127.0.0.1/v1"])
+def test_an_address_that_is_none_fails_by_itself(home, address):
+    status, report = examined("vllm", **{**home, "VLLM_BASE_URL": address})
+    found = finding(report, "vllm")
+    assert status == 1
+    assert found["state"] == "fails"
+    assert "URL" in found["message"]
+    assert "u:p" not in json.dumps(report)
+
+
+def test_a_server_that_speaks_something_else_fails_with_what_to_do(home, gateway):
+    status, report = examined("vllm", **{**home, "VLLM_BASE_URL": f"{gateway.url}/metrics"})
+    found = finding(report, "vllm")
+    assert status == 1
+    assert found["state"] == "fails"
+    assert found["remedy"]
+
+
+def test_a_model_file_that_is_broken_fails_with_what_to_do(home, empty_cache):
+    folder = empty_cache / "models" / MODEL
+    folder.mkdir(parents=True)
+    (folder / f"{MODEL}.Q8_0.gguf").write_bytes(b"GGUF and then nothing of the kind")
+    status, report = examined(MODEL, **{**home, "HEADRACE_CACHE": str(empty_cache)})
+    found = finding(report, MODEL)
+    assert status == 1
+    assert found["state"] == "fails"
+    assert str(folder) in found["remedy"]
+
+
 def test_a_server_that_never_answers_is_given_up(home, listing):
     there = {"VLLM_BASE_URL": f"{listing.url}/silent/v1"}
     status, report = examined("vllm", **{**home, **there})
@@ -188,10 +226,25 @@ def test_a_server_that_never_answers_is_given_up(home, listing):
 def test_without_a_backend_all_are_told_of_and_the_exit_status_is_0(home, empty_cache):
     status, report = examined(**{**home, "HEADRACE_CACHE": str(empty_cache)})
     assert status == 0
-    assert {each["name"] for each in report["backends"]} >= {MODEL, *providers()}
+    placed = {row.name for row in providers().values() if row.base_url or row.base_url_env}
+    assert {each["name"] for each in report["backends"]} >= {MODEL, *placed}
     assert {each["implementation_type"] for each in report["backends"]} == {"real", "remote"}
     for each in report["backends"]:
         assert each["state"] == "works" or each["remedy"], each
+
+
+def test_several_backends_are_asked_and_one_that_fails_counts(home, listing):
+    there = {
+        "OPENAI_BASE_URL": f"{listing.url}/keyed/v1",
+        "OPENAI_API_KEY": KEY,
+        "VLLM_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
+    }
+    status, report = examined("openai", "vllm", **{**home, **there})
+    assert status == 1
+    assert [(each["name"], each["state"]) for each in report["backends"]] == [
+        ("openai", "works"),
+        ("vllm", "fails"),
+    ]
 
 
 def test_what_is_installed_is_told(home, empty_cache):
@@ -205,8 +258,6 @@ def test_what_is_installed_is_told(home, empty_cache):
 def test_keys_are_told_with_their_place_and_files_that_others_can_read_are_refused(
     home, empty_cache
 ):
-    from pathlib import Path
-
     folder = Path(home["HOME"]) / ".config" / "headrace"
     folder.mkdir(parents=True)
     file = folder / "credentials"

@@ -273,6 +273,38 @@ def test_the_next_is_asked_where_one_fails(face: str) -> None:
 
 
 @every_face
+def test_a_key_is_shown_only_to_the_provider_that_it_was_given_for(face: str) -> None:
+    groqs = Credentials(environment={"GROQ_API_KEY": KEY}, dotenv=None, config=None, seed=None)
+    settings = {"fallbacks": ["groq/llama-3.3-70b-versatile"], "credentials": groqs}
+    answers = [refusal(503), answer("a"), refusal(503), answer("b"), answer("c")]
+    image = LLMMessage(role="user", content=(ImagePart(url="https://example.com/cat.png"),))
+    pictures = {"fallbacks": ["groq/llama-4-scout"], "model": "gpt-4", "credentials": groqs}
+    with Face(face, PROVIDERS["openai"], answers, api_key=OTHER_KEY, **settings) as client:
+        client.chat()
+        client.chat(metadata={"api_key": OTHER_KEY})
+        client.chat(model="groq/llama-3.3-70b-versatile")
+        requests = client.requests
+    with Face(face, PROVIDERS["openai"], [answer("a cat")], **pictures) as client:
+        client.chat([image], metadata={"api_key": OTHER_KEY})  # type: ignore[arg-type]
+        requests = requests + client.requests
+    shown = [(request.url.host, dict(request.headers)["authorization"]) for request in requests]
+    there, here = ("api.openai.com", f"Bearer {OTHER_KEY}"), ("api.groq.com", f"Bearer {KEY}")
+    assert shown == [there, here, there, here, here, here]
+
+
+@every_face
+def test_calls_with_keys_of_their_own_share_the_endpoint(face: str) -> None:
+    row = PROVIDERS["openai"]
+    answers = [refusal(500)] * 5
+    with Face(face, row, answers, credentials=credentials(row, key=None)) as client:
+        for number in range(2):
+            with pytest.raises(LLMProviderError):
+                client.chat(metadata={"api_key": f"{OTHER_KEY}-{number}"})
+        # The second call finds the circuit open.
+        assert len(client.requests) == 5
+
+
+@every_face
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -76,8 +76,9 @@ def implementation_type(backend: object) -> ImplementationType:
 
 
 def backend_names() -> tuple[str, ...]:
-    """All that ``examine`` knows: the models in the box, and the providers."""
-    return (*PRESETS, *providers())
+    """All that ``examine`` knows: the models in the box, and every provider that has a place."""
+    placed = (row.name for row in providers().values() if row.base_url or row.base_url_env)
+    return (*PRESETS, *placed)
 
 
 async def examine(
@@ -112,8 +113,7 @@ async def _provider(row: Provider, credentials: Credentials, world: World) -> Ba
         message="",
     )
     if address is None:
-        what = " or ".join(row.base_url_env)
-        remedy = f"set {what} to its address" if what else "hand in base_url"
+        remedy = f"set {' or '.join(row.base_url_env)} to its address"
         return evolve(idle, message="it has no address of its own", remedy=remedy)
     try:
         found = credentials.find(row.key_env)

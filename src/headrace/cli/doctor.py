@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import frozen
+
+from headrace.cli.output import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 # Those of the packages we need that compute answers.
 _ENGINES = frozenset({"xllamacpp"})
-# A pipe has no width, and an instruction that is broken up is hard to copy.
-_PIPE_COLUMNS = 160
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)[^;]*(?:;.*extra\s*==\s*['\"]([^'\"]+)['\"])?")
 
 
@@ -84,15 +83,12 @@ def doctor(
     found = uvloop.run(examine(tuple(dict.fromkeys(backend or names)), credentials))
     installed, cache, keys = _installed(), _cache(), _keys(credentials)
     if as_json:
-        from headrace.contracts.convert import to_plain
-
-        report = {"installed": installed, "cache": cache, "keys": keys, "backends": found}
-        typer.echo(json.dumps(to_plain(report), indent=2, ensure_ascii=False))
+        print_json({"installed": installed, "cache": cache, "keys": keys, "backends": found})
     else:
-        console = _console()
-        _show_installed(console, installed, cache)
-        _show_keys(console, keys)
-        _show_backends(console, found)
+        out = console()
+        _show_installed(out, installed, cache)
+        _show_keys(out, keys)
+        _show_backends(out, found)
     if backend and any(each.state != "works" for each in found):
         raise typer.Exit(1)
 
@@ -146,10 +142,13 @@ def _cache() -> Cache:
     from headrace.stores.models import PRESETS, ModelStore
 
     store = ModelStore()
-    files = (path for path in store.cache.rglob("*") if path.is_file())
+    size_bytes = 0
+    for path in store.cache.rglob("*"):
+        with suppress(OSError):  # another process may be making it, or have renamed it by now
+            size_bytes += path.stat().st_size if path.is_file() else 0
     return Cache(
         path=str(store.cache),
-        size_bytes=sum(path.stat().st_size for path in files),
+        size_bytes=size_bytes,
         models={name: store.is_here(name) for name in PRESETS},
     )
 
@@ -178,51 +177,44 @@ def _keys(credentials: Credentials) -> tuple[KeyFinding, ...]:
     return tuple(findings)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def _show_installed(console: Console, installed: Installed, cache: Cache) -> None:
+def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
     engine = ", ".join(f"{name} {number}" for name, number in installed.engine.items())
-    console.print("Installed", style="bold")
-    console.print(f"  headrace {installed.headrace}, Python {installed.python}")
-    console.print(f"  {installed.platform}")
-    console.print(f"  engine: {engine}")
+    out.print("Installed", style="bold")
+    out.print(f"  headrace {installed.headrace}, Python {installed.python}")
+    out.print(f"  {installed.platform}")
+    out.print(f"  engine: {engine}")
     for extra, packages in installed.extras.items():
         have = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
         said = have or f"not installed (pip install 'headrace[{extra}]')"
-        console.print(f"  extra {extra}: {said}")
-    console.print(f"  models: {cache.path}, {cache.size_bytes / 1e6:.0f} MB")
+        out.print(f"  extra {extra}: {said}")
+    out.print(f"  models: {cache.path}, {cache.size_bytes / 1e6:.0f} MB")
     for name, here in cache.models.items():
-        console.print(f"    {name}: {'here' if here else 'not fetched yet'}")
+        out.print(f"    {name}: {'here' if here else 'not fetched yet'}")
 
 
-def _show_keys(console: Console, keys: tuple[KeyFinding, ...]) -> None:
-    console.print("\nKeys", style="bold")
+def _show_keys(out: Console, keys: tuple[KeyFinding, ...]) -> None:
+    out.print("\nKeys", style="bold")
     for key in keys:
         if key.source is not None:
-            console.print(f"  {key.provider}: {key.name} in {key.source}")
+            out.print(f"  {key.provider}: {key.name} in {key.source}")
     missing = [key.provider for key in keys if key.source is None]
     if missing:
-        console.print(f"  none for {', '.join(missing)}")
+        out.print(f"  none for {', '.join(missing)}")
     for place in dict.fromkeys(place for key in keys for place in key.refused):
-        console.print(f"  {place} is not read: it must be text that its owner alone can read")
+        out.print(f"  {place} is not read: it must be text that its owner alone can read")
     for remedy in dict.fromkeys(remedy for key in keys for remedy in key.remedies):
-        console.print(f"    -> {remedy}")
+        out.print(f"    -> {remedy}")
 
 
-def _show_backends(console: Console, found: tuple[BackendFinding, ...]) -> None:
+def _show_backends(out: Console, found: tuple[BackendFinding, ...]) -> None:
     colours = {"works": "green", "fails": "red", "not there": "dim", "not asked": "dim"}
-    console.print("\nBackends", style="bold")
+    out.print("\nBackends", style="bold")
     for each in found:
         took = "" if each.took_ms is None else f", {each.took_ms} ms"
         where = "" if each.address is None else f" at {each.address}"
         head = f"  {each.name} ({each.implementation_type}{where}{took}): "
-        console.print(head, end="")
-        console.print(each.state, style=colours[each.state], end="")
-        console.print(f"; {each.message}")
+        out.print(head, end="")
+        out.print(each.state, style=colours[each.state], end="")
+        out.print(f"; {each.message}")
         if each.remedy is not None:
-            console.print(f"    -> {each.remedy}")
+            out.print(f"    -> {each.remedy}")

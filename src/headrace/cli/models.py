@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -12,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 from attrs import frozen
+
+from headrace.cli.output import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,6 @@ KeyState: TypeAlias = Literal["present", "missing", "not needed"]
 
 # What the models in the box are listed under; they need neither a key nor an address.
 _BOX = "box"
-# A pipe has no width, and a name that is cut short is of no use to the next program.
-_PIPE_COLUMNS = 160
 
 
 @frozen(kw_only=True)
@@ -90,14 +88,14 @@ def models(
         return
     rows, lines = _known(provider)
     if as_json:
-        _print_json({"providers": rows, "models": lines})
+        print_json({"providers": rows, "models": lines})
         return
-    console = _console()
+    out = console()
     if provider is None:
-        _show_providers(console, rows)
+        _show_providers(out, rows)
         # Of the others one can call nothing: their models are for those who ask by name.
         lines = [line for line in lines if line.key != "missing"]
-    _show_models(console, lines)
+    _show_models(out, lines)
 
 
 def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
@@ -224,16 +222,16 @@ def _listed_at(url: str) -> tuple[ModelInfo, ...]:
 
 def _show_served(url: str, listed: Sequence[ModelInfo], as_json: bool) -> None:
     if as_json:
-        _print_json({"url": url, "models": listed})
+        print_json({"url": url, "models": listed})
         return
     table = _table("model", "context>", "owned by", "created")
     for model in listed:
         day = datetime.fromtimestamp(model.created, timezone.utc).date() if model.created else "-"
         table.add_row(model.model_id, _count(model.max_context_tokens), model.owned_by, str(day))
-    _console().print(table)
+    console().print(table)
 
 
-def _show_providers(console: Console, rows: Sequence[ProviderLine]) -> None:
+def _show_providers(out: Console, rows: Sequence[ProviderLine]) -> None:
     table = _table("provider", "key", "models>", "address")
     for row in rows:
         key = row.key_source or row.key
@@ -242,11 +240,11 @@ def _show_providers(console: Console, rows: Sequence[ProviderLine]) -> None:
         models = str(row.models) if row.models else "-"
         address = row.base_url or ("this machine" if row.provider == _BOX else "-")
         table.add_row(row.provider, key, models, address)
-    console.print(table)
-    console.print("\nModels that need no key or whose key is found (others: --provider NAME):\n")
+    out.print(table)
+    out.print("\nModels that need no key or whose key is found (others: --provider NAME):\n")
 
 
-def _show_models(console: Console, lines: Sequence[ModelLine]) -> None:
+def _show_models(out: Console, lines: Sequence[ModelLine]) -> None:
     table = _table("model", "context>", "tools", "JSON", "can also", "$/M in>", "$/M out>")
     for line in lines:
         also = [
@@ -269,9 +267,9 @@ def _show_models(console: Console, lines: Sequence[ModelLine]) -> None:
             _usd(line.usd_per_million_input),
             _usd(line.usd_per_million_output),
         )
-    console.print(table)
+    out.print(table)
     if not lines:
-        console.print("none: no price data lists any; the server does, with --url")
+        out.print("none: no price data lists any; the server does, with --url")
 
 
 def _table(*columns: str) -> Table:
@@ -282,20 +280,6 @@ def _table(*columns: str) -> Table:
         right = column.endswith(">")
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
     return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Names are data: nothing in them is markup, an emoji or worth a colour.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def _print_json(value: object) -> None:
-    from headrace.contracts.convert import to_plain
-
-    typer.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
 
 
 def _count(tokens: int | None) -> str:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from headrace.backends.pricing import price_of
 from headrace.backends.providers import Provider, provider, split_model, usual_base_url
 from headrace.backends.remote import Remote
 from headrace.client.settings import Settings
 from headrace.contracts.capabilities import BackendCapabilities
-from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
+from headrace.contracts.errors import (
+    LLMAuthError,
+    LLMCapabilityError,
+    LLMInvalidRequestError,
+    LLMUnavailableError,
+)
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import TimeLimits
 from headrace.numbers.live import Tally
+from headrace.stores.secret import Secret
 from headrace.traffic.call import Traffic
 from headrace.traffic.endpoint import open_lane
-from headrace.traffic.fallback import Alternative
+from headrace.traffic.fallback import Alternative, without_key
 from headrace.traffic.lane import Lane
 
 
@@ -30,16 +36,18 @@ class Endpoint:
     row: Provider
     base_url: str
     lane: Lane
+    has_key: bool
+    config_hash: str = field(init=False)
+    """Of what decides where and how it is asked; the key is no part of it."""
+
+    @config_hash.default
+    def _hash_of_config(self) -> str:
+        told = f"{self.row!r} {self.base_url}"
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property
     def provider(self) -> str:
         return self.row.name
-
-    @property
-    def config_hash(self) -> str:
-        """Of what decides where and how it is asked; the key is no part of it."""
-        told = f"{self.row!r} {self.base_url}"
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @frozen(kw_only=True)
@@ -68,29 +76,37 @@ class Endpoints:
         self.tally = Tally(self.clock.monotonic())
         self.traffic = Traffic(self.clock, self.tally, settings.sinks, price=price_of)
         self._open: dict[str, Endpoint] = {}
+        self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
     def pick(self, request: LLMRequest) -> Way:
         """Where ``request`` goes.
 
         Raises LLMInvalidRequestError without a model, LLMAuthError without a key that is needed,
-        and LLMCapabilityError where no model named can do what is asked.
+        LLMCapabilityError where no model named can do what is asked, and LLMUnavailableError once
+        closed.
         """
-        names = [request.model or self._settings.model, *self._settings.fallbacks]
+        self._refuse_if_closed()
+        ways = [self._split(request.model or self._settings.model)]
+        ways += [split_model(name) for name in self._settings.fallbacks]
+        asked, _ = ways[0]
         lacks: LLMCapabilityError | None = None
         able: list[tuple[Endpoint, str]] = []
-        for name in names:
-            row, model = self._split(name)
+        for row, model in ways:
             try:
                 self._require(row, model, request)
             except LLMCapabilityError as lack:
                 lacks = lacks or lack
                 continue
-            able.append((self._endpoint(row, request), model))
+            # A call's own key is for the provider that it names, and no other may see it.
+            own_key = row.name == asked.name and bool(request.metadata.get("api_key"))
+            able.append((self._endpoint(row, own_key=own_key), model))
         if not able:
             assert lacks is not None
             raise lacks
         (first, model), *others = able
+        if first.row.name != asked.name and "api_key" in request.metadata:
+            request = evolve(request, metadata=without_key(request.metadata))
         return Way(
             endpoint=first,
             request=evolve(request, model=model),
@@ -101,8 +117,10 @@ class Endpoints:
 
     def pick_embedding(self, request: EmbeddingRequest) -> tuple[Endpoint, EmbeddingRequest]:
         """Where ``request`` goes, and what is asked there."""
+        self._refuse_if_closed()
         row, model = self._split(request.model or self._settings.model)
-        return self._endpoint(row, request), evolve(request, model=model)
+        own_key = bool(request.metadata.get("api_key"))
+        return self._endpoint(row, own_key=own_key), evolve(request, model=model)
 
     def capabilities(self, name: str) -> BackendCapabilities:
         """What the model of that name can do, as far as our data knows it."""
@@ -123,10 +141,15 @@ class Endpoints:
 
     async def aclose(self) -> None:
         """Close the connections; a transport that was handed in stays open."""
+        self._closed = True
         for endpoint in self._open.values():
             await endpoint.lane.backend.aclose()
         if self._own_transport is not None:
             await self._own_transport.aclose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise LLMUnavailableError("this client is closed; make another", transient=False)
 
     def _split(self, name: str | None) -> tuple[Provider, str]:
         settings = self._settings
@@ -140,27 +163,31 @@ class Endpoints:
             return provider(settings.provider or "openai-compatible"), name
         return split_model(name)
 
-    def _endpoint(self, row: Provider, request: LLMRequest | EmbeddingRequest) -> Endpoint:
-        known = self._open.get(row.name)
-        if known is not None:
-            return known
+    def _endpoint(self, row: Provider, *, own_key: bool) -> Endpoint:
+        """The one endpoint of ``row``; with ``own_key`` the call brings a key and needs no other."""
+        endpoint = self._open.get(row.name)
+        if endpoint is None:
+            endpoint = self._open[row.name] = self._opened(row, own_key=own_key)
+        if row.needs_key and not endpoint.has_key and not own_key:
+            self._settings.credentials.require(row.name, row.key_env)
+        return endpoint
+
+    def _opened(self, row: Provider, *, own_key: bool) -> Endpoint:
         settings = self._settings
-        base_url = settings.base_url or usual_base_url(row, settings.credentials.environment)
+        usual = self._usual_row()
+        is_usual = usual is None or row.name == usual.name
+        base_url = settings.base_url if is_usual else None
+        base_url = base_url or usual_base_url(row, settings.credentials.environment)
         if base_url is None:
             variables = " or ".join(row.base_url_env)
             hint = f"set {variables}, or hand in base_url" if variables else "hand in base_url"
             raise LLMInvalidRequestError(
                 f"provider {row.name!r} has no address of its own: {hint}", param="base_url"
             )
-        key = settings.api_key
-        if key is None and not request.metadata.get("api_key"):
-            find = settings.credentials.require if row.needs_key else None
-            found = (
-                find(row.name, row.key_env)
-                if find is not None
-                else settings.credentials.find(row.key_env)
-            )
-            key = None if found is None else found.secret
+        # As for the address: what was handed in is for the provider that was meant by it.
+        key = settings.api_key if is_usual else None
+        if key is None:
+            key = self._found_key(row, own_key=own_key)
         remote = Remote(
             name=row.name,
             provider=row,
@@ -173,13 +200,31 @@ class Endpoints:
                 idle_s=settings.idle_s,
             ),
         )
-        endpoint = Endpoint(
-            row=row, base_url=base_url, lane=open_lane(remote, self.clock, settings.endpoint)
+        return Endpoint(
+            row=row,
+            base_url=base_url,
+            lane=open_lane(remote, self.clock, settings.endpoint),
+            has_key=key is not None,
         )
-        if key is not None or not row.needs_key:
-            # One that was opened for a single call's own key must not serve the next without it.
-            self._open[row.name] = endpoint
-        return endpoint
+
+    def _found_key(self, row: Provider, *, own_key: bool) -> Secret | None:
+        credentials = self._settings.credentials
+        try:
+            if row.needs_key and not own_key:
+                return credentials.require(row.name, row.key_env).secret
+            found = credentials.find(row.key_env)
+        except LLMAuthError:
+            if own_key:  # a file that may not be read is no matter then
+                return None
+            raise
+        return None if found is None else found.secret
+
+    def _usual_row(self) -> Provider | None:
+        """The provider that the settings' address and key are meant for; ``None``: any named."""
+        settings = self._settings
+        if settings.base_url is not None or settings.provider is not None:
+            return provider(settings.provider or "openai-compatible")
+        return None if settings.model is None else split_model(settings.model)[0]
 
     def _require(self, row: Provider, model: str, request: LLMRequest) -> None:
         from headrace.backends.capabilities import require

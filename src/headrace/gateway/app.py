@@ -219,7 +219,7 @@ class Around:
             error.request_id = request_id
             if status:
                 raise  # the answer has begun: the server must cut it, not end it cleanly
-            await _send_error(noting, error, headers)
+            await _send_error(noting, _for_caller(error), headers)
         except Exception:
             log.exception("unexpected error", extra={"request_id": request_id})
             if status:
@@ -259,6 +259,19 @@ def _request_id(scope: Scope) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return f"req_{secrets.token_hex(12)}"
+
+
+def _for_caller(error: LLMError) -> LLMError:
+    """What the caller is told of ``error``: a backend that refuses our key is no fault of theirs."""
+    if not isinstance(error, LLMAuthError) or error.provider is None:
+        return error
+    log.error("a backend refuses our key or account: %s", error)
+    return LLMProviderError(
+        f"the backend ({error.provider}) refused this server's own credentials",
+        provider=error.provider,
+        request_id=error.request_id,
+        code="backend_credentials",
+    )
 
 
 async def _send_error(send: Send, error: LLMError, headers: Headers) -> None:

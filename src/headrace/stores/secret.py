@@ -115,8 +115,10 @@ def redact_error(error: LLMError, secrets: Iterable[Secret | None]) -> None:
     """Mask ``secrets`` in what ``error`` says: some servers answer with the key they were shown."""
     known = [secret for secret in secrets if secret is not None]
     error.message = redact(error.message, known)
-    if error.provider_message is not None:
-        error.provider_message = redact(error.provider_message, known)
+    for name in ("provider_message", "param", "code", "request_id"):
+        said = getattr(error, name)
+        if isinstance(said, str):
+            setattr(error, name, redact(said, known))
     error.args = tuple(redact(arg, known) if isinstance(arg, str) else arg for arg in error.args)
 
 

@@ -16,7 +16,7 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.live import Tally
-from headrace.traffic.fallback import Alternative, another_may_mend
+from headrace.traffic.fallback import Alternative, another_may_mend, without_key
 from headrace.traffic.lane import Lane
 from headrace.traffic.patience import Patience
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
@@ -168,6 +168,8 @@ async def _opened(
     for place, way in enumerate(ways, 1):
         is_last = place == len(ways)
         asked = request if way.model is None else evolve(request, model=way.model)
+        if way.lane is not lane and "api_key" in request.metadata:
+            asked = evolve(asked, metadata=without_key(request.metadata))
         visit = Visit(way.lane, asked, call, patient=is_last)
         try:
             await visit.open()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
 from headrace.contracts.errors import (
@@ -32,6 +34,11 @@ class Alternative:
 
     lane: Lane
     model: str | None = None
+
+
+def without_key(metadata: Mapping[str, object]) -> dict[str, object]:
+    """``metadata`` for a backend that a call's own key is not meant for."""
+    return {name: value for name, value in metadata.items() if name != "api_key"}
 
 
 def another_may_mend(error: LLMError) -> bool:

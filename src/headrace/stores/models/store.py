@@ -101,15 +101,8 @@ class ModelStore:
         fetched = source / Path(member.member).name
         if final.is_file():
             return final
-        try:
-            source.mkdir(parents=True, exist_ok=True)
-        except OSError as refused:
-            raise LLMUnavailableError(
-                f"the model cache {self.cache} cannot be written ({refused.strerror}); "
-                "name another folder with HEADRACE_CACHE",
-                transient=False,
-            ) from refused
-        with _alone(folder / "lock"):
+        with self._alone_in(folder):
+            source.mkdir(exist_ok=True)
             if final.is_file():  # another process made it while we waited
                 return final
             if not fetched.is_file():
@@ -129,6 +122,22 @@ class ModelStore:
                 else:
                     shutil.rmtree(source)
         return final
+
+    @contextmanager
+    def _alone_in(self, folder: Path) -> Iterator[None]:
+        """Be the only process that makes files in ``folder``."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "lock").open("w")
+        except OSError as refused:
+            raise LLMUnavailableError(
+                f"the model cache {self.cache} cannot be written ({refused.strerror}); "
+                "name another folder with HEADRACE_CACHE",
+                transient=False,
+            ) from refused
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _rewritten(preset: Preset, source: Path, final: Path, progress: Progress) -> None:
@@ -165,10 +174,3 @@ def _rewritten(preset: Preset, source: Path, final: Path, progress: Progress) ->
             transient=False,
         )
     partial.replace(final)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,118 @@
+"""The client against our own gateway with the real model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.served import MODEL, Served, free_port
+from headrace import Client, LLMMessage, LLMRequest, Usage
+from headrace.contracts.record import CallRecord
+from headrace.stores.credentials import Credentials
+
+NOTHING = Credentials(environment={}, dotenv=None, config=None, seed=None)
+ASK = LLMMessage(role="user", content="Say hello.")
+
+
+@pytest.fixture
+def records() -> list[CallRecord]:
+    return []
+
+
+@pytest.fixture
+def client(gateway: Served, records: list[CallRecord]) -> Iterator[Client]:
+    with Client(
+        MODEL, base_url=f"{gateway.url}/v1", credentials=NOTHING, sinks=[records.append]
+    ) as client:
+        yield client
+
+
+def test_a_chat_is_answered(client: Client, gateway: Served, records: list[CallRecord]) -> None:
+    response = client.chat([ASK], temperature=0, max_tokens=8)
+    assert response.text
+    assert response.model == MODEL
+    assert response.finish_reason in ("stop", "length")
+    assert isinstance(response.usage, Usage)
+    assert response.usage.completion_tokens is not None
+    assert 1 <= response.usage.completion_tokens <= 8
+    assert response.provenance is not None
+    assert response.provenance.base_url == f"{gateway.url}/v1"
+    (record,) = records
+    assert (record.status, record.usage) == (200, response.usage)
+    line = record.timeline
+    instants = [line.queued, line.admitted, line.sent, line.first_byte, line.first_token, line.done]
+    assert instants == sorted(instants)  # type: ignore[type-var]
+
+
+def test_a_stream_says_what_the_whole_answer_says(client: Client) -> None:
+    whole = client.chat([ASK], temperature=0, max_tokens=8)
+    *deltas, last = client.stream_chat([ASK], temperature=0, max_tokens=8)
+    assert {event.kind for event in deltas} == {"delta"}
+    assert last.kind == "completed"
+    assert last.response is not None
+    assert "".join(event.delta_text or "" for event in deltas) == last.response.text == whole.text
+    assert last.response.finish_reason == whole.finish_reason
+    assert last.response.usage is not None
+    assert last.response.provenance is not None
+
+
+def test_a_request_object_is_answered_in_both_ways(client: Client) -> None:
+    request = LLMRequest(messages=(ASK,), temperature=0, max_tokens=8)
+    pieces = [delta.text_delta or "" for delta in client.stream(request)]
+    assert "".join(pieces) == client.generate(request).text != ""
+
+
+def test_a_prompt_is_continued(client: Client) -> None:
+    request = LLMRequest(messages=(), prompt="One, two, three,", temperature=0, max_tokens=6)
+    assert client.generate(request).text
+
+
+def test_the_health_of_the_gateway_is_told(client: Client, gateway: Served) -> None:
+    status = client.healthcheck()
+    assert status.ok
+    assert MODEL in status.details["models"]  # type: ignore[index,operator]
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    with Client(MODEL, base_url=nobody, credentials=NOTHING) as other:
+        assert not other.healthcheck().ok
+
+
+def test_a_client_tells_all_of_itself_in_json(client: Client) -> None:
+    client.chat([ASK], max_tokens=1)
+    described = json.loads(json.dumps(client.describe()))
+    assert described["config"]["model"] == MODEL
+    assert described["server"] is None
+    (endpoint,) = described["endpoints"].values()
+    assert endpoint["stats"]["calls"] == 1
+    assert described["capabilities"]["streaming"] is True
+
+
+def test_the_gateway_answers_where_the_first_backend_is_dead(gateway: Served) -> None:
+    places = {
+        "VLLM_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
+        "LLAMA_SERVER_BASE_URL": f"{gateway.url}/v1",
+    }
+    found = Credentials(environment=places, dotenv=None, config=None, seed=None)
+    records: list[CallRecord] = []
+    with Client(
+        "vllm/dead",
+        fallbacks=[f"llama-server/{MODEL}"],
+        credentials=found,
+        sinks=[records.append],
+    ) as client:
+        response = client.chat([ASK], max_tokens=4)
+    assert response.text
+    assert (response.provider, response.model) == ("llama-server", MODEL)
+    assert [each.backend for each in records[0].attempts] == ["vllm", "llama-server"]
+    assert records[0].attempts[0].error_kind == "LLMUnavailableError"
+
+
+def test_texts_become_vectors(gateway: Served, client: Client) -> None:
+    listed = [model["id"] for model in gateway.get("/v1/models").json["data"]]
+    embedders = [name for name in listed if "minilm" in name]
+    if not embedders:
+        pytest.skip(f"the gateway as it is without configuration serves no embedder: {listed}")
+    result = client.embed(["rain", "snow"], model=embedders[0])
+    assert len(result.vectors) == 2
+    assert len(result.vectors[0]) == len(result.vectors[1]) == 384
