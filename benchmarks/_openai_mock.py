@@ -85,9 +85,7 @@ def _whole(tokens: int) -> bytes:
 
 
 async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(
-        _Answers, "127.0.0.1", 0, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(_Answers, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

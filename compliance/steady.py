@@ -183,7 +183,9 @@ def fields_of(spec: Path) -> dict[str, frozenset[str]]:
     def names(schema: dict[str, Any]) -> frozenset[str]:
         if "$ref" in schema:
             return names(schemas[schema["$ref"].rsplit("/", 1)[-1]])
-        parts = [names(each) for kind in ("allOf", "anyOf", "oneOf") for each in schema.get(kind, ())]
+        parts = [
+            names(each) for kind in ("allOf", "anyOf", "oneOf") for each in schema.get(kind, ())
+        ]
         return frozenset(schema.get("properties", ())).union(*parts)
 
     return {path: names(schemas[name]) for path, name in _SCHEMAS.items()}
@@ -210,7 +212,11 @@ def serving(program: Path, spec: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [str(program), "--host", "127.0.0.1", "-p", str(port), str(spec)]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     said: list[str] = []
     ready = threading.Event()

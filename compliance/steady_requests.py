@@ -71,7 +71,11 @@ CHATS: dict[str, LLMRequest] = {
         tools=(_WEATHER,),
     ),
     "chat with tools": _chat(
-        tools=(_WEATHER, ToolSpec(name="now"), ToolSpec(name="strict", input_schema=_PLACE, strict=True)),
+        tools=(
+            _WEATHER,
+            ToolSpec(name="now"),
+            ToolSpec(name="strict", input_schema=_PLACE, strict=True),
+        ),
         tool_choice="auto",
         parallel_tool_calls=False,
     ),

@@ -211,7 +211,12 @@ def test_a_fault_is_the_right_error_after_the_right_number_of_attempts(run, faul
 
 @pytest.mark.parametrize(
     "fault",
-    ["a reset before the headers", "a limit", "an ailing server", "an error in place of the stream"],
+    [
+        "a reset before the headers",
+        "a limit",
+        "an ailing server",
+        "an error in place of the stream",
+    ],
 )
 def test_what_passes_is_mended_without_a_word_and_asked_under_one_name(run, fault: str) -> None:
     pieces = {
@@ -262,7 +267,9 @@ def test_events_that_are_cut_at_any_byte_are_read_as_if_they_came_whole(run) -> 
 
 
 def test_events_that_come_byte_by_byte_are_read_as_if_they_came_whole(run) -> None:
-    body = HEAD + b"".join(chunk(bytes([b])) for b in OPENING + said("été") + b"".join(ENDING)) + END
+    body = (
+        HEAD + b"".join(chunk(bytes([b])) for b in OPENING + said("été") + b"".join(ENDING)) + END
+    )
 
     async def script(peer: Peer) -> None:
         await peer.request()

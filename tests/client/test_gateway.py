@@ -84,7 +84,7 @@ def test_a_client_tells_all_of_itself_in_json(client: Client) -> None:
     assert described["config"]["model"] == MODEL
     assert described["server"] is None
     (endpoint,) = described["endpoints"].values()
-    assert endpoint["stats"]["calls"] == 1
+    assert endpoint["stats"]["successes"] == 1
     assert described["capabilities"]["streaming"] is True
 
 

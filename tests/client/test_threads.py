@@ -124,7 +124,7 @@ def test_threads_share_a_client_and_lose_nothing_and_keep_its_limit(way: str) ->
         assert echo.most == 5
         assert len(server.requests) == len(asked)
         stats = client.describe()["endpoints"]["openai-compatible"]["stats"]  # type: ignore[index]
-        assert (stats["calls"], stats["running"], stats["waiting"]) == (len(asked), 0, 0)
+        assert (stats["successes"], stats["running"], stats["waiting"]) == (len(asked), 0, 0)
 
 
 def test_a_client_works_inside_a_running_loop_as_in_a_notebook() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace.client.async_client import AsyncClient
-from headrace.client.portal import portal
+from headrace.client.portal import Pieces, portal
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
@@ -39,7 +39,7 @@ class Client:
         core = self._here()
         return portal().run(lambda: core.generate(request))
 
-    def stream(self, request: LLMRequest) -> Iterator[LLMDelta]:
+    def stream(self, request: LLMRequest) -> Pieces[LLMDelta]:
         """The answer to ``request`` piece by piece; closing the iterator cancels the call."""
         core = self._here()
         return portal().iterate(lambda: core.stream(request))
@@ -63,7 +63,7 @@ class Client:
         model: str | None = None,
         params: LLMChatParams | None = None,
         **settings: Any,
-    ) -> Iterator[LLMStreamEvent]:
+    ) -> Pieces[LLMStreamEvent]:
         """The answer as ``delta`` events, and at the end one ``completed`` event with all of it."""
         core = self._here()
         return portal().iterate(
