@@ -108,7 +108,7 @@ def test_a_completion_goes_through_two_gateways(twin):
 def test_a_pattern_reaches_its_backend(twin):
     reply = twin.chat(model="near-and-dear", max_tokens=1)
     assert reply.status == 200
-    assert reply.json["model"] == MODEL
+    assert reply.json["model"] == "near-and-dear"
 
 
 def test_a_refusal_of_the_far_gateway_comes_back_as_it_was(gateway, twin):
@@ -137,6 +137,17 @@ def test_what_is_said_comes_through(front, far):
     assert headers["authorization"] == f"Bearer {KEY}"
     assert body["model"] == "far"
     assert body["temperature"] == 0.5
+
+
+def test_a_backend_of_several_models_is_asked_for_the_one_that_the_caller_named(far, tmp_path):
+    backend = {"name": "many", "base_url": f"{far.url}/good/v1", "models": ["many-*"]}
+    served = Served(tmp_path, {"engine": {"enabled": False}, "backends": [backend]})
+    try:
+        reply = served.chat(model="many-and-more")
+    finally:
+        served.stop()
+    assert reply.json["model"] == "many-and-more"
+    assert far.asked("good")[-1][2]["model"] == "many-and-more"
 
 
 def test_a_server_that_does_not_stream_is_read_all_the_same(front):

@@ -425,7 +425,8 @@ def test_a_provider_is_sent_what_was_asked_and_its_vectors_are_passed_on(serve, 
     ("answer", "status", "got", "code"),
     [
         ({"error": {"message": "slow down"}}, 429, 429, "rate_limit_exceeded"),
-        ({"error": {"message": "no such key"}}, 401, 401, "invalid_api_key"),
+        # Whose key is wrong is ours, not the caller's.
+        ({"error": {"message": "no such key"}}, 401, 502, "backend_credentials"),
         ({"data": [{"embedding": [1]}, {"embedding": [2]}]}, 200, 502, "bad_response"),
         ({"data": [{"embedding": "AAAA"}]}, 200, 502, "bad_response"),
         ({"data": []}, 200, 502, "bad_response"),

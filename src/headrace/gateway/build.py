@@ -223,6 +223,7 @@ def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
         else backend.name,
         lane=lane,
         patterns=backend.models,
+        passes_names=True,
         created=int(world.clock.wall()),
     )
 

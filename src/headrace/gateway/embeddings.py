@@ -57,13 +57,11 @@ class Embeddings:
         self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
     ) -> None:
         marks, asked = Marks(), inbound.request
-        is_ours = isinstance(route.lane, EmbeddingLane)
         result = await embed(
             self.traffic,
             evolve(
                 asked,
-                # A backend elsewhere may have several models under one route.
-                model=route.model if is_ours else asked.model or route.model,
+                model=route.asked(asked.model),
                 request_id=scope["headrace.request_id"],
             ),
             route.lane,
@@ -77,7 +75,7 @@ class Embeddings:
             marks,
         )
         body = openai_embeddings.write_response(
-            result, model=route.model, encoding=inbound.encoding
+            result, model=route.asked(asked.model), encoding=inbound.encoding
         )
         headers: Headers = scope["headrace.headers"]
         if marks.dropped:

@@ -95,8 +95,9 @@ class Generation:
         answers = inbound.request.n or 1
         alone = route.lane.one_answer_a_call and answers > 1
         runs = []
+        model = route.asked(inbound.request.model)
         for prompt in prompts:
-            asked = route.defaults.fill(evolve(prompt, model=route.model, request_id=request_id))
+            asked = route.defaults.fill(evolve(prompt, model=model, request_id=request_id))
             for single in _singles(asked) if alone else [asked]:
                 sheet = CallSheet(
                     call_id=uuid.uuid4().hex,
@@ -121,7 +122,7 @@ class Generation:
         body = self.codec.write_response(
             response,
             response_id=self._id(response.response_id),
-            model=asked.route.model,
+            model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
         )
         await answer(asked.send, 200, body, asked.answer_headers())
@@ -137,7 +138,7 @@ class Generation:
             first = await anext(calls, None)
             writer = self.codec.stream_writer(
                 response_id=self._id(None if first is None else first.response_id),
-                model=asked.route.model,
+                model=asked.route.asked(asked.inbound.request.model),
                 created=int(self.clock.wall()),
                 include_usage=asked.inbound.include_usage,
                 system_fingerprint=first and first.system_fingerprint,

@@ -55,13 +55,21 @@ class Defaults:
 
 @frozen(kw_only=True)
 class Route:
-    """A model as callers see it."""
+    """A model as callers see it, or the several of one backend that ``patterns`` name.
+
+    ``passes_names`` hands the caller's own name for the model on: the backend knows it.
+    """
 
     model: str
     lane: Lane
     patterns: tuple[str, ...] = ()
+    passes_names: bool = False
     defaults: Defaults = Defaults()
     created: int = 0
+
+    def asked(self, name: str | None) -> str:
+        """The model's name for the backend, and in its answer, where callers say ``name``."""
+        return name if self.passes_names and name is not None else self.model
 
     def fits(self, name: str) -> bool:
         """Whether ``name`` is this model, by its name or a pattern."""
