@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs bench compliance compliance-openai compliance-llamacpp format clean help
+.PHONY: serve test check docs bench compliance compliance-openai compliance-llamacpp compliance-steady format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -41,6 +41,9 @@ compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs
 
 compliance-openai compliance-llamacpp: compliance-%: $(RUN_READY)
 	@$(BIN)/python -m compliance $* $(ARGS)
+
+compliance-steady: $(RUN_READY) ## OpenAI's specification judges the requests that we write (needs npm)
+	@$(BIN)/python -m compliance.steady $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 _KEY = "sk-0123456789abcdef0123456789abcdef"
@@ -27,6 +28,10 @@ def cpu_s() -> float:
 
 
 def peak_mb() -> float:
+    # Where the system tells: getrusage's peak may be that of the process which started this one.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -13,6 +13,7 @@ from headrace.contracts.record import CallRecord
 from headrace.stores.credentials import Credentials
 
 NOTHING = Credentials(environment={}, dotenv=None, config=None, seed=None)
+EMBEDDER = "all-minilm-l6-v2"
 ASK = LLMMessage(role="user", content="Say hello.")
 
 
@@ -108,11 +109,8 @@ def test_the_gateway_answers_where_the_first_backend_is_dead(gateway: Served) ->
     assert records[0].attempts[0].error_kind == "LLMUnavailableError"
 
 
-def test_texts_become_vectors(gateway: Served, client: Client) -> None:
-    listed = [model["id"] for model in gateway.get("/v1/models").json["data"]]
-    embedders = [name for name in listed if "minilm" in name]
-    if not embedders:
-        pytest.skip(f"the gateway as it is without configuration serves no embedder: {listed}")
-    result = client.embed(["rain", "snow"], model=embedders[0])
-    assert len(result.vectors) == 2
-    assert len(result.vectors[0]) == len(result.vectors[1]) == 384
+@pytest.mark.usefixtures("embedding_model")
+def test_texts_become_vectors(client: Client, records: list[CallRecord]) -> None:
+    result = client.embed(["rain", "snow"], model=EMBEDDER)
+    assert [len(vector) for vector in result.vectors] == [384, 384]
+    assert [record.operation for record in records] == ["embeddings"]

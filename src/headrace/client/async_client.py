@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timezone
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from attrs import evolve
 
-from headrace.backends.pricing import price_of
 from headrace.client.endpoints import Endpoints, Way
 from headrace.client.requests import as_request
 from headrace.client.settings import Settings
@@ -27,10 +25,8 @@ from headrace.contracts.responses import (
     LLMResponse,
     LLMStreamEvent,
     Provenance,
-    Usage,
 )
 from headrace.traffic.call import CallSheet
-from headrace.traffic.embedding import embed
 from headrace.wire.assemble import Assembler
 
 
@@ -104,6 +100,8 @@ class AsyncClient:
         self, inputs: str | Sequence[str], *, model: str | None = None, **settings: Any
     ) -> EmbeddingResult:
         """One vector for each input; ``settings`` are fields of EmbeddingRequest by name."""
+        from headrace.traffic.embedding import embed
+
         texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         request = EmbeddingRequest(inputs=texts, model=model, **settings)
         endpoint, asked = self._endpoints.pick_embedding(request)
@@ -192,7 +190,7 @@ class AsyncClient:
         stream: bool,
     ) -> CallSheet:
         return CallSheet(
-            call_id=uuid.uuid4().hex,
+            call_id=secrets.token_hex(16),
             operation=operation,
             queued=self._endpoints.clock.monotonic(),
             stream=stream,
@@ -210,7 +208,7 @@ class AsyncClient:
             provider=marks.provider or endpoint.provider,
             latency_ms=round(took_s * 1000),
             dropped=tuple(dict.fromkeys(marks.dropped)),
-            price_usd=_price(response, marks.provider or endpoint.provider, way, started),
+            price_usd=marks.price_usd,
             request_id=response.request_id or way.request.request_id,
             provenance=Provenance(
                 backend_name=marks.backend or endpoint.lane.name,
@@ -222,12 +220,6 @@ class AsyncClient:
                 config_hash=endpoint.config_hash,
             ),
         )
-
-
-def _price(response: LLMResponse, provider: str, way: Way, started: float) -> Decimal | None:
-    if not isinstance(response.usage, Usage):
-        return None
-    return price_of(provider, (response.model, way.request.model), response.usage, started)
 
 
 def _iso(unix_seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, fields
+from attrs import fields
 
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
@@ -43,5 +43,4 @@ def as_request(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise LLMInvalidRequestError(f"there is no setting {unknown[0]!r}{hint}", param=unknown[0])
     chosen = {} if params is None else {name: getattr(params, name) for name in _PARAMS}
-    request = LLMRequest(messages=as_messages(messages), model=model, **chosen)
-    return evolve(request, **settings) if settings else request
+    return LLMRequest(**{"model": model, **chosen, **settings}, messages=as_messages(messages))

@@ -47,6 +47,7 @@ class Marks:
     tried, and ``dropped`` the settings that the backend could not be given. ``idempotency_key``
     comes from above: by it a backend can know a call that it is asked for once more.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
+    ``price_usd`` is what the call cost, once it has ended.
     """
 
     sent: float | None = None
@@ -58,6 +59,7 @@ class Marks:
     dropped: list[str] = field(factory=list)
     idempotency_key: str | None = None
     batch_occupancy: float | None = None
+    price_usd: Decimal | None = None
 
 
 @frozen(kw_only=True)

@@ -127,8 +127,8 @@ class Traffic:
                 call.live.ended()
                 call.patience.close()
                 usage = None if visit is None else visit.usage
-                record = _record(request, sheet, call, seen, usage, failure)
-                self._emit(record if self._price is None else _priced(record, self._price))
+                marks.price_usd = _paid(self._price, request, sheet, call, seen, usage)
+                self._emit(_record(request, sheet, call, seen, usage, failure))
                 failure = None  # its traceback holds this frame
 
     def _emit(self, record: CallRecord) -> None:
@@ -213,6 +213,7 @@ def _record(
         dropped=tuple(call.latest.dropped),
         batch_occupancy=call.latest.batch_occupancy,
         usage=usage,
+        price_usd=call.marks.price_usd,
         finish_reason=seen.finish_reason,
         status=_status(failure, kind),
         error_kind=kind,
@@ -230,16 +231,22 @@ def _record(
     )
 
 
-def _priced(record: CallRecord, price: PriceOf) -> CallRecord:
-    if record.usage is None:
-        return record
-    names = (record.model, record.requested_model)
+def _paid(
+    price: PriceOf | None,
+    request: LLMRequest,
+    sheet: CallSheet,
+    call: Running,
+    seen: _Seen,
+    usage: Usage | None,
+) -> Decimal | None:
+    if price is None or usage is None:
+        return None
+    names = (seen.model or request.model, sheet.requested_model)
     try:
-        paid = price(record.provider, names, record.usage, record.timeline.wall_anchor)
+        return price(call.latest.provider, names, usage, call.clock.wall())
     except Exception:
         log.exception("a call could not be priced")
-        return record
-    return evolve(record, price_usd=paid)
+        return None
 
 
 def _status(failure: BaseException | None, kind: str | None) -> int:
