@@ -54,7 +54,14 @@ class Settings:
                 near = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LLMInvalidRequestError(f"a client has no setting {name!r}{hint}", param=name)
-        return cls(model=model, **given)
+        settings = cls(model=model, **given)
+        if settings.api_key is not None and not (model or settings.provider or settings.base_url):
+            raise LLMInvalidRequestError(
+                "api_key does not say whose key it is: name a default model, provider or base_url "
+                "with it, or leave it out and set the provider's variable",
+                param="api_key",
+            )
+        return settings
 
     def snapshot(self) -> dict[str, object]:
         """What may be shown: everything but keys and the objects handed in for tests."""
