@@ -21,8 +21,10 @@ async def count(to: int) -> AsyncGenerator[int, None]:
 
 def script(text: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, warnings being errors."""
+    # Whoever runs the tests in the background may have left us SIGINT ignored.
+    opening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(text)],
+        [sys.executable, "-W", "error", "-c", opening + textwrap.dedent(text)],
         capture_output=True,
         text=True,
         timeout=timeout,

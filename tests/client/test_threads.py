@@ -88,6 +88,8 @@ import asyncio, os, signal, sys, threading, warnings
 from headrace import Client
 from headrace.stores.credentials import Credentials
 
+# Whoever runs the tests in the background may have left us SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 nothing = Credentials(environment={{}}, dotenv=None, config=None, seed=None)
 client = Client("m", base_url={base!r}, credentials=nothing)
 """
