@@ -64,4 +64,4 @@ $(DEV_READY): requirements/dev.txt $(RUN_READY)
 	@touch $@
 
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
