@@ -1,8 +1,8 @@
-"""Run the measurements named on the command line, or all of them."""
+"""Run the measurement named on the command line, with its options, or all of them."""
 
 from __future__ import annotations
 
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,10 +14,15 @@ def main() -> None:
     unknown = set(chosen) - set(NAMES)
     if unknown:
         sys.exit(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    failed = []
     for name in chosen:
-        print(f"== {name}")
-        sys.argv = [name, *sys.argv[2:]]
-        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+        print(f"== {name}", flush=True)
+        # Each in a process of its own: what one leaves behind must not weigh on the next.
+        command = [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[2:]]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
