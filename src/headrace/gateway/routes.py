@@ -81,7 +81,7 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = tuple(routes)
-        self._known: dict[str, Route] = {route.model: route for route in reversed(self._routes)}
+        self._known: dict[str, Route] = {route.model: route for route in self._routes}
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)

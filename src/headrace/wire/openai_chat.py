@@ -18,8 +18,8 @@ from headrace.wire.json import decode_object, encode
 from headrace.wire.openai_answers import (
     chat_logprobs_to_wire,
     read_response,
-    usage_to_wire,
 )
+from headrace.wire.openai_envelope import write_answer
 from headrace.wire.openai_errors import read_error, write_error
 from headrace.wire.openai_fields import (
     Check,
@@ -180,20 +180,15 @@ def write_response(
     system_fingerprint: str | None = None,
 ) -> bytes:
     """``response`` as a body; what is handed in replaces what the response itself says."""
-    wire: dict[str, Any] = {
-        "id": response_id or response.response_id or "",
-        "object": "chat.completion",
-        "created": (response.created or 0) if created is None else created,
-        "model": model or response.model or "",
-        "choices": [_choice_to_wire(choice) for choice in choices_of(response)],
-    }
-    usage = usage_to_wire(response.usage)
-    if usage is not None:
-        wire["usage"] = usage
-    fingerprint = system_fingerprint or response.system_fingerprint
-    if fingerprint is not None:
-        wire["system_fingerprint"] = fingerprint
-    return encode(wire | (response.provider_fields or {}))
+    return write_answer(
+        "chat.completion",
+        [_choice_to_wire(choice) for choice in choices_of(response)],
+        response,
+        response_id=response_id,
+        model=model,
+        created=created,
+        system_fingerprint=system_fingerprint,
+    )
 
 
 def stream_reader(keep: Collection[str] = ()) -> StreamReader:
