@@ -245,6 +245,16 @@ def test_a_tool_call_is_streamed_in_pieces(sdk):
     assert reasons == ["tool_calls"]
 
 
+def test_tools_that_the_models_template_has_no_place_for_are_listed(sdk):
+    raw = sdk.chat.completions.with_raw_response.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "How is the weather in Paris?"}],
+        tools=[WEATHER],
+        max_tokens=2,
+    )
+    assert "tools" in raw.headers["x-headrace-dropped"].split(", ")
+
+
 def test_a_conversation_with_a_tools_result_goes_on(sdk):
     call = {
         "id": "call_1",

@@ -23,6 +23,7 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMUnavailableError,
 )
+from headrace.contracts.messages import LLMMessage, ToolSpec
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
@@ -32,6 +33,7 @@ from headrace.wire import json as wire_json
 from headrace.wire import openai_chat
 
 _START_S = 600.0
+_PROBE = "headrace_probe"
 _RETRY_AFTER_S = 1.0
 _DEATH_SHOWS_WITHIN_S = 0.25
 # A prompt of any length may be computed before the first byte comes.
@@ -75,6 +77,7 @@ class LlamaCpp:
         self._settings, self._world, self._limits = settings, world, limits
         self._key = secrets.token_urlsafe(24)
         self._remote: Remote | None = None
+        self._tells_tools = True
         self._ready = asyncio.Event()
         self._start_failure: LLMUnavailableError | None = None
         self._child = Child(
@@ -96,6 +99,7 @@ class LlamaCpp:
         try:
             await self._child.start()
             self.context_tokens = await self._context()
+            self._tells_tools = self._settings.embeddings or await self._template_tells_tools()
         except LLMUnavailableError as failure:
             self._start_failure = failure
             raise
@@ -109,6 +113,9 @@ class LlamaCpp:
         await self._ready.wait()
         remote = self._reachable()
         forced = must_call(request)
+        offered = request.tools and request.tool_choice != "none" and not forced
+        if offered and not self._tells_tools:
+            marks.dropped.append("tools")
         pieces = remote.stream(as_json_request(request) if forced else request, marks)
         try:
             async with aclosing(pieces):
@@ -229,6 +236,18 @@ class LlamaCpp:
         while self._remote is remote and self._world.clock.monotonic() < until:
             await self._world.clock.sleep(0.01)
         return self._remote is not remote
+
+    async def _template_tells_tools(self) -> bool:
+        """Whether the model's template puts tools into the prompt; some leave them out in silence."""
+        probe = LLMRequest(
+            messages=(LLMMessage(role="user", content="Hi"),), tools=(ToolSpec(name=_PROBE),)
+        )
+        asked = wire_json.decode_reply(openai_chat.write_request(probe, stream=False))
+        try:
+            told = await self._reachable().post("/apply-template", asked, _COUNT_LIMITS)
+        except LLMError:  # a template that fails on this may still serve what users ask
+            return True
+        return _PROBE in str(told.get("prompt"))
 
     async def _context(self) -> int | None:
         try:
