@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from headrace.contracts.messages import (
         AudioPart,
+        CacheFor,
         ContentPart,
         FilePart,
         ImageDetail,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         LLMMessage,
         LLMRole,
         LLMToolResult,
+        ReasoningPart,
         TextPart,
         ToolCall,
         ToolSpec,
@@ -129,6 +131,7 @@ _HOMES = {
     ),
     "headrace.contracts.messages": (
         "AudioPart",
+        "CacheFor",
         "ContentPart",
         "FilePart",
         "ImageDetail",
@@ -136,6 +139,7 @@ _HOMES = {
         "LLMMessage",
         "LLMRole",
         "LLMToolResult",
+        "ReasoningPart",
         "TextPart",
         "ToolCall",
         "ToolSpec",
@@ -198,6 +202,7 @@ __all__ = [
     "Backend",
     "BackendCapabilities",
     "BackendStatus",
+    "CacheFor",
     "CallRecord",
     "CircuitState",
     "Client",
@@ -248,6 +253,7 @@ __all__ = [
     "Priority",
     "Provenance",
     "ReasoningEffort",
+    "ReasoningPart",
     "RecordSink",
     "Snapshot",
     "StageMark",

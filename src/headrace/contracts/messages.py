@@ -8,6 +8,8 @@ from attrs import field, frozen
 
 LLMRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
 ImageDetail: TypeAlias = Literal["auto", "low", "high"]
+CacheFor: TypeAlias = Literal["5m", "1h"]
+"""How long a provider is asked to keep the prompt up to here, where it sells that (Anthropic)."""
 
 
 @frozen(kw_only=True)
@@ -15,6 +17,7 @@ class TextPart:
     """Plain text inside a multi-part message."""
 
     text: str
+    cache: CacheFor | None = None
 
 
 @frozen(kw_only=True)
@@ -25,6 +28,7 @@ class ImagePart:
     url: str | None = None
     media_type: str | None = None
     detail: ImageDetail | None = None
+    cache: CacheFor | None = None
 
 
 @frozen(kw_only=True)
@@ -44,6 +48,21 @@ class FilePart:
     file_id: str | None = None
     filename: str | None = None
     media_type: str | None = None
+    cache: CacheFor | None = None
+
+
+@frozen(kw_only=True)
+class ReasoningPart:
+    """A piece of a model's reasoning, as its provider wants it back in the next turn.
+
+    ``text`` is the reasoning or a summary of it, ``signature`` the provider's seal over it, and
+    ``encrypted`` what only the provider can read; ``part_id`` is the provider's name for the piece.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+    part_id: str | None = None
 
 
 ContentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart
@@ -60,6 +79,7 @@ class ToolSpec:
     description: str = ""
     input_schema: dict[str, object] = field(factory=dict)
     strict: bool | None = None
+    cache: CacheFor | None = None
 
 
 @frozen(kw_only=True)
@@ -87,6 +107,7 @@ class LLMMessage:
     ``content`` is text, or a tuple of parts when images, audio or files come with it.
     An assistant turn may carry ``tool_calls``, ``reasoning`` and a ``refusal``; a tool turn names
     the call it answers in ``tool_call_id``, and ``tool_error`` marks a result that is a failure.
+    ``reasoning_parts`` are the same reasoning in the provider's own pieces, where it has such.
     """
 
     role: LLMRole
@@ -98,3 +119,4 @@ class LLMMessage:
     reasoning: str | None = None
     refusal: str | None = None
     tool_error: bool | None = None
+    reasoning_parts: tuple[ReasoningPart, ...] = ()

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
-from headrace.contracts.messages import ToolCall
+from headrace.contracts.messages import ReasoningPart, ToolCall
 
 LLMStreamEventKind: TypeAlias = Literal["delta", "completed"]
 FinishReason: TypeAlias = Literal[
@@ -89,6 +89,8 @@ class LLMChoice:
     reasoning: str | None = None
     refusal: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    reasoning_parts: tuple[ReasoningPart, ...] = ()
+    stop_sequence: str | None = None
 
 
 @frozen(kw_only=True)
@@ -100,7 +102,9 @@ class LLMResponse:
     otherwise it is empty. ``raw_output`` and ``raw`` are the provider's payload, where it was kept.
     ``dropped`` lists settings of the request that the backend could not be given.
     ``system_fingerprint`` names the build and settings that answered; ``provider_fields`` are what
-    else a provider told because its ``provider_options`` asked for it.
+    else a provider told because its ``provider_options`` asked for it. ``reasoning_parts`` are as in
+    LLMMessage; ``stop_sequence`` is the one of the request's ``stop`` that ended the answer, where
+    the backend tells.
     """
 
     text: str
@@ -125,6 +129,8 @@ class LLMResponse:
     dropped: tuple[str, ...] = ()
     system_fingerprint: str | None = None
     provider_fields: dict[str, object] | None = None
+    reasoning_parts: tuple[ReasoningPart, ...] = ()
+    stop_sequence: str | None = None
 
 
 @frozen(kw_only=True)
@@ -147,6 +153,8 @@ class LLMDelta:
     ``index`` is the choice it belongs to. ``finish_reason`` comes once per choice, ``usage_delta``
     holds the totals so far (providers send it once, last), ``model`` and ``response_id`` come at
     least with the first piece. ``system_fingerprint`` and ``provider_fields`` are as in LLMResponse.
+    ``reasoning_part`` ends a piece of reasoning whose text came in the ``reasoning_delta``s since
+    the one before; it holds the whole of it. ``stop_sequence`` comes with the finish reason.
     """
 
     text_delta: str | None = None
@@ -162,6 +170,8 @@ class LLMDelta:
     response_id: str | None = None
     system_fingerprint: str | None = None
     provider_fields: dict[str, object] | None = None
+    reasoning_part: ReasoningPart | None = None
+    stop_sequence: str | None = None
 
 
 @frozen(kw_only=True)
