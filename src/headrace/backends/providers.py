@@ -119,6 +119,7 @@ LLAMA_CPP_SERVER = Provider(
     # Text to arrive at after the completion: what comes without it is still a continuation.
     ignored=_OPENAI_HOUSEKEEPING | {"suffix"},
     echoes=False,
+    asked_whole=False,
     streams_logprobs_with_tools=False,
     logprobs_alone=False,
 )

@@ -87,9 +87,10 @@ class Provider:
     do. ``logprobs_alone`` says that it gives log probabilities without alternatives too; of others
     we ask one alternative and leave it out.
 
-    Every backend is asked for a stream, also where the caller wants the answer whole: some
-    (llama.cpp among them) do not notice that the caller of a plain request has left. The exception
-    is ``streams_logprobs_with_tools``: where that is false, such a request is asked whole.
+    ``asked_whole`` says that it is asked for a whole answer where the caller wants one, which
+    costs less than its pieces. Where false it is asked for a stream even then: some (llama.cpp among
+    them) do not notice that the caller of a plain request has left and work on for nobody. Where
+    ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
     """
 
     name: str = field(validator=_plain_name)
@@ -114,6 +115,7 @@ class Provider:
     stream_usage: bool = True
     prices: str | None = None
     echoes: bool = True
+    asked_whole: bool = True
     streams_logprobs_with_tools: bool = True
     logprobs_alone: bool = True
 

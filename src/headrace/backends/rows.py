@@ -97,6 +97,8 @@ HOSTED: tuple[Provider, ...] = (
         dialect=Dialect(reasoning="reasoning"),
         unsupported=frozenset({"n"}),
         defaults={"provider": {"require_parameters": True}},
+        # https://openrouter.ai/docs/api-reference/streaming#stream-cancellation
+        asked_whole=False,
         prices="openrouter",
     ),
     # https://docs.together.ai/reference/chat-completions-1: logprobs is a number of alternatives.
@@ -154,6 +156,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("MAX_BASE_URL",),
         key_env=("MAX_SERVE_API_KEY",),
+        asked_whole=False,
     ),
     # https://lmstudio.ai/docs/developer/openai-compat/chat-completions ("supported payload
     # parameters": the rest is left out); https://lmstudio.ai/docs/developer/core/authentication
@@ -165,7 +168,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         dialect=Dialect(repetition_penalty="repeat_penalty"),
         unsupported=frozenset({"min_p", "n", "logprobs", "top_logprobs"}),
         ignored=frozenset({"user", "parallel_tool_calls"}),
+        asked_whole=False,  # llama.cpp is inside
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
-    Provider(name="openai-compatible"),
+    Provider(name="openai-compatible", asked_whole=False),
 )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Self
-
-from attrs import evolve
 
 from headrace.client.endpoints import Endpoints, Way
 from headrace.client.requests import as_request
@@ -26,7 +23,7 @@ from headrace.contracts.responses import (
     LLMStreamEvent,
     Provenance,
 )
-from headrace.traffic.call import CallSheet
+from headrace.traffic.call import CallSheet, new_call_id
 from headrace.wire.assemble import Assembler
 
 
@@ -51,7 +48,7 @@ class AsyncClient:
         async with aclosing(self._run(way, marks, stream=False)) as deltas:
             async for delta in deltas:
                 assembler.add(delta)
-        return self._finished(assembler.response(), way, marks, clock.monotonic() - begin, started)
+        return self._finished(assembler, way, marks, clock.monotonic() - begin, started)
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """The answer to ``request`` piece by piece; closing the generator cancels the call."""
@@ -91,9 +88,7 @@ class AsyncClient:
             async for delta in deltas:
                 assembler.add(delta)
                 yield LLMStreamEvent(kind="delta", delta_text=delta.text_delta, delta=delta)
-        response = self._finished(
-            assembler.response(), way, marks, clock.monotonic() - begin, started
-        )
+        response = self._finished(assembler, way, marks, clock.monotonic() - begin, started)
         yield LLMStreamEvent(kind="completed", response=response)
 
     async def embed(
@@ -190,7 +185,7 @@ class AsyncClient:
         stream: bool,
     ) -> CallSheet:
         return CallSheet(
-            call_id=secrets.token_hex(16),
+            call_id=new_call_id(),
             operation=operation,
             queued=self._endpoints.clock.monotonic(),
             stream=stream,
@@ -199,21 +194,19 @@ class AsyncClient:
         )
 
     def _finished(
-        self, response: LLMResponse, way: Way, marks: Marks, took_s: float, started: float
+        self, assembler: Assembler, way: Way, marks: Marks, took_s: float, started: float
     ) -> LLMResponse:
         endpoint = way.endpoint
-        model = response.model or way.request.model
-        return evolve(
-            response,
+        return assembler.response(
             provider=marks.provider or endpoint.provider,
             latency_ms=round(took_s * 1000),
             dropped=tuple(dict.fromkeys(marks.dropped)),
             price_usd=marks.price_usd,
-            request_id=response.request_id or way.request.request_id,
+            request_id=way.request.request_id,
             provenance=Provenance(
                 backend_name=marks.backend or endpoint.lane.name,
                 backend_kind=marks.provider or endpoint.provider,
-                model_id=model or "",
+                model_id=assembler.model or way.request.model or "",
                 base_url=endpoint.base_url,
                 started_at=_iso(started),
                 completed_at=_iso(started + took_s),
@@ -223,4 +216,4 @@ class AsyncClient:
 
 
 def _iso(unix_seconds: float) -> str:
-    return Provenance.now_iso(datetime.fromtimestamp(unix_seconds, timezone.utc))
+    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()

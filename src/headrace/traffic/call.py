@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from decimal import Decimal
-from random import Random
+from random import Random, getrandbits
 from typing import TypeAlias
 
 from attrs import define, evolve, frozen
@@ -43,6 +43,15 @@ class CallSheet:
     route: str | None = None
     parent_id: str | None = None
     total_s: float | None = None
+
+
+def new_call_id() -> str:
+    """An id that no other call has, in any process: 128 bits of chance.
+
+    Not secret, so not asked of the system, which takes as long as writing the request does. Python
+    sows its generator anew in a forked child.
+    """
+    return f"{getrandbits(128):032x}"
 
 
 class Traffic:
@@ -89,6 +98,7 @@ class Traffic:
             live=self._tally.began(request.model),
             marks=marks,
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
+            stream=sheet.stream,
         )
         seen = _Seen()
         visit: Visit | None = None
@@ -224,7 +234,7 @@ def _record(
             admitted=call.admitted,
             sent=call.latest.sent,
             first_byte=call.latest.first_byte,
-            first_token=seen.first_token,
+            first_token=None if call.latest.came_whole else seen.first_token,
             last_token=seen.last_token,
             done=done,
         ),
