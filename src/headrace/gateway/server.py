@@ -95,6 +95,7 @@ async def serve_on(
             if engine is not None:
                 await engine.aclose()
         await transport.aclose()
+        assembly.records.close()
     if failures:
         raise failures[0]
 
