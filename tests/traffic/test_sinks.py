@@ -22,8 +22,8 @@ from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.stores.secret import Secret
-from headrace.traffic.otel import OpenTelemetrySink
 from headrace.traffic.sinks import JsonlFile, log_records, write_line
+from traffic.telemetry import Telemetry
 
 KEY = "a-key-of-nobody"
 RECORD = CallRecord(
@@ -220,39 +220,6 @@ def test_a_level_that_nobody_wants_costs_no_line(caplog):
     caplog.set_level(logging.ERROR, "headrace.calls")
     log_records()(FAILED)
     assert caplog.records == []
-
-
-class Telemetry:
-    """OpenTelemetry with exporters in memory."""
-
-    def __init__(self) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-        self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.sink = OpenTelemetrySink(
-            tracer_provider=self.tracers,
-            meter_provider=MeterProvider(metric_readers=[self.reader]),
-        )
-
-    @property
-    def spans(self) -> Any:
-        return self.exporter.get_finished_spans()
-
-    @property
-    def points(self) -> dict[str, list[Any]]:
-        data: Any = self.reader.get_metrics_data()
-        return {
-            metric.name: list(metric.data.data_points)
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
 
 
 def test_a_call_is_a_span_in_the_words_of_the_conventions():

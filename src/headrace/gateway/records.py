@@ -55,6 +55,9 @@ def _opentelemetry() -> RecordSink:
     from headrace.traffic.otel import OpenTelemetrySink
 
     try:
+        from headrace.gateway.tracing import set_up_sdk
+
+        set_up_sdk()
         return OpenTelemetrySink()
     except ImportError as missing:
         raise LLMInvalidRequestError(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
 from headrace.gateway.build import Assembly, assemble
@@ -101,8 +102,13 @@ async def serve_on(
 
 
 def _server_config(config: Config, assembly: Assembly) -> uvicorn.Config:
+    application: ASGIApp = assembly.gateway.application()
+    if config.records.opentelemetry:
+        from headrace.gateway.tracing import traced
+
+        application = traced(application)
     return uvicorn.Config(
-        assembly.gateway.application(),
+        application,
         http="httptools",
         ws="none",
         lifespan="off",
