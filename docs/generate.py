@@ -128,13 +128,29 @@ def commands() -> str:
     lines = ["# Commands", "", NOTE, ""]
     runner = CliRunner(env={"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"})
     group: Any = typer.main.get_command(app)
-    for name in ["", *sorted(group.commands)]:
-        words = [name] if name else []
+    for words in [[], *below(group)]:
         result = runner.invoke(app, [*words, "--help"], prog_name="headrace")
         assert result.exit_code == 0, result.output
         text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
-        lines += [f"## {' '.join(['headrace', *words])}", "", "```text", text, "```", ""]
+        lines += [
+            f"{'##' if len(words) < 2 else '###'} {' '.join(['headrace', *words])}",
+            "",
+            "```text",
+            text,
+            "```",
+            "",
+        ]
     return "\n".join(lines)
+
+
+def below(group: Any, *words: str) -> list[list[str]]:
+    """The words of every command of ``group`` and of the groups in it."""
+    found = []
+    for name, command in sorted(group.commands.items()):
+        found.append([*words, name])
+        if hasattr(command, "commands"):
+            found += below(command, *words, name)
+    return found
 
 
 def first_paragraph(cls: type) -> str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from headrace.cli.checkup import BackendFinding
-    from headrace.stores.credentials import Credentials
 
 # Those of the packages we need that compute answers.
 _ENGINES = frozenset({"xllamacpp"})
@@ -46,18 +45,6 @@ class Cache:
     models: dict[str, bool]
 
 
-@frozen(kw_only=True)
-class KeyFinding:
-    """Whose key, the names it may have, and where one was found; ``remedies`` mend refused files."""
-
-    provider: str
-    names: tuple[str, ...]
-    name: str | None
-    source: str | None
-    refused: tuple[str, ...] = ()
-    remedies: tuple[str, ...] = ()
-
-
 def doctor(
     backend: Annotated[
         list[str] | None,
@@ -74,6 +61,7 @@ def doctor(
     import uvloop
 
     from headrace.cli.checkup import backend_names, examine
+    from headrace.cli.keys import find_keys, show_keys
     from headrace.stores.credentials import Credentials
 
     names = backend_names()
@@ -81,13 +69,14 @@ def doctor(
         _check_known(name, names)
     credentials = Credentials()
     found = uvloop.run(examine(tuple(dict.fromkeys(backend or names)), credentials))
-    installed, cache, keys = _installed(), _cache(), _keys(credentials)
+    installed, cache, keys = _installed(), _cache(), find_keys(credentials)
     if as_json:
         print_json({"installed": installed, "cache": cache, "keys": keys, "backends": found})
     else:
         out = console()
         _show_installed(out, installed, cache)
-        _show_keys(out, keys)
+        out.print("\nKeys", style="bold")
+        show_keys(out, keys)
         _show_backends(out, found)
     if backend and any(each.state != "works" for each in found):
         raise typer.Exit(1)
@@ -153,30 +142,6 @@ def _cache() -> Cache:
     )
 
 
-def _keys(credentials: Credentials) -> tuple[KeyFinding, ...]:
-    """For every provider that may have a key, those included that have no row yet."""
-    from headrace.backends.providers import providers
-    from headrace.stores.credentials import OTHER_KEYS
-
-    names_of = {row.name: row.key_env for row in providers().values() if row.key_env}
-    findings = []
-    for whose, names in {**names_of, **OTHER_KEYS}.items():
-        places = credentials.report(names)
-        found = next((place for place in places if place.state == "found"), None)
-        refused = [place for place in places if place.state == "refused"]
-        findings.append(
-            KeyFinding(
-                provider=whose,
-                names=names,
-                name=None if found is None else found.name,
-                source=None if found is None else found.source,
-                refused=tuple(place.source for place in refused),
-                remedies=tuple(place.remedy for place in refused if place.remedy),
-            )
-        )
-    return tuple(findings)
-
-
 def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
     engine = ", ".join(f"{name} {number}" for name, number in installed.engine.items())
     out.print("Installed", style="bold")
@@ -190,20 +155,6 @@ def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
     out.print(f"  models: {cache.path}, {cache.size_bytes / 1e6:.0f} MB")
     for name, here in cache.models.items():
         out.print(f"    {name}: {'here' if here else 'not fetched yet'}")
-
-
-def _show_keys(out: Console, keys: tuple[KeyFinding, ...]) -> None:
-    out.print("\nKeys", style="bold")
-    for key in keys:
-        if key.source is not None:
-            out.print(f"  {key.provider}: {key.name} in {key.source}")
-    missing = [key.provider for key in keys if key.source is None]
-    if missing:
-        out.print(f"  none for {', '.join(missing)}")
-    for place in dict.fromkeys(place for key in keys for place in key.refused):
-        out.print(f"  {place} is not read: it must be text that its owner alone can read")
-    for remedy in dict.fromkeys(remedy for key in keys for remedy in key.remedies):
-        out.print(f"    -> {remedy}")
 
 
 def _show_backends(out: Console, found: tuple[BackendFinding, ...]) -> None:
