@@ -7,6 +7,7 @@ import platform
 import re
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from headrace.cli.checkup import BackendFinding
+    from headrace.gateway.config import Config
 
 # Those of the packages we need that compute answers.
 _ENGINES = frozenset({"xllamacpp"})
@@ -50,26 +52,38 @@ def doctor(
         list[str] | None,
         typer.Option(help="Ask this one only, and exit with 1 if it does not work. Repeatable."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HEADRACE_CONFIG",
+            help="A gateway's YAML file: look at its models, providers and backends too.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is installed, which keys are found, and which backends answer one live call.
 
     The models in the box are started and asked a question. A provider is asked for its list of
-    models, which costs nothing, where there is a key for it or its address is local; no other is
-    contacted, and nothing is fetched.
+    models, which costs nothing, where there is a key for it, its address is local or a configuration
+    names it as a backend; no other is contacted, and nothing is fetched.
     """
     import uvloop
 
-    from headrace.cli.checkup import backend_names, examine
+    from headrace.cli.checkup import examine, subjects
     from headrace.cli.keys import find_keys, show_keys
     from headrace.stores.credentials import Credentials
 
-    names = backend_names()
-    for name in backend or ():
-        _check_known(name, names)
+    settings = None
+    if config is not None:
+        from headrace.gateway.config import load
+
+        settings = load(config)
     credentials = Credentials()
-    found = uvloop.run(examine(tuple(dict.fromkeys(backend or names)), credentials))
-    installed, cache, keys = _installed(), _cache(), find_keys(credentials)
+    known = subjects(credentials, settings)
+    for name in backend or ():
+        _check_known(name, tuple(known))
+    found = uvloop.run(examine({name: known[name] for name in backend or known}))
+    installed, cache, keys = _installed(), _cache(), find_keys(credentials, _names_of(settings))
     if as_json:
         print_json({"installed": installed, "cache": cache, "keys": keys, "backends": found})
     else:
@@ -80,6 +94,18 @@ def doctor(
         _show_backends(out, found)
     if backend and any(each.state != "works" for each in found):
         raise typer.Exit(1)
+
+
+def _names_of(settings: Config | None) -> dict[str, tuple[str, ...]]:
+    """Whose keys the configuration speaks of, and by which names."""
+    if settings is None:
+        return {}
+    of_rows = {row.name: row.key_env for row in settings.providers if row.key_env}
+    return of_rows | {
+        f"backend {each.name}": (each.api_key_env,)
+        for each in settings.backends
+        if each.api_key_env
+    }
 
 
 def _check_known(name: str, names: tuple[str, ...]) -> None:

@@ -39,7 +39,7 @@ def open_remote(
     needs one.
     """
     credentials = credentials or Credentials()
-    row = row_of(config, backend.provider) or provider(backend.provider)
+    row = row_for(config, backend)
     found = key_of(backend, row, credentials)
     return Remote(
         name=backend.name,
@@ -54,6 +54,11 @@ def open_remote(
             idle_s=backend.idle_timeout_ms / 1000,
         ),
     )
+
+
+def row_for(config: Config, backend: BackendConfig) -> Provider:
+    """The row of its provider, which the configuration may have brought along."""
+    return row_of(config, backend.provider) or provider(backend.provider)
 
 
 def address_of(backend: BackendConfig, row: Provider, credentials: Credentials) -> str:
