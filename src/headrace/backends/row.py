@@ -101,7 +101,7 @@ class Provider:
     needs_key: bool = False
     key_header: str = "authorization"
     key_scheme: str = "Bearer "
-    headers: Mapping[str, str] = field(factory=dict, repr=_names_only)
+    headers: Mapping[str, str] = field(factory=dict, repr=_names_only, metadata={"secret": True})
     query: Mapping[str, str] = field(factory=dict)
     chat_path: str = field(default="/chat/completions", validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)

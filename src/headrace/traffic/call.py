@@ -71,6 +71,8 @@ class Traffic:
         self._clock = clock
         self._tally = tally
         self._sinks = (tally.add, *sinks)
+        # A sink that has to look around where a call begins says so by a method ``began``.
+        self._began = tuple(began for s in sinks if (began := getattr(s, "began", None)))
         self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
 
@@ -100,6 +102,7 @@ class Traffic:
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
             stream=sheet.stream,
         )
+        self._begin(sheet.call_id)
         seen = _Seen()
         visit: Visit | None = None
         failure: BaseException | None = None
@@ -140,6 +143,10 @@ class Traffic:
                 marks.price_usd = _paid(self._price, request, sheet, call, seen, usage)
                 self._emit(_record(request, sheet, call, seen, usage, failure))
                 failure = None  # its traceback holds this frame
+
+    def _begin(self, call_id: str) -> None:
+        for began in self._began:
+            began(call_id)
 
     def _emit(self, record: CallRecord) -> None:
         for sink in self._sinks:
