@@ -224,6 +224,7 @@ def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
         lane=lane,
         patterns=backend.models,
         passes_names=True,
+        format=row.format,
         created=int(world.clock.wall()),
     )
 
