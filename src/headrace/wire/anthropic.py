@@ -193,7 +193,6 @@ LOSSES: Mapping[str, str] = {
     "messages.content.detail": "images have no such setting",
     "messages.content.audio": "refused: there are no recordings",
     "messages.content.media_type": "text of every kind is text/plain; other files are refused",
-    "messages.content.filename": "only documents have a title",
     "messages.order": "blocks of an assistant's turn are sorted: reasoning, text, calls",
     "messages.system": "system turns at the beginning become one",
     "seed": "refused",

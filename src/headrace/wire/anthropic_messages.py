@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import evolve
 
-from headrace.contracts.errors import LLMBadResponseError
+from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.messages import (
     AudioPart,
     CacheFor,
@@ -100,6 +100,11 @@ def conversation_to_wire(messages: Sequence[LLMMessage]) -> dict[str, object]:
             continue
         results = []
         turns.append({"role": message.role, "content": _turn_to_wire(message)})
+    if not turns:
+        raise LLMInvalidRequestError(
+            "Anthropic's messages need a turn besides the system prompt; add a user's.",
+            param="messages",
+        )
     body["messages"] = turns
     return body
 

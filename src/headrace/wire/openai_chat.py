@@ -129,7 +129,6 @@ LOSSES: Mapping[str, str] = {
     "messages.reasoning_parts": "reasoning goes as one text, without seals",
     "messages.content.cache": "there are no cache marks: providers of this format cache unasked",
     "messages.content.url": "refused for files, which go by their bytes or their id",
-    "messages.content.media_type": "an image by its URL has none",
     "tools.cache": "there are no cache marks: providers of this format cache unasked",
     "prompt": "text completions have a format of their own",
     "suffix": "text completions have a format of their own",
