@@ -146,7 +146,7 @@ def _output_config(value: Any, path: str) -> dict[str, Any]:
     return config
 
 
-_COUNT_ROWS: dict[str, tuple[str, Check]] = {
+COUNT_ROWS: dict[str, tuple[str, Check]] = {
     "model": ("model", text),
     "messages": ("messages", messages_from_wire),
     "system": ("system", system_from_wire),
@@ -157,7 +157,7 @@ _COUNT_ROWS: dict[str, tuple[str, Check]] = {
     "output_format": ("output_format", _format),
 }
 ROWS: dict[str, tuple[str, Check]] = {
-    **_COUNT_ROWS,
+    **COUNT_ROWS,
     "max_tokens": ("max_tokens", integer(0, _INT32)),
     "temperature": ("temperature", number(0, 1)),
     "top_p": ("top_p", number(0, 1)),
@@ -257,7 +257,7 @@ def write_request(
 def read_count_request(body: bytes) -> Inbound:
     """The request in a caller's ``body`` that asks for the prompt's length alone."""
     wire = decode_object(body)
-    known, options = read_settings(wire, _COUNT_ROWS)
+    known, options = read_settings(wire, COUNT_ROWS)
     return Inbound(request=_request(known, options), dropped=unplaced(wire))
 
 
