@@ -199,12 +199,12 @@ def _singles(request: LLMRequest) -> list[LLMRequest]:
 
 
 def _without_cache(usage: Usage) -> Usage:
-    """``usage`` with the prompt's tokens as one number."""
+    """``usage`` as one who asked for no caching expects it: nothing of the prompt came from there."""
     return evolve(
         usage,
-        input_uncached_tokens=None,
-        input_cache_read_tokens=None,
-        input_cache_write_tokens=None,
+        input_uncached_tokens=usage.prompt_tokens,
+        input_cache_read_tokens=0,
+        input_cache_write_tokens=0,
     )
 
 
