@@ -227,4 +227,24 @@ LLAMACPP = Suite(
     ),
 )
 
-SUITES = {suite.name: suite for suite in (OPENAI, LLAMACPP)}
+ANTHROPIC = Suite(
+    name="anthropic",
+    source=SourcePackage(
+        name="anthropic",
+        version="2.11.0",
+        sha256="205711189d0bdbee78e5bb45b97944e7b42af3e2dce33ce8dacbf80f9492dc00",
+    ),
+    place=".",
+    files=("tests/api_resources/test_messages.py", "tests/api_resources/test_models.py"),
+    requirements=(
+        *("anthropic[aiohttp]==2.11.0", "pytest", "pytest-asyncio", "respx"),
+        *("inline-snapshot", "http-snapshot[httpx]", "rich"),
+    ),
+    pins=HERE / "pins-anthropic.txt",
+    # Their tests name Anthropic's models and send a key of their own.
+    gateway={"HEADRACE_ENGINE__ALIASES": "*"},
+    environment={"TEST_API_BASE_URL": "http://127.0.0.1:{port}"},
+    plugins=("tests._alias_httpx", "compliance.anthropic_plugin"),
+)
+
+SUITES = {suite.name: suite for suite in (OPENAI, ANTHROPIC, LLAMACPP)}

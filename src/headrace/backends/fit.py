@@ -162,6 +162,10 @@ def _asks_nothing(name: str, value: object, request: LLMRequest) -> bool:
     """Whether a setting is at a value under which nothing is to be done for it."""
     if value in _UNSET or value in _NEUTRAL.get(name, ()):
         return True
+    if name == "response_format":
+        # One that only says the schema, which a request has in a field of its own, or plain text.
+        is_text = isinstance(value, Mapping) and value.get("type") == "text"
+        return is_text or request.response_schema is not None
     # As many candidates as answers: there is nothing to choose from.
     return name == "best_of" and value in (0, request.n or 1)
 

@@ -16,7 +16,7 @@ from headrace.backends.row import FORMATS, Format, Provider
 from headrace.backends.rows import HOSTED, SELF_HOSTED
 from headrace.contracts.convert import from_plain, to_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.wire.openai_params import LLAMA_CPP
+from headrace.wire.openai_params import LLAMA_CPP, OWN_FIELDS
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -35,25 +35,6 @@ __all__ = [
     "split_model",
     "usual_base_url",
 ]
-
-# OpenAI's own fields about its account, cache and hosted tools: an engine has nothing to do for them.
-_OPENAI_HOUSEKEEPING = frozenset(
-    [
-        "metadata",
-        "moderation",
-        "modalities",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "verbosity",
-        "web_search_options",
-        "audio",
-    ]
-)
 
 # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 _LLAMA_CPP_OPTIONS = frozenset(
@@ -118,7 +99,7 @@ LLAMA_CPP_SERVER = Provider(
     unsupported=frozenset({"best_of"}),
     options=_LLAMA_CPP_OPTIONS,
     # Text to arrive at after the completion: what comes without it is still a continuation.
-    ignored=_OPENAI_HOUSEKEEPING | {"suffix"},
+    ignored=OWN_FIELDS | {"suffix"},
     echoes=False,
     asked_whole=False,
     streams_logprobs_with_tools=False,

@@ -28,6 +28,7 @@ from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, 
 from headrace.stores.secret import Secret, as_secret, redact_error
 from headrace.wire import json as wire_json
 from headrace.wire.assemble import deltas, whole
+from headrace.wire.losses import lost
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
@@ -93,6 +94,32 @@ class Remote:
         if not isinstance(answer, dict):
             raise LLMBadResponseError(f"{self.name} answered {path} with no JSON object")
         return answer
+
+    async def count_prompt(self, request: LLMRequest) -> int:
+        """The prompt's length in tokens, as the provider counts it; few have such a service."""
+        provider = self.provider
+        if provider.count_path is None:
+            raise LLMCapabilityError(
+                f"{self.name} ({provider.name}) does not count tokens; ask a model of another backend",
+                param="model",
+            )
+        key = self._key_of(request)
+        try:
+            asked = self._fit.request(request, Marks())
+            body = provider.chat.write_count_request(asked, model=self.model or request.model)
+            reply = await self._send("POST", provider.count_path, body, self.limits, key)
+            try:
+                answer = await reply.read(_MOST_ERROR_BYTES)
+            finally:
+                await reply.aclose()
+            if reply.status != 200:
+                raise provider.chat.read_error(reply.status, answer, reply.headers)
+            count: int = provider.chat.read_count(answer)
+            return count
+        except LLMError as failure:
+            failure.provider = failure.provider or provider.name
+            redact_error(failure, (key,))
+            raise
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models that it lists."""
@@ -169,6 +196,7 @@ class Remote:
         key = self._key_of(request)
         try:
             request = self._fit.request(request, marks)
+            marks.dropped += lost(request, self.provider.chat.LOSSES)
             reply, codec = await self._sent(request, marks, key)
             try:
                 if reply.status != 200:
@@ -207,7 +235,7 @@ class Remote:
         is_chat = request.prompt is None
         codec = provider.chat if is_chat else provider.completions
         path = provider.chat_path if is_chat else provider.completions_path
-        if path is None:
+        if codec is None or path is None:
             raise LLMCapabilityError(
                 f"{self.name} ({provider.name}) has no text completions; send messages instead of "
                 "a prompt",

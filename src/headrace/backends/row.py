@@ -8,17 +8,24 @@ from typing import Any
 
 from attrs import field, frozen
 
-from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_models
+from headrace.wire import (
+    anthropic,
+    anthropic_models,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+)
 from headrace.wire.openai_params import COMMON, Dialect
 
 
 @frozen(kw_only=True)
 class Format:
-    """The modules that read and write one wire format; ``embeddings`` is ``None`` where it has none."""
+    """The modules that read and write one wire format; what it does not have is ``None``."""
 
     chat: ModuleType
-    completions: ModuleType
     models: ModuleType
+    completions: ModuleType | None = None
     embeddings: ModuleType | None = None
 
 
@@ -29,6 +36,7 @@ FORMATS: dict[str, Format] = {
         models=openai_models,
         embeddings=openai_embeddings,
     ),
+    "anthropic": Format(chat=anthropic, models=anthropic_models),
 }
 
 
@@ -67,7 +75,7 @@ class Provider:
 
     ``base_url`` ends where the format's paths begin (``/chat/...``); ``base_url_env`` are variables
     that name another. A path is ``None`` where there is no such service, and ``{model}`` in it
-    stands for the model's name. ``query`` goes behind every path, ``headers`` with every request.
+    stands for the model's name; ``count_path`` counts a prompt's tokens. ``query`` goes behind every path, ``headers`` with every request.
 
     ``key_env`` are the variables that may hold its key, best first; the key is shown as
     ``key_scheme`` and the key in the header ``key_header``. ``needs_key`` says that it answers
@@ -107,6 +115,7 @@ class Provider:
     completions_path: str | None = field(default="/completions", validator=_from_root)
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)
+    count_path: str | None = field(default=None, validator=_from_root)
     dialect: Dialect = COMMON
     unsupported: frozenset[str] = field(default=frozenset(), repr=_in_order)
     options: frozenset[str] | None = field(default=None, repr=_in_order)
@@ -125,8 +134,8 @@ class Provider:
         return FORMATS[self.format].chat
 
     @property
-    def completions(self) -> ModuleType:
-        """Reads and writes text completions."""
+    def completions(self) -> ModuleType | None:
+        """Reads and writes text completions; ``None`` where the format has none."""
         return FORMATS[self.format].completions
 
     @property

@@ -132,6 +132,33 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"logit_bias"},
         prices="x-ai",
     ),
+    # https://platform.claude.com/docs/en/api/messages: a body's further fields are refused by name.
+    # The base is without /v1, as its own SDKs have it in ANTHROPIC_BASE_URL.
+    Provider(
+        name="anthropic",
+        format="anthropic",
+        base_url="https://api.anthropic.com",
+        base_url_env=("ANTHROPIC_BASE_URL",),
+        key_env=("ANTHROPIC_API_KEY",),
+        needs_key=True,
+        key_header="x-api-key",
+        key_scheme="",
+        headers={"anthropic-version": "2023-06-01"},
+        chat_path="/v1/messages",
+        completions_path=None,
+        embeddings_path=None,
+        models_path="/v1/models",
+        count_path="/v1/messages/count_tokens",
+        unsupported=frozenset(
+            {
+                *("n", "seed", "min_p", "frequency_penalty", "presence_penalty"),
+                *("repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
+                "response_format",
+            }
+        ),
+        stream_usage=False,
+        prices="anthropic",
+    ),
 )
 
 # Servers of one's own, at the place where each listens if it is not told otherwise.

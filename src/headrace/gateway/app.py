@@ -11,7 +11,9 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs
 
 from attrs import define, field
 from starlette.exceptions import HTTPException
@@ -30,7 +32,9 @@ from headrace.contracts.errors import (
 )
 from headrace.gateway.asgi import Headers, answer, header
 from headrace.gateway.config import Config
+from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
+from headrace.gateway.faces import codec_of, speaks_anthropic
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.openapi import describe
@@ -39,19 +43,25 @@ from headrace.net.clock import Clock
 from headrace.numbers.live import Tally
 from headrace.numbers.prometheus import CONTENT_TYPE, write_metrics
 from headrace.traffic.call import Traffic
+from headrace.wire import (
+    anthropic,
+    anthropic_models,
+    openai_chat,
+    openai_completions,
+    openai_models,
+)
 from headrace.wire import json as wire_json
-from headrace.wire import openai_chat, openai_completions, openai_errors, openai_models
 
 log = logging.getLogger("headrace.requests")
 
 # Health checks come from load balancers, which have no key; they learn nothing else there.
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_ID_HEADERS: dict[ModuleType, tuple[bytes, ...]] = {
+    openai_chat: (b"x-request-id",),
+    anthropic: (b"x-request-id", b"request-id"),
+}
 _RETRY_ELSEWHERE_S = 1.0
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_PLAIN_500 = LLMError(
-    "the server failed to answer this request; its log has the details under the request id",
-    code="internal_error",
-)
 
 
 @define(kw_only=True, eq=False)
@@ -79,6 +89,8 @@ class Gateway:
         }
         chat = Generation(codec=openai_chat, operation="chat", **shared)
         completions = Generation(codec=openai_completions, operation="completion", **shared)
+        messages = Generation(codec=anthropic, operation="chat", format="anthropic", **shared)
+        count = TokenCount(routes=self.routes, server=self.config.server)
         embeddings = Embeddings(**shared)
         # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
         paths = [
@@ -87,6 +99,8 @@ class Gateway:
             for path in (
                 Path(f"{prefix}/chat/completions", chat, methods=["POST"]),
                 Path(f"{prefix}/completions", completions, methods=["POST"]),
+                Path(f"{prefix}/messages", messages, methods=["POST"]),
+                Path(f"{prefix}/messages/count_tokens", count, methods=["POST"]),
                 Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
                 Path(f"{prefix}/models", _Handler(self.models), methods=["GET"]),
                 Path(f"{prefix}/models/{{model:path}}", _Handler(self.model), methods=["GET"]),
@@ -114,7 +128,11 @@ class Gateway:
 
     async def models(self, scope: Scope, send: Send) -> None:
         """The models, the default one first."""
-        body = openai_models.write_models(self.routes.models())
+        if speaks_anthropic(scope):
+            page = anthropic_models.read_page(parse_qs(scope["query_string"].decode("latin-1")))
+            body = anthropic_models.write_models(self.routes.models(), page)
+        else:
+            body = openai_models.write_models(self.routes.models())
         await answer(send, 200, body, scope["headrace.headers"])
 
     async def model(self, scope: Scope, send: Send) -> None:
@@ -122,7 +140,8 @@ class Gateway:
         name = scope["path_params"]["model"]
         route = self.routes.pick(name)
         found = next(info for info in self.routes.models() if info.model_id == route.model)
-        await answer(send, 200, openai_models.write_model(found), scope["headrace.headers"])
+        codec = anthropic_models if speaks_anthropic(scope) else openai_models
+        await answer(send, 200, codec.write_model(found), scope["headrace.headers"])
 
     async def health(self, scope: Scope, send: Send) -> None:
         """Alive: this process answers."""
@@ -189,7 +208,8 @@ class Around:
         begin = self._clock.monotonic()
         request_id = _request_id(scope)
         scope["headrace.request_id"] = request_id
-        headers: Headers = [(b"x-request-id", request_id.encode())]
+        codec = codec_of(scope)
+        headers: Headers = [(name, request_id.encode()) for name in _ID_HEADERS[codec]]
         scope["headrace.headers"] = headers
         status = 0
 
@@ -210,21 +230,25 @@ class Around:
                 raise
             # The time that a stop leaves to what is in flight is over.
             if not status:
-                await _send_error(noting, _stopping("before it could answer"), headers)
+                late = _stopping("before it could answer")
+                late.request_id = request_id
+                await _send_error(noting, late, headers, codec)
         except HTTPException as refused:
             allow = (refused.headers or {}).get("Allow", "").encode()
             allowed: Headers = [(b"allow", allow)] if allow else []
-            await _send_error(noting, _refusal(scope, refused), [*headers, *allowed])
+            refusal = _refusal(scope, refused)
+            refusal.request_id = request_id
+            await _send_error(noting, refusal, [*headers, *allowed], codec)
         except LLMError as error:
             error.request_id = request_id
             if status:
                 raise  # the answer has begun: the server must cut it, not end it cleanly
-            await _send_error(noting, _for_caller(error), headers)
+            await _send_error(noting, _for_caller(error), headers, codec)
         except Exception:
             log.exception("unexpected error", extra={"request_id": request_id})
             if status:
                 raise
-            await _send_error(noting, _PLAIN_500, headers)
+            await _send_error(noting, _plain_500(request_id), headers, codec)
         finally:
             if self._log_requests:
                 self._log(scope, status or 499, self._clock.monotonic() - begin)
@@ -232,7 +256,7 @@ class Around:
     def _admit(self, scope: Scope) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
         if scope["path"] not in _OPEN_PATHS:
-            self._guard.check(header(scope, b"authorization"))
+            self._guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
         if scope["method"] == "POST" and self._draining():
             raise _stopping("and takes no new requests")
 
@@ -274,7 +298,7 @@ def _for_caller(error: LLMError) -> LLMError:
     )
 
 
-async def _send_error(send: Send, error: LLMError, headers: Headers) -> None:
+async def _send_error(send: Send, error: LLMError, headers: Headers, codec: ModuleType) -> None:
     extra: Headers = []
     if error.retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
@@ -282,8 +306,17 @@ async def _send_error(send: Send, error: LLMError, headers: Headers) -> None:
     if isinstance(error, LLMAuthError) and error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
     # A 500 says that this server failed; where a backend did, the right word is 502.
-    status = 502 if isinstance(error, LLMProviderError) and error.status == 500 else error.status
-    await answer(send, status, openai_errors.write_error(error), [*headers, *extra])
+    failed_there = isinstance(error, LLMProviderError) and error.status == 500
+    status = 502 if failed_there else codec.status_of(error)
+    await answer(send, status, codec.write_error(error), [*headers, *extra])
+
+
+def _plain_500(request_id: str) -> LLMError:
+    return LLMError(
+        "the server failed to answer this request; its log has the details under the request id",
+        code="internal_error",
+        request_id=request_id,
+    )
 
 
 def _stopping(what: str) -> LLMError:

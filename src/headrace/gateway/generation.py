@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from types import ModuleType
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 from starlette.types import Receive, Scope, Send
 
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta
+from headrace.contracts.responses import LLMDelta, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
@@ -29,6 +31,7 @@ _STREAM_HEADERS: Headers = [
     # Tells nginx and its like to hand each event on as it comes.
     (b"x-accel-buffering", b"no"),
 ]
+_PING_AFTER_S = 10.0
 
 
 @frozen(kw_only=True)
@@ -41,25 +44,35 @@ class _Asked:
     headers: Headers
     marks: Marks
     send: Send
+    request_id: str
+    dropped: tuple[str, ...] = ()
 
     def answer_headers(self) -> Headers:
         """Every answer's headers, and the list of what the backend could not be given."""
-        if not self.marks.dropped:
+        names = (*self.dropped, *self.marks.dropped)
+        if not names:
             return self.headers
-        dropped = ", ".join(dict.fromkeys(self.marks.dropped)).encode()
+        dropped = ", ".join(dict.fromkeys(names)).encode()
         return [*self.headers, (b"x-headrace-dropped", dropped)]
+
+    def told(self, delta: LLMDelta) -> LLMDelta:
+        """``delta`` as this caller is to be told it."""
+        if delta.usage_delta is None or self.inbound.tells_cache:
+            return delta
+        return evolve(delta, usage_delta=_without_cache(delta.usage_delta))
 
 
 @frozen(kw_only=True)
 class Generation:
     """An ASGI application that answers one face's generation requests.
 
-    ``codec`` is the face's wire module. A streamed answer's status and headers wait for its first
+    ``codec`` is the face's wire module and ``format`` the name of its format. A streamed answer's status and headers wait for its first
     piece, so that what goes wrong before it still gets a status of its own.
     """
 
     codec: ModuleType
     operation: Operation
+    format: str = "openai"
     routes: Routes
     traffic: Traffic
     clock: Clock
@@ -78,9 +91,14 @@ class Generation:
         route = self.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         marks = Marks()
+        request, foreign = for_backend(inbound.request, route, self.codec.OWN_FIELDS, self.format)
+        if foreign:
+            inbound = evolve(inbound, request=request)
         asked = _Asked(
             inbound=inbound,
             route=route,
+            request_id=scope["headrace.request_id"],
+            dropped=(*inbound.dropped, *foreign),
             calls=self._calls(inbound, route, scope["headrace.request_id"], queued, marks),
             headers=scope["headrace.headers"],
             marks=marks,
@@ -117,27 +135,23 @@ class Generation:
         assembler = Assembler()
         async with aclosing(asked.calls):
             async for delta in asked.calls:
-                assembler.add(delta)
+                assembler.add(asked.told(delta))
         response = assembler.response()
         body = self.codec.write_response(
             response,
-            response_id=self._id(response.response_id),
+            response_id=self.codec.answer_id(response.response_id, uuid.uuid4().hex),
             model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
         )
         await answer(asked.send, 200, body, asked.answer_headers())
 
-    def _id(self, given: str | None) -> str:
-        """The backend's id, or one of ours; llama.cpp calls a text completion ``chatcmpl`` too."""
-        whole = given or f"chatcmpl-{uuid.uuid4().hex}"
-        return whole if self.operation == "chat" else whole.removeprefix("chat")
-
     async def _stream(self, asked: _Asked) -> None:
         send, calls = asked.send, asked.calls
         async with aclosing(calls):
             first = await anext(calls, None)
+            given = None if first is None else first.response_id
             writer = self.codec.stream_writer(
-                response_id=self._id(None if first is None else first.response_id),
+                response_id=self.codec.answer_id(given, uuid.uuid4().hex),
                 model=asked.route.asked(asked.inbound.request.model),
                 created=int(self.clock.wall()),
                 include_usage=asked.inbound.include_usage,
@@ -145,16 +159,35 @@ class Generation:
             )
             headers = [*_STREAM_HEADERS, *asked.answer_headers()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            try:
-                if first is not None:
-                    await _send_piece(send, writer.write(first))
-                    async for delta in calls:
-                        await _send_piece(send, writer.write(delta))
-                last = writer.finish()
-            except LLMError as error:
-                # The status is out: the error becomes the stream's last event, with no [DONE].
-                last = writer.error(error)
+            pieces = _Pieces(send)
+            async with pieces.kept_alive(self.codec.PING, self.clock):
+                try:
+                    if first is not None:
+                        await pieces.send(writer.write(asked.told(first)))
+                        async for delta in calls:
+                            await pieces.send(writer.write(asked.told(delta)))
+                    last = writer.finish()
+                except LLMError as error:
+                    # The status is out: the error becomes the stream's last event, with no [DONE].
+                    error.request_id = asked.request_id
+                    last = writer.error(error)
             await send({"type": "http.response.body", "body": last})
+
+
+def for_backend(
+    request: LLMRequest, route: Route, own_fields: Collection[str], format_name: str
+) -> tuple[LLMRequest, tuple[str, ...]]:
+    """``request`` without those of its face's ``own_fields`` that mean nothing to the backend.
+
+    And the names of those left out; a backend of the same format gets them all.
+    """
+    options = request.provider_options
+    foreign = () if route.format == format_name else tuple(own_fields & options.keys())
+    if not foreign:
+        return request, ()
+    kept = {name: value for name, value in options.items() if name not in foreign}
+    told = tuple(sorted(name for name in foreign if options[name] is not None))
+    return evolve(request, provider_options=kept), told
 
 
 def _singles(request: LLMRequest) -> list[LLMRequest]:
@@ -165,6 +198,47 @@ def _singles(request: LLMRequest) -> list[LLMRequest]:
     ]
 
 
-async def _send_piece(send: Send, piece: bytes) -> None:
-    if piece:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+def _without_cache(usage: Usage) -> Usage:
+    """``usage`` as one who asked for no caching expects it: nothing of the prompt came from there."""
+    return evolve(
+        usage,
+        input_uncached_tokens=usage.prompt_tokens,
+        input_cache_read_tokens=0,
+        input_cache_write_tokens=0,
+    )
+
+
+@define
+class _Pieces:
+    """The pieces of one streamed answer on their way out; ``count`` is how many went."""
+
+    _send: Send
+    count: int = 0
+
+    async def send(self, piece: bytes) -> None:
+        """Send ``piece``, where there is something in it."""
+        if piece:
+            self.count += 1
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    @contextlib.asynccontextmanager
+    async def kept_alive(self, ping: bytes | None, clock: Clock) -> AsyncGenerator[None, None]:
+        """Within the block, ``ping`` goes out whenever nothing else did for a while."""
+        if ping is None:
+            yield
+            return
+        pinging = asyncio.ensure_future(self._ping(ping, clock))
+        try:
+            yield
+        finally:
+            pinging.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pinging
+
+    async def _ping(self, ping: bytes, clock: Clock) -> None:
+        while True:
+            before = self.count
+            await clock.sleep(_PING_AFTER_S)
+            # Nothing may come before the answer has begun.
+            if before and before == self.count:
+                await self.send(ping)

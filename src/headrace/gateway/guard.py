@@ -19,23 +19,33 @@ class Guard:
     def __init__(self, key_hashes: Sequence[str]) -> None:
         self._hashes = [bytes.fromhex(text.removeprefix("sha256:")) for text in key_hashes]
 
-    def check(self, authorization: bytes | None) -> None:
-        """Raises LLMAuthError unless ``authorization`` (the header's value) holds a known key."""
-        if not self._hashes:
+    def check(self, authorization: bytes | None, api_key: bytes | None = None) -> None:
+        """Raises LLMAuthError unless one of the two headers' values holds a known key.
+
+        ``authorization`` is a bearer's; ``api_key`` is ``x-api-key``, in which Anthropic's clients
+        show theirs.
+        """
+        if not self._hashes or (api_key is not None and self._knows(api_key)):
             return
+        if authorization is None and api_key is not None:
+            raise LLMAuthError("the API key is not one of this server's")
         if authorization is None:
             raise LLMAuthError(
-                "this server needs an API key: send the header 'Authorization: Bearer <key>'"
+                "this server needs an API key: send the header 'Authorization: Bearer <key>' "
+                "or 'x-api-key: <key>'"
             )
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise LLMAuthError("the Authorization header must have the form 'Bearer <key>'")
-        shown = hashlib.sha256(authorization[len(_SCHEME) :].strip()).digest()
+        if not self._knows(authorization[len(_SCHEME) :]):
+            raise LLMAuthError("the API key is not one of this server's")
+
+    def _knows(self, key: bytes) -> bool:
+        shown = hashlib.sha256(key.strip()).digest()
         # Every hash is compared, so that the time taken tells nothing about which one fits.
         known = 0
         for expected in self._hashes:
             known |= hmac.compare_digest(shown, expected)
-        if not known:
-            raise LLMAuthError("the API key is not one of this server's")
+        return bool(known)
 
 
 def check_binding(server: ServerConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from headrace.gateway import openapi_messages
 from headrace.wire import openai_chat, openai_completions, openai_embeddings
 from headrace.wire.openai_fields import Check, schema_of
 
@@ -21,15 +22,18 @@ def describe(*, needs_key: bool, version: str) -> _Json:
         "info": {
             "title": "headrace",
             "version": version,
-            "description": "Language models behind one OpenAI-compatible endpoint.",
+            "description": "Language models behind one endpoint, in OpenAI's form and in Anthropic's.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": _paths(),
         "components": {"schemas": _schemas()},
     }
     if needs_key:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}]
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        }
+        document["security"] = [{"key": []}, {"api_key": []}]
         for path in ("/health", "/ready"):
             document["paths"][path]["get"]["security"] = []
     return document
@@ -47,9 +51,30 @@ def _paths() -> _Json:
         "/v1/embeddings": _generation(
             "Turn texts into vectors", "EmbeddingRequest", "EmbeddingResponse", streams=False
         ),
-        "/v1/models": _get("List the models, the default one first", _ok("ModelList"), 401),
+        "/v1/messages": _generation(
+            "Answer a conversation, in Anthropic's form",
+            "MessagesRequest",
+            "MessagesResponse",
+            error="MessagesError",
+        ),
+        "/v1/messages/count_tokens": _generation(
+            "Count a conversation's tokens, in Anthropic's form",
+            "MessagesCountRequest",
+            "MessagesCount",
+            streams=False,
+            error="MessagesError",
+        ),
+        "/v1/models": _get(
+            "List the models, the default one first; in Anthropic's form for those who send "
+            "'anthropic-version'",
+            _either("ModelList", "MessagesModelList"),
+            401,
+        ),
         "/v1/models/{model}": {
-            "get": {**_get("Describe a model", _ok("Model"), 401, 404)["get"], "parameters": [name]}
+            "get": {
+                **_get("Describe a model", _either("Model", "MessagesModel"), 401, 404)["get"],
+                "parameters": [name],
+            }
         },
         "/health": _get("Whether this process is alive", _answer("Alive.", state)),
         "/ready": _get("Whether the engines answer", _answer("Ready.", state), not_ready=state),
@@ -58,7 +83,9 @@ def _paths() -> _Json:
     }
 
 
-def _generation(summary: str, request: str, response: str, *, streams: bool = True) -> _Json:
+def _generation(
+    summary: str, request: str, response: str, *, streams: bool = True, error: str = "Error"
+) -> _Json:
     answer = _answer("The answer, whole or as server-sent events.", _ref(response))
     if streams:
         answer["content"]["text/event-stream"] = {"schema": _TEXT}
@@ -73,7 +100,7 @@ def _generation(summary: str, request: str, response: str, *, streams: bool = Tr
     }
     body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
     refusals = {
-        str(status): _answer(why, _ref("Error"))
+        str(status): _answer(why, _ref(error))
         for status, why in {
             400: "The request is wrong; `param` names the field.",
             401: "The key is missing or wrong.",
@@ -111,6 +138,10 @@ def _answer(description: str, schema: _Json) -> _Json:
 
 def _ok(schema: str) -> _Json:
     return _answer("The answer.", _ref(schema))
+
+
+def _either(*schemas: str) -> _Json:
+    return _answer("The answer.", {"anyOf": [_ref(schema) for schema in schemas]})
 
 
 def _ref(schema: str) -> _Json:
@@ -164,6 +195,7 @@ def _schemas() -> _Json:
         strict={"type": ["boolean", "null"]},
     )
     return {
+        **openapi_messages.schemas(_request),
         "ChatRequest": _request(openai_chat.ROWS, "messages"),
         "CompletionRequest": _request(openai_completions.ROWS, "prompt"),
         "EmbeddingRequest": _request(openai_embeddings.ROWS, "input"),

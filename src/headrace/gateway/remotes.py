@@ -26,6 +26,7 @@ def remote_route(config: Config, backend: BackendConfig, world: World) -> Route:
         lane=open_lane(remote, world.clock, endpoint_settings(config, backend)),
         patterns=backend.models,
         passes_names=True,
+        format=remote.provider.format,
         created=int(world.clock.wall()),
     )
 

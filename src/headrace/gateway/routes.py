@@ -57,7 +57,8 @@ class Defaults:
 class Route:
     """A model as callers see it, or the several of one backend that ``patterns`` name.
 
-    ``passes_names`` hands the caller's own name for the model on: the backend knows it.
+    ``passes_names`` hands the caller's own name for the model on: the backend knows it. ``format``
+    is the one in which the backend is asked.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Route:
     passes_names: bool = False
     defaults: Defaults = Defaults()
     created: int = 0
+    format: str = "openai"
 
     def asked(self, name: str | None) -> str:
         """The model's name for the backend, and in its answer, where callers say ``name``."""

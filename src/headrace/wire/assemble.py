@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import define, field
 
-from headrace.contracts.messages import ToolCall
+from headrace.contracts.messages import ReasoningPart, ToolCall
 from headrace.contracts.responses import (
     FinishReason,
     LLMChoice,
@@ -29,11 +29,13 @@ class _Call:
 class _Answer:
     text: list[str] = field(factory=list)
     reasoning: list[str] = field(factory=list)
+    reasoning_parts: list[ReasoningPart] = field(factory=list)
     refusal: list[str] = field(factory=list)
     logprobs: list[TokenLogprob] = field(factory=list)
     calls: dict[int, _Call] = field(factory=dict)
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
+    stop_sequence: str | None = None
 
     def choice(self, index: int) -> LLMChoice:
         return LLMChoice(
@@ -52,6 +54,8 @@ class _Answer:
             reasoning="".join(self.reasoning) or None,
             refusal="".join(self.refusal) or None,
             logprobs=tuple(self.logprobs) or None,
+            reasoning_parts=tuple(self.reasoning_parts),
+            stop_sequence=self.stop_sequence,
         )
 
 
@@ -85,6 +89,8 @@ class Assembler:
             answer.text.append(delta.text_delta)
         if delta.reasoning_delta:
             answer.reasoning.append(delta.reasoning_delta)
+        if delta.reasoning_part is not None:
+            answer.reasoning_parts.append(delta.reasoning_part)
         if delta.refusal_delta:
             answer.refusal.append(delta.refusal_delta)
         if delta.logprobs:
@@ -92,6 +98,7 @@ class Assembler:
         if delta.finish_reason is not None:
             answer.finish_reason = delta.finish_reason
             answer.raw_finish_reason = delta.raw_finish_reason
+            answer.stop_sequence = delta.stop_sequence
         if delta.tool_call_delta is not None:
             _add_call(answer, delta.tool_call_delta)
 
@@ -113,6 +120,8 @@ class Assembler:
             response_id=self._response_id,
             system_fingerprint=self._fingerprint,
             provider_fields=self._beyond or None,
+            reasoning_parts=first.reasoning_parts,
+            stop_sequence=first.stop_sequence,
             **known,
         )
 
@@ -139,6 +148,8 @@ def choices_of(response: LLMResponse) -> tuple[LLMChoice, ...]:
             reasoning=response.reasoning,
             refusal=response.refusal,
             logprobs=response.logprobs,
+            reasoning_parts=response.reasoning_parts,
+            stop_sequence=response.stop_sequence,
         ),
     )
 
@@ -156,7 +167,11 @@ def deltas(response: LLMResponse) -> list[LLMDelta]:
         pieces.append(LLMDelta(index=index, **names, **fields))  # type: ignore[arg-type]
 
     for choice in choices_of(response):
-        if choice.reasoning:
+        for part in choice.reasoning_parts:
+            if part.text:
+                say(choice.index, reasoning_delta=part.text)
+            say(choice.index, reasoning_part=part)
+        if choice.reasoning and not choice.reasoning_parts:
             say(choice.index, reasoning_delta=choice.reasoning)
         if choice.text or (choice.logprobs and not choice.refusal):
             say(choice.index, text_delta=choice.text, logprobs=choice.logprobs)
@@ -175,6 +190,7 @@ def deltas(response: LLMResponse) -> list[LLMDelta]:
             choice.index,
             finish_reason=choice.finish_reason,
             raw_finish_reason=choice.raw_finish_reason,
+            stop_sequence=choice.stop_sequence,
         )
     if isinstance(response.usage, Usage):
         say(0, usage_delta=response.usage, provider_fields=response.provider_fields)
@@ -216,6 +232,7 @@ def _says_nothing(delta: LLMDelta) -> bool:
         delta.text_delta is None
         and delta.tool_call_delta is None
         and delta.reasoning_delta is None
+        and delta.reasoning_part is None
         and delta.refusal_delta is None
         and delta.finish_reason is None
         and delta.logprobs is None

@@ -13,12 +13,17 @@ class Inbound:
 
     ``stream`` asks for the answer in pieces and ``include_usage`` for token counts at a stream's
     end. A text completion may bring several ``prompts``; ``request`` then has the first of them.
+    ``tells_cache`` is whether the answer should say which tokens of the prompt were had from a
+    cache: some formats say so only to those who asked for caching. ``dropped`` names fields of the
+    body that our words have no place for.
     """
 
     request: LLMRequest
     stream: bool = False
     include_usage: bool = False
     prompts: tuple[str | tuple[int, ...], ...] = ()
+    tells_cache: bool = True
+    dropped: tuple[str, ...] = ()
 
 
 def requests(inbound: Inbound) -> tuple[LLMRequest, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, json
+from msgspec import field as wire_field
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.contracts.messages import ToolCall
@@ -100,7 +101,11 @@ class MessageWire(Struct, gc=False):
 
 
 class ChoiceWire(Struct, gc=False):
-    """One answer or a piece of it: ``message`` if whole, ``delta`` if not, ``text`` if no chat."""
+    """One answer or a piece of it: ``message`` if whole, ``delta`` if not, ``text`` if no chat.
+
+    ``stop_reason`` is vLLM's and ``matched_stop`` SGLang's word for the stop string that ended the
+    answer; a number there is a token's id.
+    """
 
     index: int | None = None
     delta: MessageWire | None = None
@@ -109,12 +114,20 @@ class ChoiceWire(Struct, gc=False):
     finish_reason: str | None = None
     logprobs: LogprobsWire | None = None
     usage: UsageWire | None = None
+    stop_reason: str | int | None = None
+    matched_stop: str | int | None = None
+
+
+class VerboseWire(Struct, gc=False):
+    """What llama.cpp says of an answer where it is asked to be verbose."""
+
+    stopping_word: str | None = None
 
 
 class AnswerWire(Struct, gc=False):
     """A whole answer or a chunk of a stream; ``object`` and ``message`` are for vLLM's old errors.
 
-    ``timings`` and ``prompt_progress`` are llama.cpp's.
+    ``timings``, ``prompt_progress`` and ``verbose`` are llama.cpp's.
     """
 
     id: str | None = None
@@ -128,6 +141,7 @@ class AnswerWire(Struct, gc=False):
     system_fingerprint: str | None = None
     timings: dict[str, Any] | None = None
     prompt_progress: dict[str, Any] | None = None
+    verbose: VerboseWire | None = wire_field(name="__verbose", default=None)
 
 
 BEYOND = ("timings", "prompt_progress")
@@ -156,6 +170,14 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 def finish_reason_from_wire(wire: str | None) -> FinishReason | None:
     """The normal word for a server's reason."""
     return None if wire is None else _FINISH_REASONS.get(wire, "other")
+
+
+def stop_sequence_of(choice: ChoiceWire, answer: AnswerWire) -> str | None:
+    """The stop string that ended ``choice``, where its server tells."""
+    told = choice.stop_reason or choice.matched_stop
+    if told is None and answer.verbose is not None:
+        told = answer.verbose.stopping_word
+    return told if isinstance(told, str) and told else None
 
 
 def usage_from_wire(wire: UsageWire | None) -> Usage | None:
@@ -273,7 +295,7 @@ def read_response(
         raise failure
     if not answer.choices:
         raise LLMBadResponseError("The backend's answer has no choices.")
-    choices = [_choice(choice, i, answer.id) for i, choice in enumerate(answer.choices)]
+    choices = [_choice(choice, i, answer) for i, choice in enumerate(answer.choices)]
     usage = answer.usage
     if len(choices) > 1:
         choices.sort(key=lambda choice: choice.index)
@@ -296,6 +318,7 @@ def read_response(
         created=None if answer.created is None else int(answer.created),
         system_fingerprint=answer.system_fingerprint,
         provider_fields=provider_fields(answer, keep) if keep else None,
+        stop_sequence=first.stop_sequence,
     )
 
 
@@ -335,7 +358,7 @@ def made_up_call_id(response_id: str | None, choice: int, number: int) -> str:
     return f"call_{response_id or 'x'}_{choice}_{number}"
 
 
-def _choice(wire: ChoiceWire, position: int, response_id: str | None) -> LLMChoice:
+def _choice(wire: ChoiceWire, position: int, answer: AnswerWire) -> LLMChoice:
     message = wire.message or wire.delta or MessageWire(content=wire.text)
     text, reasoning = content_of(message)
     index = position if wire.index is None else wire.index
@@ -351,13 +374,14 @@ def _choice(wire: ChoiceWire, position: int, response_id: str | None) -> LLMChoi
             ToolCall(
                 name=(call.function and call.function.name) or "",
                 arguments_json=(call.function and arguments_of(call.function)) or "",
-                call_id=call.id or made_up_call_id(response_id, index, i),
+                call_id=call.id or made_up_call_id(answer.id, index, i),
             )
             for i, call in enumerate(calls)
         ),
         reasoning=reasoning or None,
         refusal=message.refusal,
         logprobs=logprobs_from_wire(wire.logprobs),
+        stop_sequence=stop_sequence_of(wire, answer),
     )
 
 

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat. A field that we do not know
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -20,7 +20,7 @@ from headrace.wire.openai_answers import (
     read_response,
 )
 from headrace.wire.openai_envelope import write_answer
-from headrace.wire.openai_errors import read_error, write_error
+from headrace.wire.openai_errors import read_error, status_of, write_error
 from headrace.wire.openai_fields import (
     Check,
     boolean,
@@ -35,6 +35,7 @@ from headrace.wire.openai_fields import (
 from headrace.wire.openai_messages import messages_from_wire, messages_to_wire, tool_call_to_wire
 from headrace.wire.openai_params import (
     COMMON,
+    OWN_FIELDS,
     SHARED,
     Dialect,
     finish_body,
@@ -55,9 +56,13 @@ from headrace.wire.openai_tools import (
 )
 
 __all__ = [
+    "OWN_FIELDS",
+    "PING",
+    "answer_id",
     "read_error",
     "read_request",
     "read_response",
+    "status_of",
     "stream_reader",
     "stream_writer",
     "write_error",
@@ -119,6 +124,24 @@ ROWS: dict[str, tuple[str, Check]] = {
 }
 """Wire name to our name and the check, for every field that has a meaning of its own."""
 
+LOSSES: Mapping[str, str] = {
+    "messages.tool_error": "a result has no such mark: what the tool said must tell",
+    "messages.reasoning_parts": "reasoning goes as one text, without seals",
+    "messages.content.cache": "there are no cache marks: providers of this format cache unasked",
+    "messages.content.url": "refused for files, which go by their bytes or their id",
+    "tools.cache": "there are no cache marks: providers of this format cache unasked",
+    "prompt": "text completions have a format of their own",
+    "suffix": "text completions have a format of their own",
+    "echo": "text completions have a format of their own",
+    "answer.reasoning_parts": "reasoning goes as one text, without seals",
+    "answer.stop_sequence": "the reason is 'stop', whether a stop string ended it or the model",
+    "answer.raw_finish_reason": "told in OpenAI's own words",
+}
+"""What the format has no place for (see ``wire.losses``)."""
+
+PING: bytes | None = None
+"""OpenAI's streams have no event that means nothing."""
+
 
 def read_request(body: bytes) -> Inbound:
     """The request in a caller's ``body``, or LLMInvalidRequestError naming the field."""
@@ -156,6 +179,8 @@ def write_request(
         raise LLMInvalidRequestError("A chat request needs at least one message.", param="messages")
     body = write_settings(request, model, dialect)
     body["messages"] = messages_to_wire(request.messages, dialect.reasoning)
+    if request.stop:
+        body |= dialect.beside_stop
     if request.tools:
         body["tools"] = tools_to_wire(request.tools)
     if request.tool_choice is not None:
@@ -189,6 +214,11 @@ def write_response(
         created=created,
         system_fingerprint=system_fingerprint,
     )
+
+
+def answer_id(given: str | None, fresh: str) -> str:
+    """The id of an answer: the backend's, else one made of ``fresh``."""
+    return given or f"chatcmpl-{fresh}"
 
 
 def stream_reader(keep: Collection[str] = ()) -> StreamReader:

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/completions. A body may bring sev
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -17,7 +17,7 @@ from headrace.wire.inbound import Inbound
 from headrace.wire.json import decode_object, encode
 from headrace.wire.openai_answers import read_response, text_logprobs_to_wire
 from headrace.wire.openai_envelope import write_answer
-from headrace.wire.openai_errors import read_error, write_error
+from headrace.wire.openai_errors import read_error, status_of, write_error
 from headrace.wire.openai_fields import (
     Check,
     boolean,
@@ -30,6 +30,7 @@ from headrace.wire.openai_fields import (
 )
 from headrace.wire.openai_params import (
     COMMON,
+    OWN_FIELDS,
     SHARED,
     Dialect,
     finish_body,
@@ -40,9 +41,13 @@ from headrace.wire.openai_params import (
 from headrace.wire.openai_stream import StreamReader, StreamWriter
 
 __all__ = [
+    "OWN_FIELDS",
+    "PING",
+    "answer_id",
     "read_error",
     "read_request",
     "read_response",
+    "status_of",
     "stream_reader",
     "stream_writer",
     "write_error",
@@ -100,6 +105,26 @@ ROWS: dict[str, tuple[str, Check]] = {
     "stream": ("stream", boolean),
     "stream_options": ("include_usage", read_stream_options),
 }
+
+LOSSES: Mapping[str, str] = {
+    "messages": "a prompt is text or token ids",
+    "tools": "there are none",
+    "tool_choice": "there are none",
+    "parallel_tool_calls": "there are none",
+    "response_schema": "there are no formats",
+    "response_format": "there are no formats",
+    "reasoning_effort": "there is no reasoning",
+    "answer.tool_calls": "there are none",
+    "answer.reasoning": "there is none",
+    "answer.reasoning_parts": "there is none",
+    "answer.refusal": "there is none",
+    "answer.stop_sequence": "the reason is 'stop', whether a stop string ended it or the model",
+    "answer.raw_finish_reason": "told in OpenAI's own words",
+}
+"""What the format has no place for (see ``wire.losses``)."""
+
+PING: bytes | None = None
+"""OpenAI's streams have no event that means nothing."""
 
 
 def read_request(body: bytes) -> Inbound:
@@ -166,6 +191,12 @@ def write_response(
         created=created,
         system_fingerprint=system_fingerprint,
     )
+
+
+def answer_id(given: str | None, fresh: str) -> str:
+    """The id of an answer: the backend's, else one made of ``fresh``."""
+    # llama.cpp calls a text completion ``chatcmpl`` too.
+    return (given or f"cmpl-{fresh}").removeprefix("chat")
 
 
 def stream_reader(keep: Collection[str] = ()) -> StreamReader:

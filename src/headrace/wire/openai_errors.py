@@ -171,6 +171,11 @@ def write_error(error: LLMError) -> bytes:
     return encode(error_to_wire(error))
 
 
+def status_of(error: LLMError) -> int:
+    """The HTTP status that goes with ``error``."""
+    return error.status
+
+
 def error_to_wire(error: LLMError) -> dict[str, object]:
     """``error`` in OpenAI's form."""
     kind = next(name for cls, name in _TYPES if isinstance(error, cls))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from headrace.contracts.requests import LLMRequest
 from headrace.wire.openai_fields import (
@@ -29,7 +29,8 @@ class Dialect:
 
     ``reasoning`` is the field of an assistant message; ``None`` leaves earlier reasoning out, for
     servers that refuse it. With ``counted_logprobs`` a chat's ``logprobs`` is the number of
-    alternatives wanted, and there is no ``top_logprobs``.
+    alternatives wanted, and there is no ``top_logprobs``. ``beside_stop`` are fields that a server
+    needs beside ``stop`` in order to say which of the strings ended the answer.
     """
 
     max_tokens: str = "max_tokens"
@@ -37,11 +38,14 @@ class Dialect:
     seed: str = "seed"
     counted_logprobs: bool = False
     reasoning: str | None = "reasoning_content"
+    beside_stop: Mapping[str, object] = field(factory=dict)
 
 
 COMMON = Dialect()
 OPENAI = Dialect(max_tokens="max_completion_tokens", reasoning=None)
-LLAMA_CPP = Dialect(repetition_penalty="repeat_penalty")
+# Its verbose part is the whole of its own format, but for what ``response_fields`` leaves of it.
+_TELLS_STOP = {"verbose": True, "response_fields": ["stopping_word"]}
+LLAMA_CPP = Dialect(repetition_penalty="repeat_penalty", beside_stop=_TELLS_STOP)
 
 
 @says({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
@@ -92,6 +96,27 @@ CARRIED: Mapping[str, Check] = {
     "best_of": integer(0, 128),
 }
 """Fields that we hand on without a meaning of our own, but whose type is known."""
+
+
+OWN_FIELDS = frozenset(
+    [
+        "audio",
+        "metadata",
+        "modalities",
+        "moderation",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
+        "web_search_options",
+    ]
+)
+"""Fields about OpenAI's account, cache and hosted tools: a backend of another format has nothing to
+do for them, and answers without."""
 
 
 def read_settings(

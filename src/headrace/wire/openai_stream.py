@@ -27,6 +27,7 @@ from headrace.wire.openai_answers import (
     logprobs_from_wire,
     made_up_call_id,
     provider_fields,
+    stop_sequence_of,
     usage_from_wire,
     usage_to_wire,
 )
@@ -144,6 +145,7 @@ class StreamReader:
                     refusal_delta=refusal or None,
                     finish_reason=finish_reason_from_wire(last),
                     raw_finish_reason=last,
+                    stop_sequence=None if last is None else stop_sequence_of(choice, chunk),
                     logprobs=logprobs,
                     index=index,
                     model=chunk.model,

@@ -144,6 +144,8 @@ class LlamaCpp:
 
     async def prompt_tokens(self, request: LLMRequest) -> tuple[int, ...]:
         """The token ids that the engine computes for the prompt."""
+        if must_call(request):
+            request = as_json_request(request)
         await self._ready.wait()
         remote = self._reachable()
         if isinstance(request.prompt, tuple):

@@ -1,0 +1,55 @@
+"""The endpoint that counts a prompt's tokens: read, route, count, write."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+from starlette.types import Receive, Scope, Send
+
+from headrace.backends.remote import Remote
+from headrace.contracts.errors import LLMCapabilityError
+from headrace.contracts.requests import LLMRequest
+from headrace.gateway.asgi import answer, read_body, while_connected
+from headrace.gateway.config import ServerConfig
+from headrace.gateway.generation import for_backend
+from headrace.gateway.routes import Route, Routes
+from headrace.traffic.lane import CountsTokens
+from headrace.wire import anthropic
+from headrace.wire.inbound import Inbound
+
+
+@frozen(kw_only=True)
+class TokenCount:
+    """An ASGI application that counts as the backend would for the same request; it never guesses."""
+
+    routes: Routes
+    server: ServerConfig
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(
+            scope,
+            receive,
+            limit=self.server.max_body_bytes,
+            timeout_s=self.server.body_timeout_ms / 1000,
+        )
+        inbound = anthropic.read_count_request(body)
+        del body
+        route = self.routes.pick(inbound.request.model)
+        scope["headrace.model"] = route.model
+        await while_connected(receive, self._answer(inbound, route, scope, send))
+
+    async def _answer(self, inbound: Inbound, route: Route, scope: Scope, send: Send) -> None:
+        request, _ = for_backend(inbound.request, route, anthropic.OWN_FIELDS, "anthropic")
+        request = evolve(request, model=route.asked(request.model))
+        tokens = await _count(route, route.defaults.fill(request))
+        await answer(send, 200, anthropic.write_count(tokens), scope["headrace.headers"])
+
+
+async def _count(route: Route, request: LLMRequest) -> int:
+    backend = route.lane.backend
+    if isinstance(backend, CountsTokens):
+        return await backend.count_tokens(request)
+    if isinstance(backend, Remote):
+        return await backend.count_prompt(request)
+    raise LLMCapabilityError(
+        f"the backend of {route.model!r} does not count tokens; ask another model", param="model"
+    )
