@@ -13,12 +13,14 @@ class Inbound:
 
     ``stream`` asks for the answer in pieces and ``include_usage`` for token counts at a stream's
     end. A text completion may bring several ``prompts``; ``request`` then has the first of them.
+    ``dropped`` lists what was asked of the face itself and is not done by it.
     """
 
     request: LLMRequest
     stream: bool = False
     include_usage: bool = False
     prompts: tuple[str | tuple[int, ...], ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def requests(inbound: Inbound) -> tuple[LLMRequest, ...]:
