@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 
-import openresponses_types as spec
-import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.contracts.errors import (
-    LLMBadResponseError,
-    LLMCapabilityError,
-    LLMContextLengthError,
-    LLMError,
-    LLMInvalidRequestError,
-    LLMRateLimitError,
-)
 from headrace.contracts.messages import (
-    FilePart,
-    ImagePart,
     LLMMessage,
-    ReasoningPart,
-    TextPart,
-    ToolCall,
-    ToolSpec,
 )
-from headrace.contracts.requests import LLMRequest, NamedTool
-from headrace.contracts.responses import LLMDelta, LLMResponse, ToolCallDelta, Usage
+from headrace.contracts.responses import LLMResponse, Usage
 from headrace.wire import openai_responses as codec
 from headrace.wire.assemble import assemble, deltas
 

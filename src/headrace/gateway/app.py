@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -28,19 +28,27 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMUnavailableError,
 )
-from headrace.gateway.asgi import Headers, answer, header
+from headrace.gateway.asgi import Handler, Headers, answer, header
 from headrace.gateway.config import Config
 from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.openapi import describe
+from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
 from headrace.net.clock import Clock
 from headrace.numbers.live import Tally
 from headrace.numbers.prometheus import CONTENT_TYPE, write_metrics
+from headrace.stores.responses import MemoryResponses
 from headrace.traffic.call import Traffic
 from headrace.wire import json as wire_json
-from headrace.wire import openai_chat, openai_completions, openai_errors, openai_models
+from headrace.wire import (
+    openai_chat,
+    openai_completions,
+    openai_errors,
+    openai_models,
+    openai_responses,
+)
 
 log = logging.getLogger("headrace.requests")
 
@@ -80,6 +88,16 @@ class Gateway:
         chat = Generation(codec=openai_chat, operation="chat", **shared)
         completions = Generation(codec=openai_completions, operation="completion", **shared)
         embeddings = Embeddings(**shared)
+        kept = self.config.responses
+        store = MemoryResponses(
+            self.clock,
+            max_count=kept.max_stored,
+            max_bytes=kept.max_stored_bytes,
+            ttl_s=kept.keep_ms / 1000,
+        )
+        responses = Responses(
+            codec=openai_responses, operation="chat", store=store, settings=kept, **shared
+        )
         # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
         paths = [
             path
@@ -88,15 +106,16 @@ class Gateway:
                 Path(f"{prefix}/chat/completions", chat, methods=["POST"]),
                 Path(f"{prefix}/completions", completions, methods=["POST"]),
                 Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
-                Path(f"{prefix}/models", _Handler(self.models), methods=["GET"]),
-                Path(f"{prefix}/models/{{model:path}}", _Handler(self.model), methods=["GET"]),
+                *responses.paths(f"{prefix}/responses"),
+                Path(f"{prefix}/models", Handler(self.models), methods=["GET"]),
+                Path(f"{prefix}/models/{{model:path}}", Handler(self.model), methods=["GET"]),
             )
         ]
         paths += [
-            Path("/health", _Handler(self.health), methods=["GET"]),
-            Path("/ready", _Handler(self.ready), methods=["GET"]),
-            Path("/metrics", _Handler(self.metrics), methods=["GET"]),
-            Path("/openapi.json", _Handler(self.openapi), methods=["GET"]),
+            Path("/health", Handler(self.health), methods=["GET"]),
+            Path("/ready", Handler(self.ready), methods=["GET"]),
+            Path("/metrics", Handler(self.metrics), methods=["GET"]),
+            Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
         ]
         # The bare router: Starlette's application would answer errors by itself, in text.
         return Around(
@@ -156,16 +175,6 @@ class Gateway:
         needs_key = bool(self.config.server.api_keys)
         body = wire_json.encode(describe(needs_key=needs_key, version=__version__))
         await answer(send, 200, body, scope["headrace.headers"])
-
-
-class _Handler:
-    """A handler that needs no body, as the ASGI application that Starlette's routes take."""
-
-    def __init__(self, handle: Callable[[Scope, Send], Awaitable[None]]) -> None:
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handle(scope, send)
 
 
 class Around:

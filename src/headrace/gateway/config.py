@@ -280,6 +280,33 @@ class LoggingConfig:
 
 
 @frozen(kw_only=True)
+class ResponsesConfig:
+    """What is kept of answers in the Responses format, in memory, for their callers to go on from.
+
+    The answers used last are kept. A request may say ``store: false``; then nothing of it is.
+    """
+
+    max_stored: int = field(
+        default=1000, validator=_at_least(0), metadata={"help": "answers kept; 0 keeps none"}
+    )
+    max_stored_bytes: int = field(
+        default=64 << 20,
+        validator=_at_least(0),
+        metadata={"help": "bytes that they and their questions may take"},
+    )
+    keep_ms: int = field(
+        default=24 * 3600 * 1000,
+        validator=_at_least(1),
+        metadata={"help": "how long one is kept that nobody asks for"},
+    )
+    max_background: int = field(
+        default=64,
+        validator=_at_least(0),
+        metadata={"help": "answers in the background at once; 429 for the next"},
+    )
+
+
+@frozen(kw_only=True)
 class Config:
     """All of it; each section may be left out, and each field of it."""
 
@@ -289,6 +316,7 @@ class Config:
     batching: BatchingConfig = field(factory=BatchingConfig)
     inference: InferenceConfig = field(factory=InferenceConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
+    responses: ResponsesConfig = field(factory=ResponsesConfig)
     backends: tuple[BackendConfig, ...] = field(default=())
 
 
@@ -320,7 +348,8 @@ def load(
         if loaded is not None and not isinstance(loaded, dict):
             raise LLMInvalidRequestError(
                 f"{source}: the configuration is a {type(loaded).__name__}, must be a mapping of "
-                "sections (server, engine, embeddings, batching, inference, logging, backends)"
+                "sections (server, engine, embeddings, batching, inference, logging, responses, "
+                "backends)"
             )
         # A section whose every line is commented out is null to YAML, and empty to its writer.
         tree = {name: part for name, part in (loaded or {}).items() if part is not None}

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import ModuleType
+from typing import Any
 
 from attrs import evolve, frozen
 from starlette.types import Receive, Scope, Send
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta
+from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
@@ -23,7 +24,7 @@ from headrace.traffic.call import CallSheet, Traffic
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
-_STREAM_HEADERS: Headers = [
+STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     # Tells nginx and its like to hand each event on as it comes.
@@ -32,7 +33,7 @@ _STREAM_HEADERS: Headers = [
 
 
 @frozen(kw_only=True)
-class _Asked:
+class Asked:
     """One request on its way to its answer."""
 
     inbound: Inbound
@@ -40,6 +41,7 @@ class _Asked:
     calls: AsyncGenerator[LLMDelta, None]
     headers: Headers
     marks: Marks
+    scope: Scope
     send: Send
 
     def answer_headers(self) -> Headers:
@@ -73,17 +75,19 @@ class Generation:
             limit=self.server.max_body_bytes,
             timeout_s=self.server.body_timeout_ms / 1000,
         )
-        inbound: Inbound = self.codec.read_request(body)
+        inbound = await self._read(scope, body)
         del body
         route = self.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         marks = Marks()
-        asked = _Asked(
+        marks.dropped += inbound.dropped
+        asked = Asked(
             inbound=inbound,
             route=route,
             calls=self._calls(inbound, route, scope["headrace.request_id"], queued, marks),
             headers=scope["headrace.headers"],
             marks=marks,
+            scope=scope,
             send=send,
         )
         await while_connected(receive, (self._stream if inbound.stream else self._whole)(asked))
@@ -113,18 +117,44 @@ class Generation:
         each = 1 if alone else answers
         return side_by_side(runs, answers_each=each, same_prompt=answers if alone else 1)
 
-    async def _whole(self, asked: _Asked) -> None:
-        assembler = Assembler()
-        async with aclosing(asked.calls):
-            async for delta in asked.calls:
-                assembler.add(delta)
-        response = assembler.response()
-        body = self.codec.write_response(
+    # A face that keeps what it was asked and answers replaces the four that follow.
+
+    async def _read(self, scope: Scope, body: bytes) -> Inbound:
+        """The request in ``body``."""
+        inbound: Inbound = self.codec.read_request(body)
+        return inbound
+
+    async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
+        """A whole answer's body."""
+        body: bytes = self.codec.write_response(
             response,
             response_id=self._id(response.response_id),
             model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
         )
+        return body
+
+    def _writer(self, asked: Asked, first: LLMDelta | None) -> Any:
+        """What writes a stream that begins with ``first``."""
+        return self.codec.stream_writer(
+            response_id=self._id(None if first is None else first.response_id),
+            model=asked.route.asked(asked.inbound.request.model),
+            created=int(self.clock.wall()),
+            include_usage=asked.inbound.include_usage,
+            system_fingerprint=first and first.system_fingerprint,
+        )
+
+    async def _end(self, asked: Asked, writer: Any, error: LLMError | None = None) -> bytes:
+        """The last bytes of a stream, which ``error`` may have broken off."""
+        last: bytes = writer.finish() if error is None else writer.error(error)
+        return last
+
+    async def _whole(self, asked: Asked) -> None:
+        assembler = Assembler()
+        async with aclosing(asked.calls):
+            async for delta in asked.calls:
+                assembler.add(delta)
+        body = await self._body(asked, assembler.response())
         await answer(asked.send, 200, body, asked.answer_headers())
 
     def _id(self, given: str | None) -> str:
@@ -132,28 +162,22 @@ class Generation:
         whole = given or f"chatcmpl-{uuid.uuid4().hex}"
         return whole if self.operation == "chat" else whole.removeprefix("chat")
 
-    async def _stream(self, asked: _Asked) -> None:
+    async def _stream(self, asked: Asked) -> None:
         send, calls = asked.send, asked.calls
         async with aclosing(calls):
             first = await anext(calls, None)
-            writer = self.codec.stream_writer(
-                response_id=self._id(None if first is None else first.response_id),
-                model=asked.route.asked(asked.inbound.request.model),
-                created=int(self.clock.wall()),
-                include_usage=asked.inbound.include_usage,
-                system_fingerprint=first and first.system_fingerprint,
-            )
-            headers = [*_STREAM_HEADERS, *asked.answer_headers()]
+            writer = self._writer(asked, first)
+            headers = [*STREAM_HEADERS, *asked.answer_headers()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             try:
                 if first is not None:
                     await _send_piece(send, writer.write(first))
                     async for delta in calls:
                         await _send_piece(send, writer.write(delta))
-                last = writer.finish()
+                last = await self._end(asked, writer)
             except LLMError as error:
                 # The status is out: the error becomes the stream's last event, with no [DONE].
-                last = writer.error(error)
+                last = await self._end(asked, writer, error)
             await send({"type": "http.response.body", "body": last})
 
 

@@ -185,7 +185,7 @@ class ResponsesInbound(Inbound):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The ids of items that the input refers to."""
+        """The ids of items that the input refers to and that were not found yet."""
         return references(self.items)
 
 
@@ -250,10 +250,10 @@ def with_history(
 
     ``found`` has those by their id. What is not among them is left out until it is found.
     """
-    items = [
+    items = tuple(
         found.get(item["id"], item) if item["type"] == "item_reference" else item
         for item in inbound.items
-    ]
+    )
     own = messages_from_items(items)  # so that an error's path is the caller's own
     messages = messages_from_items([*history, *items]) if history else own
     if inbound.instructions is not None:
@@ -261,7 +261,8 @@ def with_history(
     waits = inbound.previous_response_id is not None or bool(inbound.references)
     if not messages and not waits:
         refuse("input", [], "at least one item, or a text")
-    return evolve(inbound, request=evolve(inbound.request, messages=tuple(messages)))
+    request = evolve(inbound.request, messages=tuple(messages))
+    return evolve(inbound, items=items, request=request)
 
 
 def write_request(

@@ -33,6 +33,7 @@ from headrace.wire.openai_responses_parts import (
     WRITTEN,
     content_from_wire,
     content_to_wire,
+    output_text,
     spoken_from_wire,
     spoken_to_wire,
 )
@@ -45,6 +46,12 @@ _ROLES: dict[str, LLMRole] = {
 }
 _RIGHT_ROLE = "one of 'system', 'developer', 'user', 'assistant'"
 _TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
 _SEALED = "headrace:"
 
 
@@ -61,6 +68,11 @@ def input_from_wire(wire: Any, path: str = "input") -> tuple[dict[str, Any], ...
 def user_item(said: str) -> dict[str, Any]:
     """A user's message."""
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
+
+
+def stored_items(items: Iterable[dict[str, Any]], base: str) -> list[dict[str, Any]]:
+    """``items`` as they are kept and shown: each with an id made of ``base``, content in parts."""
+    return [_stored(item, f"{base}_in{i}") for i, item in enumerate(items)]
 
 
 def references(items: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -138,6 +150,26 @@ def unseal(sealed: str | None) -> tuple[str | None, str | None]:
     texts = [found.get(name) for name in ("encrypted", "signature")]
     encrypted, signature = (each if isinstance(each, str) else None for each in texts)
     return encrypted, signature
+
+
+def _stored(item: dict[str, Any], base: str) -> dict[str, Any]:
+    kept = {name: value for name, value in item.items() if value is not None}
+    kept["id"] = kept.get("id") or f"{_PREFIXES[item['type']]}_{base}"
+    if item["type"] != "reasoning":
+        kept.setdefault("status", "completed")
+    if item["type"] == "message":
+        content = item["content"]
+        if isinstance(content, str):
+            spoken = item["role"] == "assistant"
+            content = [output_text(content) if spoken else {"type": "input_text", "text": content}]
+        kept["content"] = [_stored_part(part) for part in content]
+    return kept
+
+
+def _stored_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "output_text":
+        return {**output_text(""), **part}
+    return {"detail": "auto", **part} if part["type"] == "input_image" else part
 
 
 def _typed(wire: Any, path: str) -> dict[str, Any]:

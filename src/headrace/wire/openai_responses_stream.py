@@ -23,6 +23,7 @@ from headrace.contracts.responses import (
 from headrace.wire import sse
 from headrace.wire.json import encode
 from headrace.wire.openai_errors import error_to_wire
+from headrace.wire.openai_responses_answers import logprobs_from_wire
 from headrace.wire.openai_responses_envelope import (
     ended,
     failed,
@@ -32,6 +33,7 @@ from headrace.wire.openai_responses_envelope import (
     status_of,
     written,
 )
+from headrace.wire.openai_responses_items import reasoning_from_wire
 from headrace.wire.openai_responses_parts import output_text
 
 _DONE = b"data: [DONE]\n\n"
@@ -128,8 +130,7 @@ class StreamWriter:
         self.response = ended(
             self.response, self._reason, self._output(), self._usage, self.completed_at
         )
-        end = "failed" if status in ("failed", "cancelled") else status
-        self._event(f"response.{end}", out, response=self.response, **self._last_fields)
+        self._event(_last_of(status), out, response=self.response, **self._last_fields)
         return b"".join([*out, _DONE])
 
     def error(self, error: LLMError) -> bytes:
@@ -146,6 +147,35 @@ class StreamWriter:
         self.response = failed(self.response, error, self._output())
         self._event("response.failed", out, response=self.response)
         return b"".join(out)
+
+    def write_item(self, item: Mapping[str, Any]) -> bytes:
+        """The events of a whole item of the output."""
+        out: list[bytes] = []
+        if item["type"] == "message":
+            self._message(out)
+            for part in item["content"]:
+                if part["type"] == "refusal":
+                    self._refuse(part["refusal"], out)
+                else:
+                    tokens = logprobs_from_wire(part.get("logprobs")) or ()
+                    self._say(part["text"], tokens, out)
+            self._close(out, item["status"])
+        elif item["type"] == "function_call":
+            piece = ToolCallDelta(
+                call_id=item["call_id"], name=item["name"], arguments_json_delta=item["arguments"]
+            )
+            self._call(piece, out)
+            self._close_call(self._calls.pop(0), out, item["status"])
+        else:
+            self._end_thought(reasoning_from_wire(dict(item), "output"), out)
+        return b"".join(out)
+
+    def end_as(self, response: dict[str, Any]) -> bytes:
+        """The end of a stream whose response is known."""
+        out: list[bytes] = []
+        self.response = response
+        self._event(_last_of(response["status"]), out, response=response)
+        return b"".join([*out, _DONE])
 
     def _begin(self) -> list[bytes]:
         out: list[bytes] = []
@@ -333,3 +363,20 @@ class StreamWriter:
         else:
             told = dict(delta.provider_fields)
             self._event("response.in_progress", out, response=self.response, **told)
+
+
+def _last_of(status: str) -> str:
+    """The event that ends a stream; there is none for what was cancelled."""
+    return f"response.{'failed' if status == 'cancelled' else status}"
+
+
+def replay(response: dict[str, Any]) -> list[bytes]:
+    """The events by which a response that has ended could have come, its items one by one."""
+    output = response["output"]
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    begun |= {"completed_at": None, "error": None, "incomplete_details": None}
+    writer = StreamWriter(begun, [item["id"] for item in output])
+    events = writer.write(LLMDelta())
+    events += b"".join(writer.write_item(item) for item in output)
+    events += writer.end_as(response)
+    return [event + b"\n\n" for event in events.split(b"\n\n") if event]
