@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from attrs import evolve, fields
 
+from formats import streamed
 from headrace.backends import providers as table
 from headrace.backends.providers import (
     PROVIDERS,
@@ -42,15 +43,6 @@ from headrace.wire.assemble import assemble
 
 KEY = "a-key-of-nobody-0123456789"
 EVENTS = (("content-type", "text/event-stream"),)
-CHUNKS = (
-    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hi"}}]},
-    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}},
-)
-STREAM = b"".join(
-    f"data: {json.dumps({'id': '1', 'model': 'm', **c})}\n\n".encode() for c in CHUNKS
-)
-STREAM += b"data: [DONE]\n\n"
 ASK = LLMRequest(messages=(LLMMessage(role="user", content="hello"),), model="some/model")
 # A value of each setting that asks for something.
 SETTINGS: dict[str, Any] = {
@@ -103,12 +95,15 @@ def ask(
     request: LLMRequest = ASK,
     *,
     key: str | None = KEY,
-    answer: ScriptedAnswer = ScriptedAnswer(body=STREAM, headers=EVENTS),  # noqa: B008 - frozen
+    answer: ScriptedAnswer | None = None,
 ) -> tuple[LLMResponse, HttpRequest, dict[str, Any], Marks]:
     """The answer, the request that went out, its body, and the marks."""
 
+    body = b"".join(streamed("openai" if request.prompt else row.format, "Hi"))
+    script = answer or ScriptedAnswer(body=body, headers=EVENTS)
+
     async def main() -> tuple[LLMResponse, HttpRequest, dict[str, Any], Marks]:
-        transport = ScriptedTransport([answer])
+        transport = ScriptedTransport([script])
         remote = Remote(
             name="there",
             provider=row,
@@ -143,7 +138,9 @@ def test_an_answer_is_read_with_its_usage(row):
 def test_the_request_goes_where_the_row_says(row):
     _, sent, body, _ = ask(row)
     assert sent.method == "POST"
-    assert sent.url.target.partition("?")[0].endswith("/chat/completions")
+    last = row.chat_path.rpartition("/")[2]
+    assert sent.url.target.partition("?")[0].endswith(f"/{last}")
+    assert last in ("completions", "messages", "responses")
     assert body["model"] == "some/model"
     assert body["stream"] is True
 
@@ -216,7 +213,7 @@ def test_an_unsupported_setting_among_the_options_is_refused_all_the_same(row):
 def test_a_body_has_one_limit_of_tokens_by_the_rows_name(row):
     _, _, body, _ = ask(row, evolve(ASK, max_tokens=7))
     assert body[row.dialect.max_tokens] == 7
-    assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+    assert len({"max_tokens", "max_completion_tokens", "max_output_tokens"} & body.keys()) == 1
 
 
 @every_row
@@ -274,7 +271,7 @@ def test_the_rows_name_only_settings_and_fields_that_there_are():
     "name",
     [
         *("openai", "azure", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks"),
-        *("xai", "vllm", "sglang", "max", "lmstudio", "llama-server"),
+        *("xai", "vllm", "sglang", "max", "lmstudio", "llama-server", "openai-responses"),
     ],
 )
 def test_there_is_a_row_for(name):

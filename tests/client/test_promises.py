@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from client.faces import FACES, KEY, ROWS, Face, credentials
+from formats import streamed
 from headrace import (
     AudioPart,
     Client,
@@ -27,9 +28,10 @@ from headrace import (
     Usage,
 )
 from headrace.backends.providers import PROVIDERS, Provider
+from headrace.net.scripted import ScriptedAnswer
 from headrace.stores.credentials import Credentials
 from headrace.traffic.endpoint import EndpointSettings
-from traffic.play import answer, refusal
+from traffic.play import EVENTS, answer, refusal
 
 OTHER_KEY = "sk-of-one-call-only-9876543210"
 SETTINGS: dict[str, Any] = {
@@ -48,6 +50,7 @@ SETTINGS: dict[str, Any] = {
     "parallel_tool_calls": True,
     "suffix": "end",
     "best_of": 3,
+    "response_format": {"type": "json_object"},
 }
 FIELDS = {name for name in inspect.signature(LLMRequest).parameters if name != "metadata"}
 
@@ -59,6 +62,11 @@ def asking(name: str) -> dict[str, Any]:
     """The arguments of a chat that uses one setting, be it ours or the provider's own."""
     value = SETTINGS.get(name, {"some": "thing"})
     return {name: value} if name in FIELDS else {"provider_options": {name: value}}
+
+
+def said_by(row: Provider, *texts: str) -> ScriptedAnswer:
+    """A streamed answer as that provider would send it."""
+    return ScriptedAnswer(headers=EVENTS, body=streamed(row.format, *texts))
 
 
 def rows_and_names(which: str) -> Iterator[Any]:
@@ -75,7 +83,7 @@ def everything_said(error: BaseException) -> str:
 @every_face
 @every_row
 def test_an_answer_comes_whole_with_where_it_came_from(row: Provider, face: str) -> None:
-    with Face(face, row, [answer("hi ", "there")]) as client:
+    with Face(face, row, [said_by(row, "hi ", "there")]) as client:
         response = client.chat()
         (request,) = client.requests
         (record,) = client.records
@@ -90,13 +98,15 @@ def test_an_answer_comes_whole_with_where_it_came_from(row: Provider, face: str)
     assert [each.error_kind for each in record.attempts] == [None]
     if row.key_env:
         assert dict(request.headers)[row.key_header] == row.key_scheme + KEY
-    assert json.loads(request.body)["messages"] == [{"role": "user", "content": "hello"}]
+    said = json.loads(request.body)
+    (turn,) = said["input"] if row.format == "openai-responses" else said["messages"]
+    assert {"role": "user", "content": "hello"}.items() <= turn.items()
 
 
 @every_face
 @every_row
 def test_a_stream_is_deltas_and_then_all_of_it(row: Provider, face: str) -> None:
-    with Face(face, row, [answer("hi ", "there")]) as client:
+    with Face(face, row, [said_by(row, "hi ", "there")]) as client:
         *deltas, last = client.stream_chat()
         (record,) = client.records
     assert {event.kind for event in deltas} == {"delta"}
@@ -129,7 +139,7 @@ def test_a_wrong_key_is_said_at_once_and_never_shown(row: Provider, face: str) -
 @every_row
 def test_a_limit_is_waited_for_as_long_as_it_says(row: Provider, face: str) -> None:
     limited = refusal(429, ("retry-after", "7"))
-    with Face(face, row, [limited, limited, answer("at last")]) as client:
+    with Face(face, row, [limited, limited, said_by(row, "at last")]) as client:
         assert client.chat().text == "at last"
         assert client.sent_at == [0.0, 7.0, 14.0]
         (record,) = client.records
@@ -186,7 +196,7 @@ def test_a_setting_that_a_provider_has_not_is_refused_by_its_name(row: Provider,
 @every_face
 @pytest.mark.parametrize(("row", "name"), list(rows_and_names("ignored")))
 def test_a_setting_that_a_provider_ignores_is_told_of(row: Provider, name: str, face: str) -> None:
-    with Face(face, row, [answer("hi"), answer("hi")]) as client:
+    with Face(face, row, [said_by(row, "hi"), said_by(row, "hi")]) as client:
         assert client.chat(**asking(name)).dropped == (name,)
         last = client.stream_chat(**asking(name))[-1]
         assert last.response is not None
@@ -201,7 +211,7 @@ def test_a_key_in_the_metadata_is_for_one_call_and_never_shown(row: Provider, fa
     own = {"metadata": {"api_key": OTHER_KEY}}
     # One that repeats the key it was shown, as some do.
     wrong = refusal(401, ("x-seen", OTHER_KEY), code=f"key {OTHER_KEY}")
-    with Face(face, row, [answer("one"), wrong, answer("two")]) as client:
+    with Face(face, row, [said_by(row, "one"), wrong, said_by(row, "two")]) as client:
         response = client.chat(**own)
         with pytest.raises(LLMAuthError) as caught:
             client.chat(**own)
@@ -216,7 +226,7 @@ def test_a_key_in_the_metadata_is_for_one_call_and_never_shown(row: Provider, fa
 @every_face
 @pytest.mark.parametrize("row", [row for row in ROWS if row.needs_key], ids=lambda row: row.name)
 def test_a_missing_key_is_said_with_the_names_it_may_have(row: Provider, face: str) -> None:
-    with Face(face, row, [answer("hi")], credentials=credentials(row, key=None)) as client:
+    with Face(face, row, [said_by(row, "hi")], credentials=credentials(row, key=None)) as client:
         with pytest.raises(LLMAuthError) as caught:
             client.chat()
         assert all(name in str(caught.value) for name in row.key_env)

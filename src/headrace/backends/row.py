@@ -8,7 +8,13 @@ from typing import Any
 
 from attrs import field, frozen
 
-from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_models
+from headrace.wire import (
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+    openai_responses,
+)
 from headrace.wire.openai_params import COMMON, Dialect
 
 
@@ -25,6 +31,12 @@ class Format:
 FORMATS: dict[str, Format] = {
     "openai": Format(
         chat=openai_chat,
+        completions=openai_completions,
+        models=openai_models,
+        embeddings=openai_embeddings,
+    ),
+    "openai-responses": Format(
+        chat=openai_responses,
         completions=openai_completions,
         models=openai_models,
         embeddings=openai_embeddings,

@@ -72,34 +72,27 @@ RESPONSES = Dialect(max_tokens="max_output_tokens")
 OPENAI_RESPONSES = Dialect(max_tokens="max_output_tokens", reasoning=None)
 """OpenAI's own: earlier reasoning goes back only where they sealed it."""
 
-HINTS = frozenset({"truncation", "reasoning_summary", "verbosity"})
+HINTS = frozenset({"truncation", "reasoning_summary"})
 """Options that only this format has a place for, and whose absence changes no meaning."""
 
 LOSSES: Mapping[str, str] = {
-    "LLMMessage.name": "a message has no field for its speaker's name",
-    "LLMMessage.tool_name": "an output names the call that it answers, not the tool",
-    "LLMMessage.tool_error": "an output has no mark for failure; what the tool said must tell",
-    "TextPart.cache": "no part can be marked for the prompt cache; there is one key a request",
-    "ImagePart.cache": "as TextPart.cache",
-    "FilePart.cache": "as TextPart.cache",
-    "ToolSpec.cache": "as TextPart.cache",
-    "ImagePart.media_type": "beside a URL there is no field for it; a data: URL holds it",
-    "FilePart.media_type": "beside a URL or an id there is no field for it; a data: URL holds it",
-    "ReasoningPart.signature": "another provider's seal; a caller gets it back within "
-    "encrypted_content, a backend is not sent it",
-    "ReasoningPart.part_id": "the id of a piece that nobody sealed refers to what is not kept",
-    "LLMMessage.reasoning_parts": "where no piece is sealed, they are one text again",
-    "LLMRequest.prompt": "a conversation is asked, never the continuation of a text",
-    "LLMRequest.suffix": "belongs to text completions",
-    "LLMRequest.echo": "belongs to text completions",
-    "LLMRequest.n": "a response is one answer; more than one is refused",
-    "LLMResponse.choices": "a response is one answer",
-    "LLMResponse.stop_sequence": "there is no field for it",
-    "LLMResponse.system_fingerprint": "there is no field for it",
-    "LLMResponse.raw_finish_reason": "a status, and a reason where it is incomplete, is all",
-    "LLMResponse.finish_reason": "'tool_calls' is told by there being calls, 'other' is 'stop'",
-    "LLMResponse.logprobs": "those of a refusal have no place; a token's bytes are always written",
-    "Usage": "a part that nobody counted is written as 0, counts are written only whole",
+    "messages.name": "a message has no field for its speaker's name",
+    "messages.tool_name": "an output names the call that it answers, not the tool",
+    "messages.tool_error": "an output has no mark for failure; what the tool said must tell",
+    "messages.content.cache": "no part can be marked for the prompt cache; a request has one key",
+    "messages.reasoning_parts": "a signature is another provider's seal, which this one could not "
+    "read; callers get it back within encrypted_content",
+    "tools.cache": "as messages.content.cache",
+    "prompt": "refused: a conversation is asked, never the continuation of a text",
+    "suffix": "belongs to text completions",
+    "echo": "belongs to text completions",
+    "n": "refused above 1: a response is one answer",
+    "answer.choices": "a response is one answer",
+    "answer.finish_reason": "'tool_calls' is told by there being calls, and 'other' is not told",
+    "answer.raw_finish_reason": "a status, and a reason where it is incomplete, is all",
+    "answer.stop_sequence": "there is no field for it",
+    "answer.system_fingerprint": "there is no field for it",
+    "answer.logprobs": "those of a refusal have no place; a token's bytes are always written",
 }
 """What the contract says and this format cannot, and why."""
 

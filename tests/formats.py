@@ -1,0 +1,80 @@
+"""Streamed answers as the servers of each format send them, for scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def streamed(format_name: str, *texts: str) -> tuple[bytes, ...]:
+    """The pieces of a stream that says ``texts``, 3 tokens in and one out for each of them."""
+    return _WRITERS[format_name](texts)
+
+
+def _openai(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    opening = {"role": "assistant", "content": ""}
+    deltas = [opening, *({"content": text} for text in texts)]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": d}]} for d in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    count = len(texts)
+    usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": 3 + count}
+    chunks.append({"choices": [], "usage": usage})
+    head = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    said = [json.dumps({**head, **chunk}).encode() for chunk in chunks]
+    return tuple(b"data: " + each + b"\n\n" for each in (*said, b"[DONE]"))
+
+
+def _anthropic(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 3, "output_tokens": 1},
+    }
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+    ]
+    for text in texts:
+        delta = {"type": "text_delta", "text": text}
+        events.append({"type": "content_block_delta", "index": 0, "delta": delta})
+    events += [
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": len(texts)},
+        },
+        {"type": "message_stop"},
+    ]
+    return tuple(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
+
+
+def _responses(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    response: dict[str, Any] = {"id": "resp_1", "object": "response", "model": "m"}
+    count = len(texts)
+    usage = {"input_tokens": 3, "output_tokens": count, "total_tokens": 3 + count}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    whole = {**response, "status": "completed", "output": [message], "usage": usage}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {**response, "status": "in_progress"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": message},
+    ]
+    for text in texts:
+        events.append({"type": "response.output_text.delta", **place, "delta": text})
+    events.append({"type": "response.output_text.done", **place, "text": "".join(texts)})
+    events.append({"type": "response.completed", "response": whole})
+    return tuple(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
+
+
+_WRITERS = {"openai": _openai, "anthropic": _anthropic, "openai-responses": _responses}
