@@ -352,12 +352,8 @@ def _thoughts_of(item: dict[str, Any]) -> str:
 
 def _part(item: dict[str, Any], said: str) -> ReasoningPart | None:
     """A piece that its provider sealed and wants back; no other is worth keeping as a piece."""
-    encrypted, signature = unseal(item.get("encrypted_content"))
-    if encrypted is None and signature is None:
-        return None
-    return ReasoningPart(
-        text=said, signature=signature, encrypted=encrypted, part_id=item.get("id")
-    )
+    part = unseal(item.get("encrypted_content"), item.get("id"), said)
+    return part if part.encrypted is not None or part.signature is not None else None
 
 
 def _bytes(token: dict[str, Any]) -> bytes | None:

@@ -111,13 +111,9 @@ def items_from_messages(messages: Iterable[LLMMessage], *, reasoning: bool) -> l
 def reasoning_from_wire(item: dict[str, Any], path: str) -> ReasoningPart:
     """One item of reasoning; its text is the content where it shows it, else the summary."""
     shown = _texts(item, "content", path) or _texts(item, "summary", path)
-    encrypted, signature = unseal(optional(item, "encrypted_content", path, text))
-    return ReasoningPart(
-        text="".join(shown) if item.get("content") else "\n\n".join(shown),
-        signature=signature,
-        encrypted=encrypted,
-        part_id=optional(item, "id", path, text),
-    )
+    whole = "".join(shown) if item.get("content") else "\n\n".join(shown)
+    sealed = optional(item, "encrypted_content", path, text)
+    return unseal(sealed, optional(item, "id", path, text), whole)
 
 
 def reasoning_item(part: ReasoningPart, item_id: str | None) -> dict[str, Any]:
@@ -125,7 +121,7 @@ def reasoning_item(part: ReasoningPart, item_id: str | None) -> dict[str, Any]:
     item: dict[str, Any] = {"type": "reasoning", "summary": summary(part.text)}
     if item_id is not None:
         item["id"] = item_id
-    sealed = seal(part)
+    sealed = seal(part, item_id)
     return item if sealed is None else {**item, "encrypted_content": sealed}
 
 
@@ -134,22 +130,29 @@ def summary(said: str) -> list[dict[str, str]]:
     return [{"type": "summary_text", "text": said}] if said else []
 
 
-def seal(part: ReasoningPart) -> str | None:
-    """What a caller hands back unread: a provider's encrypted text, its signature put in with it."""
-    if part.signature is None:
+def seal(part: ReasoningPart, item_id: str | None = None) -> str | None:
+    """What a caller hands back unread: a provider's encrypted text.
+
+    A signature is put in with it, and the provider's own name for the piece where the item has
+    another: a stream's item gets its name before the provider tells its own.
+    """
+    renamed = part.encrypted is not None and part.part_id not in (None, item_id)
+    if part.signature is None and not renamed:
         return part.encrypted
-    both = {"signature": part.signature, "encrypted": part.encrypted}
-    return _SEALED + json.encode(both).decode()
+    packed = {"signature": part.signature, "encrypted": part.encrypted, "id": part.part_id}
+    return _SEALED + json.encode(packed).decode()
 
 
-def unseal(sealed: str | None) -> tuple[str | None, str | None]:
-    """Encrypted text and signature in what ``seal`` gave."""
+def unseal(sealed: str | None, item_id: str | None, shown: str) -> ReasoningPart:
+    """The piece of reasoning that ``seal`` was given, of which ``shown`` is the text."""
     if sealed is None or not sealed.startswith(_SEALED):
-        return sealed, None
+        return ReasoningPart(text=shown, encrypted=sealed, part_id=item_id)
     found = json.decode_object(sealed[len(_SEALED) :].encode())
-    texts = [found.get(name) for name in ("encrypted", "signature")]
-    encrypted, signature = (each if isinstance(each, str) else None for each in texts)
-    return encrypted, signature
+    told = [found.get(name) for name in ("signature", "encrypted", "id")]
+    signature, encrypted, own_id = (each if isinstance(each, str) else None for each in told)
+    return ReasoningPart(
+        text=shown, signature=signature, encrypted=encrypted, part_id=own_id or item_id
+    )
 
 
 def _stored(item: dict[str, Any], base: str) -> dict[str, Any]:

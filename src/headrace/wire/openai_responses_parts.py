@@ -65,8 +65,10 @@ def spoken_to_wire(content: str | tuple[ContentPart, ...], refusal: str | None) 
     """What the assistant said, as the content of its message."""
     if isinstance(content, str) and refusal is None:
         return content
-    texts = [content] if isinstance(content, str) else [_only_text(part) for part in content]
-    parts: list[dict[str, Any]] = [output_text(said) for said in texts if said or refusal is None]
+    if isinstance(content, str):
+        parts = [output_text(content)] if content else []
+    else:
+        parts = [output_text(_only_text(part)) for part in content]
     if refusal is not None:
         parts.append({"type": "refusal", "refusal": refusal})
     return parts
