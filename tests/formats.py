@@ -57,4 +57,24 @@ def _anthropic(texts: tuple[str, ...]) -> tuple[bytes, ...]:
     )
 
 
-_WRITERS = {"openai": _openai, "anthropic": _anthropic}
+def _responses(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    response: dict[str, Any] = {"id": "resp_1", "object": "response", "model": "m"}
+    count = len(texts)
+    usage = {"input_tokens": 3, "output_tokens": count, "total_tokens": 3 + count}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    whole = {**response, "status": "completed", "output": [message], "usage": usage}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {**response, "status": "in_progress"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": message},
+    ]
+    for text in texts:
+        events.append({"type": "response.output_text.delta", **place, "delta": text})
+    events.append({"type": "response.output_text.done", **place, "text": "".join(texts)})
+    events.append({"type": "response.completed", "response": whole})
+    return tuple(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
+
+
+_WRITERS = {"openai": _openai, "anthropic": _anthropic, "openai-responses": _responses}

@@ -140,7 +140,7 @@ def test_the_request_goes_where_the_row_says(row):
     assert sent.method == "POST"
     last = row.chat_path.rpartition("/")[2]
     assert sent.url.target.partition("?")[0].endswith(f"/{last}")
-    assert last in ("completions", "messages")
+    assert last in ("completions", "messages", "responses")
     assert body["model"] == "some/model"
     assert body["stream"] is True
 
@@ -213,7 +213,7 @@ def test_an_unsupported_setting_among_the_options_is_refused_all_the_same(row):
 def test_a_body_has_one_limit_of_tokens_by_the_rows_name(row):
     _, _, body, _ = ask(row, evolve(ASK, max_tokens=7))
     assert body[row.dialect.max_tokens] == 7
-    assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+    assert len({"max_tokens", "max_completion_tokens", "max_output_tokens"} & body.keys()) == 1
 
 
 @every_row
@@ -272,6 +272,7 @@ def test_the_rows_name_only_settings_and_fields_that_there_are():
     [
         *("openai", "azure", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks"),
         *("xai", "vllm", "sglang", "max", "lmstudio", "llama-server", "anthropic"),
+        "openai-responses",
     ],
 )
 def test_there_is_a_row_for(name):

@@ -18,6 +18,7 @@ from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import LLMDelta
+from headrace.wire import openai_responses
 
 # What a request says that is no setting: a provider neither ignores it nor fails to support it.
 _NO_SETTINGS = {
@@ -32,6 +33,9 @@ _NO_SETTINGS = {
 }
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])
+# Settings of one format that others have no place for, and whose absence changes no meaning.
+_HINTS = openai_responses.HINTS
+_NO_HINTS: frozenset[str] = frozenset()
 # The values under which a setting asks for nothing that would not happen anyway.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
@@ -81,7 +85,7 @@ class Fit:
                 kept[name] = value
             elif name in provider.unsupported:
                 continue  # it asked for nothing, or we would not be here
-            elif name in provider.ignored:
+            elif name in provider.ignored or self._hints_in_vain(name):
                 if value is not None:
                     marks.dropped.append(name)
             elif provider.options is None:
@@ -117,6 +121,10 @@ class Fit:
         for name, value in request.provider_options.items():
             if name in unsupported and not _asks_nothing(name, value, request):
                 raise self._unsupported(name)
+
+    def _hints_in_vain(self, name: str) -> bool:
+        """Whether ``name`` is a hint of a format that is not the provider's."""
+        return name in _HINTS and name not in getattr(self.provider.chat, "HINTS", _NO_HINTS)
 
     def _unsupported(self, name: str) -> LLMCapabilityError:
         return LLMCapabilityError(

@@ -15,6 +15,7 @@ from headrace.wire import (
     openai_completions,
     openai_embeddings,
     openai_models,
+    openai_responses,
 )
 from headrace.wire.openai_params import COMMON, Dialect
 
@@ -37,6 +38,12 @@ FORMATS: dict[str, Format] = {
         embeddings=openai_embeddings,
     ),
     "anthropic": Format(chat=anthropic, models=anthropic_models),
+    "openai-responses": Format(
+        chat=openai_responses,
+        completions=openai_completions,
+        models=openai_models,
+        embeddings=openai_embeddings,
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headrace.backends.row import Provider
 from headrace.wire.openai_params import OPENAI, Dialect
+from headrace.wire.openai_responses import OPENAI_RESPONSES, RESPONSES
 
 # Sampling settings that engines have and OpenAI's own format has not.
 _NOT_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
@@ -21,6 +22,23 @@ HOSTED: tuple[Provider, ...] = (
         needs_key=True,
         dialect=OPENAI,
         unsupported=_NOT_OPENAI,
+        prices="openai",
+    ),
+    # https://platform.openai.com/docs/api-reference/responses/create: the same models by the newer
+    # format, which shows summaries of their reasoning and takes it back sealed.
+    Provider(
+        name="openai-responses",
+        format="openai-responses",
+        base_url="https://api.openai.com/v1",
+        base_url_env=("OPENAI_BASE_URL",),
+        key_env=("OPENAI_API_KEY",),
+        needs_key=True,
+        chat_path="/responses",
+        completions_path=None,
+        dialect=OPENAI_RESPONSES,
+        unsupported=_NOT_OPENAI
+        | {"stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias", "n"},
+        stream_usage=False,
         prices="openai",
     ),
     # https://learn.microsoft.com/azure/ai-services/openai/reference: the model is a deployment
@@ -199,4 +217,15 @@ SELF_HOSTED: tuple[Provider, ...] = (
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     Provider(name="openai-compatible", asked_whole=False),
+    # The same for servers of the Responses format; https://www.openresponses.org/specification
+    Provider(
+        name="open-responses",
+        format="openai-responses",
+        chat_path="/responses",
+        completions_path=None,
+        dialect=RESPONSES,
+        unsupported=frozenset({"n"}),
+        stream_usage=False,
+        asked_whole=False,
+    ),
 )

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,7 +30,7 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMUnavailableError,
 )
-from headrace.gateway.asgi import Headers, answer, header
+from headrace.gateway.asgi import Handler, Headers, answer, header
 from headrace.gateway.config import Config
 from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
@@ -38,10 +38,12 @@ from headrace.gateway.faces import codec_of, speaks_anthropic
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.openapi import describe
+from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
 from headrace.net.clock import Clock
 from headrace.numbers.live import Tally
 from headrace.numbers.prometheus import CONTENT_TYPE, write_metrics
+from headrace.stores.responses import MemoryResponses
 from headrace.traffic.call import Traffic
 from headrace.wire import (
     anthropic,
@@ -49,6 +51,7 @@ from headrace.wire import (
     openai_chat,
     openai_completions,
     openai_models,
+    openai_responses,
 )
 from headrace.wire import json as wire_json
 
@@ -92,6 +95,21 @@ class Gateway:
         messages = Generation(codec=anthropic, operation="chat", format="anthropic", **shared)
         count = TokenCount(routes=self.routes, server=self.config.server)
         embeddings = Embeddings(**shared)
+        kept = self.config.responses
+        store = MemoryResponses(
+            self.clock,
+            max_count=kept.max_stored,
+            max_bytes=kept.max_stored_bytes,
+            ttl_s=kept.keep_ms / 1000,
+        )
+        responses = Responses(
+            codec=openai_responses,
+            operation="chat",
+            format="openai-responses",
+            store=store,
+            settings=kept,
+            **shared,
+        )
         # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
         paths = [
             path
@@ -102,15 +120,16 @@ class Gateway:
                 Path(f"{prefix}/messages", messages, methods=["POST"]),
                 Path(f"{prefix}/messages/count_tokens", count, methods=["POST"]),
                 Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
-                Path(f"{prefix}/models", _Handler(self.models), methods=["GET"]),
-                Path(f"{prefix}/models/{{model:path}}", _Handler(self.model), methods=["GET"]),
+                *responses.paths(f"{prefix}/responses"),
+                Path(f"{prefix}/models", Handler(self.models), methods=["GET"]),
+                Path(f"{prefix}/models/{{model:path}}", Handler(self.model), methods=["GET"]),
             )
         ]
         paths += [
-            Path("/health", _Handler(self.health), methods=["GET"]),
-            Path("/ready", _Handler(self.ready), methods=["GET"]),
-            Path("/metrics", _Handler(self.metrics), methods=["GET"]),
-            Path("/openapi.json", _Handler(self.openapi), methods=["GET"]),
+            Path("/health", Handler(self.health), methods=["GET"]),
+            Path("/ready", Handler(self.ready), methods=["GET"]),
+            Path("/metrics", Handler(self.metrics), methods=["GET"]),
+            Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
         ]
         # The bare router: Starlette's application would answer errors by itself, in text.
         return Around(
@@ -175,16 +194,6 @@ class Gateway:
         needs_key = bool(self.config.server.api_keys)
         body = wire_json.encode(describe(needs_key=needs_key, version=__version__))
         await answer(send, 200, body, scope["headrace.headers"])
-
-
-class _Handler:
-    """A handler that needs no body, as the ASGI application that Starlette's routes take."""
-
-    def __init__(self, handle: Callable[[Scope, Send], Awaitable[None]]) -> None:
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handle(scope, send)
 
 
 class Around:

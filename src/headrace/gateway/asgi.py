@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 
 from starlette.types import Message, Receive, Scope, Send
@@ -105,3 +105,13 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
 async def _departure(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Handler:
+    """A handler that needs no body, as the ASGI application that Starlette's routes take."""
+
+    def __init__(self, handle: Callable[[Scope, Send], Awaitable[None]]) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handle(scope, send)

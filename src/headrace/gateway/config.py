@@ -247,6 +247,33 @@ class RecordsConfig:
 
 
 @frozen(kw_only=True)
+class ResponsesConfig:
+    """What is kept of answers in the Responses format, in memory, for their callers to go on from.
+
+    The answers used last are kept. A request may say ``store: false``; then nothing of it is.
+    """
+
+    max_stored: int = field(
+        default=1000, validator=at_least(0), metadata={"help": "answers kept; 0 keeps none"}
+    )
+    max_stored_bytes: int = field(
+        default=64 << 20,
+        validator=at_least(0),
+        metadata={"help": "bytes that they and their questions may take"},
+    )
+    keep_ms: int = field(
+        default=24 * 3600 * 1000,
+        validator=at_least(1),
+        metadata={"help": "how long one is kept that nobody asks for"},
+    )
+    max_background: int = field(
+        default=64,
+        validator=at_least(0),
+        metadata={"help": "answers in the background at once; 429 for the next"},
+    )
+
+
+@frozen(kw_only=True)
 class Config:
     """All of it; each section may be left out, and each field of it."""
 
@@ -257,6 +284,7 @@ class Config:
     inference: InferenceConfig = field(factory=InferenceConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
     records: RecordsConfig = field(factory=RecordsConfig)
+    responses: ResponsesConfig = field(factory=ResponsesConfig)
     providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
 

@@ -8,14 +8,16 @@ import uuid
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from types import ModuleType
+from typing import Any
 
 from attrs import define, evolve, frozen
 from starlette.types import Receive, Scope, Send
 
+from headrace.backends.row import FORMATS
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, Usage
+from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
@@ -25,17 +27,19 @@ from headrace.traffic.call import CallSheet, Traffic, new_call_id
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
-_STREAM_HEADERS: Headers = [
+STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     # Tells nginx and its like to hand each event on as it comes.
     (b"x-accel-buffering", b"no"),
 ]
 _PING_AFTER_S = 10.0
+# Two formats of one house, whose fields of the same name mean the same.
+_OPENAI = {"openai", "openai-responses"}
 
 
 @frozen(kw_only=True)
-class _Asked:
+class Asked:
     """One request on its way to its answer."""
 
     inbound: Inbound
@@ -43,16 +47,14 @@ class _Asked:
     calls: AsyncGenerator[LLMDelta, None]
     headers: Headers
     marks: Marks
+    scope: Scope
     send: Send
-    request_id: str
-    dropped: tuple[str, ...] = ()
 
     def answer_headers(self) -> Headers:
         """Every answer's headers, and the list of what the backend could not be given."""
-        names = (*self.dropped, *self.marks.dropped)
-        if not names:
+        if not self.marks.dropped:
             return self.headers
-        dropped = ", ".join(dict.fromkeys(names)).encode()
+        dropped = ", ".join(dict.fromkeys(self.marks.dropped)).encode()
         return [*self.headers, (b"x-headrace-dropped", dropped)]
 
     def told(self, delta: LLMDelta) -> LLMDelta:
@@ -66,8 +68,9 @@ class _Asked:
 class Generation:
     """An ASGI application that answers one face's generation requests.
 
-    ``codec`` is the face's wire module and ``format`` the name of its format. A streamed answer's status and headers wait for its first
-    piece, so that what goes wrong before it still gets a status of its own.
+    ``codec`` is the face's wire module and ``format`` the name of its format. A streamed answer's
+    status and headers wait for its first piece, so that what goes wrong before it still gets a
+    status of its own.
     """
 
     codec: ModuleType
@@ -86,7 +89,7 @@ class Generation:
             limit=self.server.max_body_bytes,
             timeout_s=self.server.body_timeout_ms / 1000,
         )
-        inbound: Inbound = self.codec.read_request(body)
+        inbound = await self._read(scope, body)
         del body
         route = self.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
@@ -94,14 +97,14 @@ class Generation:
         request, foreign = for_backend(inbound.request, route, self.codec.OWN_FIELDS, self.format)
         if foreign:
             inbound = evolve(inbound, request=request)
-        asked = _Asked(
+        marks.dropped += (*inbound.dropped, *foreign)
+        asked = Asked(
             inbound=inbound,
             route=route,
-            request_id=scope["headrace.request_id"],
-            dropped=(*inbound.dropped, *foreign),
             calls=self._calls(inbound, route, scope["headrace.request_id"], queued, marks),
             headers=scope["headrace.headers"],
             marks=marks,
+            scope=scope,
             send=send,
         )
         await while_connected(receive, (self._stream if inbound.stream else self._whole)(asked))
@@ -131,33 +134,53 @@ class Generation:
         each = 1 if alone else answers
         return side_by_side(runs, answers_each=each, same_prompt=answers if alone else 1)
 
-    async def _whole(self, asked: _Asked) -> None:
-        assembler = Assembler()
-        async with aclosing(asked.calls):
-            async for delta in asked.calls:
-                assembler.add(asked.told(delta))
-        response = assembler.response()
-        body = self.codec.write_response(
+    # A face that keeps what it was asked and answers replaces the four that follow.
+
+    async def _read(self, scope: Scope, body: bytes) -> Inbound:
+        """The request in ``body``."""
+        inbound: Inbound = self.codec.read_request(body)
+        return inbound
+
+    async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
+        """A whole answer's body."""
+        body: bytes = self.codec.write_response(
             response,
             response_id=self.codec.answer_id(response.response_id, uuid.uuid4().hex),
             model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
         )
+        return body
+
+    def _writer(self, asked: Asked, first: LLMDelta | None) -> Any:
+        """What writes a stream that begins with ``first``."""
+        given = None if first is None else first.response_id
+        return self.codec.stream_writer(
+            response_id=self.codec.answer_id(given, uuid.uuid4().hex),
+            model=asked.route.asked(asked.inbound.request.model),
+            created=int(self.clock.wall()),
+            include_usage=asked.inbound.include_usage,
+            system_fingerprint=first and first.system_fingerprint,
+        )
+
+    async def _end(self, asked: Asked, writer: Any, error: LLMError | None = None) -> bytes:
+        """The last bytes of a stream, which ``error`` may have broken off."""
+        last: bytes = writer.finish() if error is None else writer.error(error)
+        return last
+
+    async def _whole(self, asked: Asked) -> None:
+        assembler = Assembler()
+        async with aclosing(asked.calls):
+            async for delta in asked.calls:
+                assembler.add(asked.told(delta))
+        body = await self._body(asked, assembler.response())
         await answer(asked.send, 200, body, asked.answer_headers())
 
-    async def _stream(self, asked: _Asked) -> None:
+    async def _stream(self, asked: Asked) -> None:
         send, calls = asked.send, asked.calls
         async with aclosing(calls):
             first = await anext(calls, None)
-            given = None if first is None else first.response_id
-            writer = self.codec.stream_writer(
-                response_id=self.codec.answer_id(given, uuid.uuid4().hex),
-                model=asked.route.asked(asked.inbound.request.model),
-                created=int(self.clock.wall()),
-                include_usage=asked.inbound.include_usage,
-                system_fingerprint=first and first.system_fingerprint,
-            )
-            headers = [*_STREAM_HEADERS, *asked.answer_headers()]
+            writer = self._writer(asked, first)
+            headers = [*STREAM_HEADERS, *asked.answer_headers()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             pieces = _Pieces(send)
             async with pieces.kept_alive(self.codec.PING, self.clock):
@@ -166,11 +189,11 @@ class Generation:
                         await pieces.send(writer.write(asked.told(first)))
                         async for delta in calls:
                             await pieces.send(writer.write(asked.told(delta)))
-                    last = writer.finish()
+                    last = await self._end(asked, writer)
                 except LLMError as error:
                     # The status is out: the error becomes the stream's last event, with no [DONE].
-                    error.request_id = asked.request_id
-                    last = writer.error(error)
+                    error.request_id = asked.scope["headrace.request_id"]
+                    last = await self._end(asked, writer, error)
             await send({"type": "http.response.body", "body": last})
 
 
@@ -183,6 +206,9 @@ def for_backend(
     """
     options = request.provider_options
     foreign = () if route.format == format_name else tuple(own_fields & options.keys())
+    if {route.format, format_name} <= _OPENAI and foreign:
+        known = FORMATS[route.format].chat.OWN_FIELDS
+        foreign = tuple(name for name in foreign if name not in known)
     if not foreign:
         return request, ()
     kept = {name: value for name, value in options.items() if name not in foreign}

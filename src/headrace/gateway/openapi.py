@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from headrace.gateway import openapi_messages
-from headrace.wire import openai_chat, openai_completions, openai_embeddings
+from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
+from headrace.wire.openai_responses_envelope import envelope
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -51,6 +52,7 @@ def _paths() -> _Json:
         "/v1/embeddings": _generation(
             "Turn texts into vectors", "EmbeddingRequest", "EmbeddingResponse", streams=False
         ),
+        **_responses_paths(),
         "/v1/messages": _generation(
             "Answer a conversation, in Anthropic's form",
             "MessagesRequest",
@@ -80,6 +82,64 @@ def _paths() -> _Json:
         "/ready": _get("Whether the engines answer", _answer("Ready.", state), not_ready=state),
         "/metrics": _get("Prometheus metrics", prometheus, 401),
         "/openapi.json": _get("This document", _answer("OpenAPI 3.1.", {"type": "object"}), 401),
+    }
+
+
+def _responses_paths() -> _Json:
+    """The Responses API: asking, and what is kept of it."""
+    one: _Json = {"name": "response_id", "in": "path", "required": True, "schema": _TEXT}
+
+    def said(name: str, schema: _Json) -> _Json:
+        return {"name": name, "in": "query", "schema": schema}
+
+    flags = [
+        said("stream", {"type": "boolean"}),
+        said("starting_after", _COUNT),
+        said("include", _array(schema_of(openai_responses.ROWS["include"][1])["items"])),
+    ]
+    page = [
+        said("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        said("order", {"enum": ["asc", "desc"], "default": "desc"}),
+        said("after", _TEXT),
+    ]
+    read = _ok("Response")
+    read["content"]["text/event-stream"] = {"schema": _TEXT}
+    deleted = _answer("It is gone.", _object(("id", "deleted"), id=_TEXT, deleted={"const": True}))
+    items = _object(
+        ("object", "data", "has_more"),
+        object={"const": "list"},
+        data=_array({"type": "object"}),
+        first_id=_or_null(_TEXT),
+        last_id=_or_null(_TEXT),
+        has_more={"type": "boolean"},
+    )
+    missing = {
+        "400": _answer("A parameter is wrong.", _ref("Error")),
+        "401": _answer("The key is missing or wrong.", _ref("Error")),
+        "404": _answer("There is no such response, or it is another caller's.", _ref("Error")),
+    }
+
+    def kept(summary: str, answer: _Json, *parameters: _Json) -> _Json:
+        return {
+            "summary": summary,
+            "parameters": [one, *parameters],
+            "responses": {"200": answer, **missing},
+        }
+
+    return {
+        "/v1/responses": _generation(
+            "Answer a conversation, and keep it to go on from", "ResponsesRequest", "Response"
+        ),
+        "/v1/responses/{response_id}": {
+            "get": kept("Read a response that is kept, whole or as events", read, *flags),
+            "delete": kept("Forget a response; ends it where it still runs", deleted),
+        },
+        "/v1/responses/{response_id}/cancel": {
+            "post": kept("End a response that runs in the background", _ok("Response"))
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "get": kept("List what a response was asked with", _answer("A page.", items), *page)
+        },
     }
 
 
@@ -199,6 +259,34 @@ def _schemas() -> _Json:
         "ChatRequest": _request(openai_chat.ROWS, "messages"),
         "CompletionRequest": _request(openai_completions.ROWS, "prompt"),
         "EmbeddingRequest": _request(openai_embeddings.ROWS, "input"),
+        "ResponsesRequest": _request(openai_responses.ROWS),
+        "ResponsesTool": _object(
+            ("type", "name"), type={"const": "function"}, **function["properties"]
+        ),
+        "Response": _object(
+            tuple(envelope(response_id="", model="", created=0)),
+            id=_TEXT,
+            object={"const": "response"},
+            created_at=_COUNT,
+            status={
+                "enum": [
+                    *("queued", "in_progress", "completed"),
+                    *("incomplete", "failed", "cancelled"),
+                ]
+            },
+            model=_TEXT,
+            output=_array({"type": "object"}),
+            usage=_or_null(
+                _object(
+                    ("input_tokens", "output_tokens", "total_tokens"),
+                    input_tokens=_COUNT,
+                    output_tokens=_COUNT,
+                    total_tokens=_COUNT,
+                    input_tokens_details=_object(cached_tokens=_COUNT, cache_write_tokens=_COUNT),
+                    output_tokens_details=_object(reasoning_tokens=_COUNT),
+                )
+            ),
+        ),
         "Message": _object(
             ("role",),
             role={"enum": ["system", "developer", "user", "assistant", "tool"]},
