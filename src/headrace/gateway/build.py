@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from headrace.backends.local.box import Box
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
-from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.local.llamacpp import LlamaCppSettings
+from headrace.backends.local.openvino import EngineLostError, OpenVinoSettings, is_installed
 from headrace.backends.local.templates import read_template
 from headrace.backends.pricing import price_of
 from headrace.backends.providers import Provider, provider, usual_base_url
@@ -32,6 +34,7 @@ from headrace.traffic.retry import RetryBudget, RetryPolicy
 _REMOTE_RETRY = RetryPolicy(
     retries=2, first_delay_s=0.25, max_delay_s=1.0, kinds=(LLMUnavailableError,)
 )
+_OTHER_ENGINE = RetryPolicy(retries=1, first_delay_s=0.0, kinds=(EngineLostError,))
 
 
 @frozen(kw_only=True)
@@ -39,7 +42,7 @@ class Assembly:
     """A gateway and the engines whose lives belong to it."""
 
     gateway: Gateway
-    engine: LlamaCpp | None
+    engine: Box | None
     embedder: LocalEmbedder | None
 
 
@@ -84,7 +87,7 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
     return Assembly(gateway=gateway, engine=engine, embedder=embedder)
 
 
-def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Route]:
+def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
     batching, inference, preset = config.batching, config.inference, model.preset
     if preset is not None and preset.embeddings:
         raise LLMInvalidRequestError(
@@ -92,7 +95,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
             param="engine.model",
         )
     name = config.engine.name or model.name
-    engine = LlamaCpp(
+    engine = Box(
         LlamaCppSettings(
             name=name,
             path=model.path,
@@ -101,7 +104,17 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
             threads=config.engine.threads,
             template=read_template(config.engine.prompt_template),
         ),
+        OpenVinoSettings(
+            name=name,
+            path=model.path,
+            slots=batching.max_batch_size,
+            kv_tokens=config.engine.kv_tokens,
+            threads=config.engine.threads,
+        )
+        if config.engine.openvino and is_installed()
+        else None,
         world,
+        openvino_from=config.engine.openvino_from,
     )
     answer_tokens = min(inference.max_tokens, inference.context_length)
     defaults = Defaults(
@@ -115,16 +128,26 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
         else preset.system_prompt,
         context_tokens=min(inference.context_length, config.engine.kv_tokens),
     )
-    lane = Lane(
-        backend=engine,
-        one_answer_a_call=True,
-        admission=Admission(
+    # Each engine has all the places and all the tokens for itself: 32 long answers in the one keep
+    # nobody from the other.
+    engines = [each for each in (engine.llamacpp, engine.openvino) if each is not None]
+    doors = [
+        Admission(
             max_running=batching.max_batch_size,
             max_waiting=batching.max_queue_size,
             timeout_s=batching.timeout_ms / 1000,
             max_tokens=config.engine.kv_tokens,
-        ),
+        )
+        for _ in engines
+    ]
+    lane = Lane(
+        backend=engine,
+        one_answer_a_call=True,
+        admission=doors[0],
+        doors=dict(zip(engines, doors, strict=True)),
         default_answer_tokens=answer_tokens,
+        # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
+        retry=_OTHER_ENGINE if engine.openvino is not None else None,
     )
     route = Route(
         model=name,
