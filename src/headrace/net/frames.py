@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -48,26 +48,32 @@ class FrameReader(Generic[_M]):
         self._most_bytes = most_bytes
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[_M]:
-        """The messages that ``data`` completes; raises FrameError for what is none of ours."""
+    def feed(self, data: bytes) -> Iterator[_M]:
+        """The messages that ``data`` completes, to be taken at once.
+
+        Raises FrameError, after what was whole before it, for what is no message of ours.
+        """
         buffer = self._buffer
         buffer += data
-        messages: list[_M] = []
         begin = 0
-        while len(buffer) - begin >= _LENGTH_BYTES:
-            body = begin + _LENGTH_BYTES
-            size = int.from_bytes(buffer[begin:body], "little")
-            if size > self._most_bytes:
-                raise FrameError(f"a frame of {size} bytes; at most {self._most_bytes} are taken")
-            if len(buffer) < body + size:
-                break
-            begin = body + size
-            try:
-                messages.append(self._decode(bytes(buffer[body:begin])))
-            except msgspec.MsgspecError as wrong:
-                raise FrameError(f"a frame that is no message of ours: {wrong}") from wrong
-        del buffer[:begin]
-        return messages
+        try:
+            while len(buffer) - begin >= _LENGTH_BYTES:
+                body = begin + _LENGTH_BYTES
+                size = int.from_bytes(buffer[begin:body], "little")
+                if size > self._most_bytes:
+                    raise FrameError(
+                        f"a frame of {size} bytes; at most {self._most_bytes} are taken"
+                    )
+                if len(buffer) < body + size:
+                    break
+                begin = body + size
+                try:
+                    message = self._decode(bytes(buffer[body:begin]))
+                except msgspec.MsgspecError as wrong:
+                    raise FrameError(f"a frame that is no message of ours: {wrong}") from wrong
+                yield message
+        finally:
+            del buffer[:begin]
 
 
 class PrivateFolder:

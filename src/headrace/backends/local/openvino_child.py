@@ -127,7 +127,7 @@ class Engine:
     def _listen_to(self, peer: _Peer) -> None:
         try:
             data = peer.socket.recv(_READ_BYTES)
-            messages = peer.reader.feed(data)
+            messages = list(peer.reader.feed(data))
         except (OSError, FrameError) as broken:
             sys.stderr.write(f"a connection broke: {broken}\n")
             data, messages = b"", []
@@ -208,11 +208,17 @@ class Engine:
 _REASONS = {"STOP": "stop", "LENGTH": "length"}
 
 
-def _load(path: Path, settings: dict[str, Any]) -> tuple[ModuleType, Any]:
-    # Its telemetry asks an address of Google's and writes a file into the home folder each time
-    # openvino is imported. Where the package cannot be imported, openvino uses a stub that does
-    # nothing.
+def silence_telemetry() -> None:
+    """Keep openvino from reporting its use, which it would do each time that it is imported.
+
+    Its telemetry package writes a file into the home folder and asks an address of Google's. Where
+    that package cannot be imported, openvino uses a stub of its own that does nothing.
+    """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+def _load(path: Path, settings: dict[str, Any]) -> tuple[ModuleType, Any]:
+    silence_telemetry()
     import openvino_genai
 
     scheduler = openvino_genai.SchedulerConfig()
@@ -225,6 +231,8 @@ def _load(path: Path, settings: dict[str, Any]) -> tuple[ModuleType, Any]:
     properties: dict[str, object] = {}
     if settings["threads"]:
         properties["INFERENCE_NUM_THREADS"] = settings["threads"]
+    if settings["exact"]:
+        properties |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
     pipeline = openvino_genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", properties)
     return openvino_genai, pipeline
 
