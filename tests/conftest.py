@@ -7,13 +7,17 @@ skips what needs the model where that would have to be fetched first.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from backends.two_engines import TwoEngines
 from gateway.served import Served
+from headrace.backends.local.openvino import is_installed
 from headrace.stores.models import BOX, EMBEDDER, ModelFile, ModelStore
 
 OFFLINE = "HEADRACE_OFFLINE_TESTS"
@@ -26,7 +30,7 @@ settings.load_profile("headrace")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for the model is marked, so that ``-m 'not real_model'`` leaves all of it out."""
     for item in items:
-        if {"box_model", "embedding_model"} & set(getattr(item, "fixturenames", ())):
+        if {"box_model", "embedding_model", "engines"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real_model)
 
 
@@ -66,3 +70,20 @@ def empty_cache(tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def engines(box_model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoEngines]:
+    """llama.cpp and OpenVINO with the model in the box in F16, where both say the same."""
+    if not is_installed():
+        pytest.skip("there are no wheels of OpenVINO for this machine")
+    path = tmp_path_factory.mktemp("f16") / "box.F16.gguf"
+    program = [sys.executable, "-m", "headrace.stores.models.requantise"]
+    rewrite = [*program, str(box_model.path), str(path), "Q8_0", "F16"]
+    subprocess.run(rewrite, check=True, stdout=subprocess.DEVNULL)
+    both = TwoEngines(path)
+    try:
+        both.start()
+        yield both
+    finally:
+        both.stop()

@@ -98,14 +98,15 @@ class Served:
         **variables: str,
     ) -> None:
         # On a busy machine two threads of one engine wait for one another more than they compute.
-        threads = {"HEADRACE_THREADS": "1"}
+        # And OpenVINO, which takes seconds to load, is for the tests that are about it.
+        usual = {"HEADRACE_THREADS": "1", "HEADRACE_ENGINE__OPENVINO": "false"}
         self.log_path = folder / "gateway.log"
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump(dict(config or {})))
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command("serve", str(path), "--port", "0", *arguments),
-                env=environment(HEADRACE_LOG_FORMAT="json", **{**threads, **variables}),
+                env=environment(HEADRACE_LOG_FORMAT="json", **{**usual, **variables}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -220,9 +221,11 @@ class Served:
                 assert response.readline().startswith(b"data: ")
                 yield response
 
-    def engine_pid(self) -> int:
-        """The process id of the engine: the gateway's one child."""
-        return until(lambda: next(iter(children(self.process.pid)), None))
+    def engine_pid(self, engine: str = "llamacpp") -> int:
+        """The process id of the engine that answers everything, or of ``openvino``."""
+        return until(
+            lambda: next((p for p in children(self.process.pid) if engine in program(p)), None)
+        )
 
 
 def read_reply(connection: http.client.HTTPConnection) -> Reply:
@@ -251,6 +254,14 @@ def children(pid: int) -> list[int]:
             if int(after_name[1]) == pid and after_name[0] != "Z":
                 found.append(int(stat.parent.name))
     return found
+
+
+def program(pid: int) -> str:
+    """The command line of ``pid``; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def is_alive(pid: int) -> bool:

@@ -75,6 +75,11 @@ class Child:
             self._supervisor = None
         await self._end()
 
+    def kill(self) -> None:
+        """End it at once and by force, because it is no good any more; it is started again."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
         wait = 0.0

@@ -142,8 +142,7 @@ class Gateway:
 
     def running(self) -> int:
         """Requests that run or wait now."""
-        admissions = [route.lane.admission for route in self.routes]
-        return sum(door.running + door.waiting for door in admissions)
+        return sum(route.lane.running + route.lane.waiting for route in self.routes)
 
     async def models(self, scope: Scope, send: Send) -> None:
         """The models, the default one first."""

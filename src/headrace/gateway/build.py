@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from headrace.backends.local.box import Box
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
-from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.local.llamacpp import LlamaCppSettings
+from headrace.backends.local.openvino import EngineLostError, OpenVinoSettings, is_installed
 from headrace.backends.local.templates import read_template
 from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -22,6 +24,9 @@ from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
 from headrace.traffic.embedding import EmbeddingLane, batch_window
 from headrace.traffic.lane import Lane
+from headrace.traffic.retry import RetryPolicy
+
+_OTHER_ENGINE = RetryPolicy(retries=1, first_delay_s=0.0, kinds=(EngineLostError,))
 
 
 @frozen(kw_only=True)
@@ -30,7 +35,7 @@ class Assembly:
 
     gateway: Gateway
     records: Records
-    engine: LlamaCpp | None
+    engine: Box | None
     embedder: LocalEmbedder | None
 
 
@@ -76,7 +81,7 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
     return Assembly(gateway=gateway, records=records, engine=engine, embedder=embedder)
 
 
-def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Route]:
+def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
     batching, inference, preset = config.batching, config.inference, model.preset
     if preset is not None and preset.embeddings:
         raise LLMInvalidRequestError(
@@ -84,7 +89,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
             param="engine.model",
         )
     name = config.engine.name or model.name
-    engine = LlamaCpp(
+    engine = Box(
         LlamaCppSettings(
             name=name,
             path=model.path,
@@ -93,7 +98,17 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
             threads=config.engine.threads,
             template=read_template(config.engine.prompt_template),
         ),
+        OpenVinoSettings(
+            name=name,
+            path=model.path,
+            slots=batching.max_batch_size,
+            kv_tokens=config.engine.kv_tokens,
+            threads=config.engine.threads,
+        )
+        if config.engine.openvino and is_installed()
+        else None,
         world,
+        openvino_from=config.engine.openvino_from,
     )
     answer_tokens = min(inference.max_tokens, inference.context_length)
     defaults = Defaults(
@@ -107,16 +122,26 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Ro
         else preset.system_prompt,
         context_tokens=min(inference.context_length, config.engine.kv_tokens),
     )
-    lane = Lane(
-        backend=engine,
-        one_answer_a_call=True,
-        admission=Admission(
+    # Each engine has all the places and all the tokens for itself: 32 long answers in the one keep
+    # nobody from the other.
+    engines = [each for each in (engine.llamacpp, engine.openvino) if each is not None]
+    doors = [
+        Admission(
             max_running=batching.max_batch_size,
             max_waiting=batching.max_queue_size,
             timeout_s=batching.timeout_ms / 1000,
             max_tokens=config.engine.kv_tokens,
-        ),
+        )
+        for _ in engines
+    ]
+    lane = Lane(
+        backend=engine,
+        one_answer_a_call=True,
+        admission=doors[0],
+        doors=dict(zip(engines, doors, strict=True)),
         default_answer_tokens=answer_tokens,
+        # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
+        retry=_OTHER_ENGINE if engine.openvino is not None else None,
     )
     route = Route(
         model=name,

@@ -94,7 +94,10 @@ class ServerConfig:
 
 @frozen(kw_only=True)
 class EngineConfig:
-    """The model in the box, or another GGUF file, run by llama.cpp in a child process."""
+    """The model in the box, or another GGUF file, run by llama.cpp in a child process.
+
+    Where many ask at once, OpenVINO in another child takes over what is free text.
+    """
 
     model: str = field(
         default="smollm2-135m-instruct",
@@ -118,7 +121,15 @@ class EngineConfig:
     kv_tokens: int = field(
         default=16384,
         validator=at_least(256),
-        metadata={"help": "tokens in the cache that all running requests share"},
+        metadata={"help": "tokens in the cache that all running requests share, in each engine"},
+    )
+    openvino: bool = field(
+        default=True, metadata={"help": "false: llama.cpp alone, however many ask at once"}
+    )
+    openvino_from: int = field(
+        default=4,
+        validator=at_least(1),
+        metadata={"help": "requests at once from which on OpenVINO answers"},
     )
     enabled: bool = field(default=True, metadata={"help": "false: no chat model of our own"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -29,6 +30,22 @@ class CountsTokens(Protocol):
     async def count_tokens(self, request: LLMRequest) -> int: ...
 
 
+@runtime_checkable
+class OfEngines(Protocol):
+    """A backend of several engines for the same model, each with room of its own."""
+
+    def choose(self, request: LLMRequest, running: int) -> Backend:
+        """Who shall answer ``request``, where ``running`` others run or wait already."""
+
+
+@frozen
+class Seat:
+    """Who answers a request, and the door that leads there."""
+
+    backend: Backend
+    admission: Admission
+
+
 @frozen(kw_only=True)
 class Lane:
     """One backend behind one admission; calls of one event loop share it.
@@ -40,6 +57,10 @@ class Lane:
 
     ``one_answer_a_call`` marks a backend whose count of tokens is wrong when it gives several
     answers to one request (llama.cpp reports those of one): it is asked once for each.
+
+    Where the backend is one of several engines, ``doors`` are theirs, by engine, and ``admission``
+    is not used: places and tokens belong to the engine that runs the request, so that one that is
+    full keeps nobody from another. Each attempt chooses anew.
     """
 
     backend: Backend
@@ -52,18 +73,39 @@ class Lane:
     first_token_s: float | None = None
     total_s: float | None = None
     counts: Counts = field(factory=Counts, repr=False, eq=False)
+    doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
 
     @property
     def name(self) -> str:
         """The backend's name."""
         return self.backend.name
 
+    @property
+    def running(self) -> int:
+        """The places that are taken now."""
+        return sum(door.running for door in self._doors())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return sum(door.waiting for door in self._doors())
+
+    def seat(self, request: LLMRequest) -> Seat:
+        """Who would answer ``request`` now, and through which door."""
+        if self.doors and isinstance(self.backend, OfEngines):
+            engine = self.backend.choose(request, self.running + self.waiting)
+            return Seat(engine, self.doors[engine])
+        return Seat(self.backend, self.admission)
+
+    def _doors(self) -> Iterable[Admission]:
+        return self.doors.values() or (self.admission,)
+
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
         return self.counts.stats(
             self.name,
-            running=self.admission.running,
-            waiting=self.admission.waiting,
+            running=self.running,
+            waiting=self.waiting,
             circuit=None if self.breaker is None else self.breaker.state,
         )
 
@@ -71,20 +113,23 @@ class Lane:
         """Count from nothing; calls under way count when they end."""
         self.counts.reset()
 
-    async def cost(self, request: LLMRequest) -> tuple[int, int]:
-        """The tokens and places that ``request`` will hold.
+    async def cost(self, request: LLMRequest, seat: Seat | None = None) -> tuple[int, int]:
+        """The tokens and places that ``request`` will hold at ``seat``.
 
         The prompt is bounded by its bytes (a token is at least one), and counted exactly only when
         the bound would make the request wait.
         """
+        backend, admission = self.backend, self.admission
+        if seat is not None:
+            backend, admission = seat.backend, seat.admission
         places = request.n or 1
-        if self.admission.max_tokens is None:
+        if admission.max_tokens is None:
             return 0, places
         answer = places * (request.max_tokens or self.default_answer_tokens)
         bound = prompt_bound(request) + answer
-        if self.admission.fits(bound, places) or not isinstance(self.backend, CountsTokens):
+        if admission.fits(bound, places) or not isinstance(backend, CountsTokens):
             return bound, places
-        return await self.backend.count_tokens(request) + answer, places
+        return await backend.count_tokens(request) + answer, places
 
     def rated_tokens(self, request: LLMRequest) -> int:
         """What ``request`` is believed to count against tokens a minute; 0 where none are limited."""

@@ -24,7 +24,7 @@ from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall
 from headrace.numbers.usage import fill_totals
-from headrace.traffic.lane import Lane
+from headrace.traffic.lane import Lane, Seat
 from headrace.traffic.patience import Patience
 
 
@@ -74,6 +74,7 @@ class Visit:
         self._came = call.clock.monotonic()
         self._begin: float | None = None
         self._tokens = self._places = self._rated_tokens = 0
+        self._seat: Seat | None = None
         self._era: int | None = None
         self._retries = 0
         self._answering = False
@@ -125,12 +126,14 @@ class Visit:
         with call.patience("waiting for a place"):
             if lane.breaker is not None:
                 lane.breaker.check()  # before the queue: an open circuit fails fast
-            tokens, places = await lane.cost(request)
+            seat = lane.seat(request)
+            tokens, places = await lane.cost(request, seat)
             rated_tokens = lane.rated_tokens(request)
-            await lane.admission.enter(
+            await seat.admission.enter(
                 tokens, places, rated_tokens=rated_tokens, priority=request.priority, again=again
             )
         self._begin = call.clock.monotonic()
+        self._seat = seat
         self._tokens, self._places, self._rated_tokens = tokens, places, rated_tokens
         try:
             if lane.breaker is not None:
@@ -143,7 +146,8 @@ class Visit:
 
     async def _ask(self) -> None:
         """One attempt, up to its first output."""
-        lane, call = self.lane, self._call
+        lane, call, seat = self.lane, self._call, self._seat
+        assert seat is not None
         if lane.budget is not None and not self._retries:
             lane.budget.began()
         if self._retries:
@@ -156,7 +160,7 @@ class Visit:
             marks.whole_within_s = call.total_s
         self._answering = False
         self.held.clear()
-        self.deltas = lane.backend.stream(self.request, marks)
+        self.deltas = seat.backend.stream(self.request, marks)
         with call.patience("waiting for its first output"):
             async for delta in self.deltas:
                 self.held.append(delta)
@@ -237,8 +241,10 @@ class Visit:
         self._era = None
 
     def _give_back(self, error: BaseException | None) -> None:
-        admission, begin = self.lane.admission, self._begin
+        seat, begin = self._seat, self._begin
+        assert seat is not None
         assert begin is not None
+        admission = seat.admission
         self._begin = None
         if admission.limits is not None:
             usage = self.usage

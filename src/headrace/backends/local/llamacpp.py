@@ -94,6 +94,11 @@ class LlamaCpp:
         """The child's process id while it runs."""
         return self._child.pid
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers now."""
+        return self._remote is not None
+
     async def start(self) -> None:
         """Load the model; requests that come meanwhile wait for it."""
         try:

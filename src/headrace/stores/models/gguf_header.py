@@ -1,78 +1,113 @@
-"""What a GGUF file says of its model, read from its first bytes alone.
+"""What a GGUF file says of its model, read from its beginning; the weights stay on the disk.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The package ``gguf`` reads everything,
-the whole vocabulary included, and takes seconds for it; here it is the few fields in front of it.
+llama.cpp's own ``gguf`` reads all of the file into numpy arrays and takes a second for a
+vocabulary. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-# By its number: the format of each type of value; a text is 8 and an array 9.
-_FORMATS = {
-    **{0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?"},
-    **{10: "Q", 11: "q", 12: "d"},
+from headrace.contracts.errors import LLMInvalidRequestError
+
+_MOST_KEYS = 100_000
+_NUMBERS = {
+    0: struct.Struct("<B"),
+    1: struct.Struct("<b"),
+    2: struct.Struct("<H"),
+    3: struct.Struct("<h"),
+    4: struct.Struct("<I"),
+    5: struct.Struct("<i"),
+    6: struct.Struct("<f"),
+    7: struct.Struct("<?"),
+    10: struct.Struct("<Q"),
+    11: struct.Struct("<q"),
+    12: struct.Struct("<d"),
 }
-_TEXT, _ARRAY = 8, 9
-# What a sound file holds; more is a broken one.
-_MOST_FIELDS, _LONGEST_TEXT, _LONGEST_ARRAY = 10_000, 1 << 24, 1 << 24
+_STRING, _ARRAY = 8, 9
+_U32, _U64 = _NUMBERS[4], _NUMBERS[10]
+
+
+def read_header(path: Path, wanted: Collection[str] | None = None) -> dict[str, Any]:
+    """The file's key-value pairs; only those whose keys are ``wanted``, where that is given.
+
+    Raises LLMInvalidRequestError for what is no GGUF file of version 2 or 3.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return _Reader(data).header(wanted)
+    except (struct.error, ValueError, LookupError, OverflowError, RecursionError) as wrong:
+        raise LLMInvalidRequestError(
+            f"model file {str(path)!r} is no GGUF file that we can read: {wrong}", param="model"
+        ) from wrong
 
 
 def context_tokens(path: Path) -> int | None:
     """How many tokens the model in ``path`` was made for; ``None`` where the file does not say."""
     try:
-        with path.open("rb") as file:
-            return _context_length(file)
-    except (OSError, ValueError, struct.error):
+        made = read_header(path, {"general.architecture"}).get("general.architecture")
+        key = f"{made}.context_length"
+        found = read_header(path, {key}).get(key)
+    except (LLMInvalidRequestError, OSError):
         return None
+    return found if isinstance(found, int) else None
 
 
-def _context_length(file: IO[bytes]) -> int | None:
-    magic, version, _, fields = struct.unpack("<4sIQQ", file.read(24))
-    if magic != b"GGUF" or version < 2 or fields > _MOST_FIELDS:
-        return None
-    architecture: object = None
-    for _ in range(fields):
-        name, value = _text(file), _value(file)
-        if name == "general.architecture":
-            architecture = value
-        elif name == f"{architecture}.context_length":
-            return value if isinstance(value, int) else None
-    return None
+class _Reader:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._place = 0
 
+    def header(self, wanted: Collection[str] | None) -> dict[str, Any]:
+        magic, version = self._data[:4], _U32.unpack_from(self._data, 4)[0]
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(f"it begins with {magic!r}, version {version}")
+        count = _U64.unpack_from(self._data, 16)[0]
+        if count > _MOST_KEYS:
+            raise ValueError(f"{count} keys")
+        self._place = 24
+        found = {}
+        for _ in range(count):
+            key = self._string().decode()
+            value = self._value(self._number(_U32), keep=wanted is None or key in wanted)
+            if wanted is None or key in wanted:
+                found[key] = value
+        return found
 
-def _value(file: IO[bytes]) -> object:
-    """The next value; an array is passed over."""
-    (kind,) = struct.unpack("<I", file.read(4))
-    if kind == _TEXT:
-        return _text(file)
-    if kind != _ARRAY:
-        return _number(file, kind)
-    of, length = struct.unpack("<IQ", file.read(12))
-    if length > _LONGEST_ARRAY:
-        raise ValueError(f"an array of {length}")
-    if of == _TEXT:
-        for _ in range(length):
-            _text(file)
-    else:
-        if of not in _FORMATS:  # an array of arrays, which no model has
-            raise ValueError(f"an array of the type {of}")
-        file.seek(length * struct.calcsize(f"<{_FORMATS[of]}"), 1)
-    return None
+    def _number(self, form: struct.Struct) -> Any:
+        value = form.unpack_from(self._data, self._place)[0]
+        self._place += form.size
+        return value
 
+    def _string(self) -> bytes:
+        size = self._number(_U64)
+        begin, self._place = self._place, self._place + size
+        if self._place > len(self._data):
+            raise ValueError("it ends in the middle of a string")
+        return self._data[begin : self._place]
 
-def _number(file: IO[bytes], kind: int) -> object:
-    form = _FORMATS.get(kind)
-    if form is None:
-        raise ValueError(f"a value of the unknown type {kind}")
-    (number,) = struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
-    return number
-
-
-def _text(file: IO[bytes]) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > _LONGEST_TEXT:
-        raise ValueError(f"a text of {length} bytes")
-    return file.read(length).decode("utf-8", "replace")
+    def _value(self, kind: int, *, keep: bool) -> Any:
+        if kind == _STRING:
+            return self._string().decode(errors="surrogateescape")
+        if kind != _ARRAY:
+            return self._number(_NUMBERS[kind])
+        part, size = self._number(_U32), self._number(_U64)
+        if part in (_STRING, _ARRAY):
+            if size > len(self._data):
+                raise ValueError(f"an array of {size} parts")
+            values = [self._value(part, keep=keep) for _ in range(size)]
+            return values if keep else None
+        form = _NUMBERS[part]
+        begin, self._place = self._place, self._place + size * form.size
+        if self._place > len(self._data):
+            raise ValueError("it ends in the middle of an array")
+        if not keep:
+            return None
+        return [value for (value,) in form.iter_unpack(self._data[begin : self._place])]

@@ -1,0 +1,484 @@
+"""OpenVINO in the box: free text for many at once, from a child process of its own.
+
+The child computes tokens and nothing else. Prompts are made and counted, answers decoded, stop
+strings found and context lengths held here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+from attrs import asdict, define, evolve, field, frozen
+
+from headrace.backends.child import Child
+from headrace.backends.fit import Fit, echoed
+from headrace.backends.local.openvino_fit import generation_settings, lacks
+from headrace.backends.local.openvino_frames import (
+    Add,
+    Broken,
+    Cancel,
+    FromChild,
+    Hello,
+    Refused,
+    Step,
+)
+from headrace.backends.local.words import Words
+from headrace.backends.providers import LLAMA_CPP_SERVER
+from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.errors import (
+    LLMCapabilityError,
+    LLMContextLengthError,
+    LLMError,
+    LLMInvalidRequestError,
+    LLMProviderError,
+    LLMUnavailableError,
+)
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMDelta, Provenance, TokenLogprob, Usage
+from headrace.net.clock import World
+from headrace.net.frames import FrameLink, FrameReader, PrivateFolder
+
+log = logging.getLogger(__name__)
+
+PROVIDER = "openvino"
+_START_S = 600.0
+_HELLO_S = 30.0
+# The model's other engine answers at once.
+_RETRY_AFTER_S = 0.1
+
+TokensOf = Callable[[LLMRequest], Awaitable[Sequence[int]]]
+"""Gives the token ids of a request's prompt."""
+
+
+class EngineLostError(LLMUnavailableError):
+    """This engine is gone for the moment; another engine of the same model may answer at once."""
+
+
+@frozen(kw_only=True)
+class OpenVinoSettings:
+    """How the engine is started; what is named here is as in LlamaCppSettings.
+
+    The cache of ``kv_tokens`` tokens is made as it is needed, and what is free in it keeps the
+    beginnings of earlier prompts. One step computes at most ``batched_tokens`` tokens: with 256
+    the longest step of prompts takes 0.17 s, with the engine's own 2048 it takes 0.6 s, and
+    everybody's next token waits for it. ``exact`` computes and caches in F32, at half the speed and
+    three times the memory, where it would be bfloat16 and 8 bits: for comparing with other engines.
+    """
+
+    name: str
+    path: Path
+    slots: int = 32
+    kv_tokens: int = 16384
+    threads: int = 0
+    batched_tokens: int = 256
+    exact: bool = False
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO's packages are here; imports none of them."""
+    return find_spec("openvino_genai") is not None
+
+
+class OpenVino:
+    """A Backend: the engine's child process and the socket to it.
+
+    ``tokens_of`` makes the prompt's token ids, by the model's own template and tokenizer.
+    """
+
+    def __init__(self, settings: OpenVinoSettings, tokens_of: TokensOf, world: World) -> None:
+        self.name = settings.name
+        self.context_tokens: int | None = None
+        self._settings, self._tokens_of, self._world = settings, tokens_of, world
+        self._fit = Fit(settings.name, LLAMA_CPP_SERVER)
+        self._folder = PrivateFolder()
+        self._socket = self._folder.path / "openvino.sock"
+        self._link: FrameLink[FromChild] | None = None
+        self._hello: Hello | None = None
+        self._answers: dict[int, _Answer] = {}
+        self._ids = count(1)
+        self._greeted: asyncio.Future[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._last_words = ""
+        self._child = Child(
+            f"OpenVINO ({settings.name})",
+            [sys.executable, "-m", "headrace.backends.local.openvino_child"],
+            {**asdict(settings), "path": str(settings.path), "socket": str(self._socket)},
+            start_s=_START_S,
+            on_ready=self._arrived,
+            on_gone=self._left,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._child.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers now."""
+        return self._hello is not None
+
+    @property
+    def running(self) -> int:
+        """The answers under way."""
+        return len(self._answers)
+
+    async def start(self) -> None:
+        """Load the model; raises LLMUnavailableError where the engine does not take it."""
+        await self._child.start()
+        assert self._greeted
+        await self._greeted
+
+    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        """The answer's pieces; closing the generator frees the engine within a step."""
+        marks.backend, marks.provider = self.name, PROVIDER
+        lacking = lacks(request)
+        if lacking is not None:
+            raise LLMCapabilityError(
+                f"{self.name} ({PROVIDER}) cannot carry out {lacking!r}; leave it out, or ask "
+                "llama.cpp",
+                param=lacking,
+                provider=PROVIDER,
+            )
+        request = evolve(self._fit.request(request, marks), echo=request.echo, top_logprobs=None)
+        pieces = self._pieces(request, marks)
+        if request.echo:
+            pieces = echoed(pieces, request)
+        try:
+            async with aclosing(pieces):
+                async for delta in pieces:
+                    yield delta
+        except LLMError as failure:
+            failure.provider = failure.provider or PROVIDER
+            raise
+
+    async def count_tokens(self, request: LLMRequest) -> int:
+        """The prompt's length in tokens."""
+        return len(await self._tokens_of(request))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The one model that it serves."""
+        return (ModelInfo(model_id=self.name, max_context_tokens=self.context_tokens),)
+
+    async def status(self) -> BackendStatus:
+        """Whether the engine answers now."""
+        message = None if self.is_ready else str(self._unreachable())
+        return BackendStatus(ok=self.is_ready, message=message, checked_at=Provenance.now_iso())
+
+    def capabilities(self) -> BackendCapabilities:
+        """What it is asked for here: free text."""
+        return BackendCapabilities(
+            streaming=True,
+            tool_calling="none",
+            json_mode="none",
+            vision=False,
+            max_context_tokens=self.context_tokens,
+            logprobs=True,
+        )
+
+    def snapshot(self) -> Mapping[str, object]:
+        """The child process: for diagnostics."""
+        return {
+            "engine": PROVIDER,
+            "pid": self._child.pid,
+            "restarts": self._child.restarts,
+            "ready": self.is_ready,
+            "running": self.running,
+            "model_path": str(self._settings.path),
+            "socket": str(self._socket),
+        }
+
+    async def aclose(self) -> None:
+        """End the engine."""
+        link, self._link, self._hello = self._link, None, None
+        if link is not None:
+            link.close()
+        await self._child.stop()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._fail_all(self._unreachable())
+        self._folder.close()
+
+    async def _pieces(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        hello = self._reachable()
+        token_ids = list(await self._tokens_of(request))
+        room = self._room(token_ids, hello)
+        hello = self._reachable()  # it may have died meanwhile
+        assert self._link
+        inbox = _Inbox()
+        most = min(request.max_tokens or room, room)
+        opening = LLMDelta(
+            model=request.model or self.name,
+            response_id=f"chatcmpl-{uuid.uuid4().hex}",
+            system_fingerprint=hello.fingerprint,
+        )
+        mine: list[_Answer] = []
+        try:
+            for place in range(request.n or 1):
+                answer = _Answer(next(self._ids), place, inbox, Words(hello.pieces, request.stop))
+                mine.append(answer)
+                self._answers[answer.answer_id] = answer
+                settings = generation_settings(request, most, place)
+                self._link.send(Add(answer.answer_id, token_ids, settings))
+            marks.sent = self._world.clock.monotonic()
+            pending = {answer.answer_id for answer in mine}
+            while pending:
+                for answer, output in await inbox.take():
+                    if marks.first_byte is None:
+                        marks.first_byte = self._world.clock.monotonic()
+                    for delta in answer.read(output):
+                        if answer.begun:
+                            yield delta
+                        else:
+                            answer.begun = True
+                            yield evolve(
+                                delta,
+                                model=opening.model,
+                                response_id=opening.response_id,
+                                system_fingerprint=opening.system_fingerprint,
+                            )
+                    if answer.is_over:
+                        pending.discard(answer.answer_id)
+                        self._forget(answer)
+            made = sum(answer.tokens for answer in mine)
+            usage = Usage(
+                prompt_tokens=len(token_ids),
+                completion_tokens=made,
+                total_tokens=len(token_ids) + made,
+            )
+            yield LLMDelta(usage_delta=usage)
+        finally:
+            for answer in mine:
+                self._forget(answer)
+
+    def _forget(self, answer: _Answer) -> None:
+        """Let the engine know that nobody waits any more, if it still computes."""
+        if self._answers.pop(answer.answer_id, None) is None:
+            return
+        if not answer.ended and self._link is not None:
+            self._link.send(Cancel(answer.answer_id))
+
+    def _room(self, token_ids: Sequence[int], hello: Hello) -> int:
+        """How many tokens the answer may have."""
+        vocabulary = len(hello.pieces)
+        wrong = next((each for each in token_ids if not 0 <= each < vocabulary), None)
+        if wrong is not None:
+            raise LLMInvalidRequestError(
+                f"the prompt holds the token id {wrong}; this model's are 0 to {vocabulary - 1}",
+                param="prompt",
+                code="invalid_value",
+            )
+        context = min(hello.context_tokens, hello.cache_tokens)
+        if len(token_ids) >= context:
+            raise LLMContextLengthError(
+                f"the prompt has {len(token_ids)} tokens, but the context of this model, prompt "
+                f"and answer together, is {context} tokens",
+                param="messages" if token_ids else "prompt",
+            )
+        return context - len(token_ids)
+
+    def _arrived(self, said: Mapping[str, object]) -> None:
+        loop = asyncio.get_running_loop()
+        self._greeted = loop.create_future()
+        self._connecting = loop.create_task(self._connect(self._greeted))
+
+    async def _connect(self, greeted: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                self._link = await FrameLink.connect(
+                    self._socket, FrameReader(FromChild), self._heard, self._cut
+                )
+                await greeted
+        except (OSError, TimeoutError) as failure:
+            if not greeted.done():
+                greeted.set_exception(
+                    LLMUnavailableError(f"the OpenVINO child does not answer: {failure}")
+                )
+            greeted.exception()  # looked at, whether or not anybody waits for it
+            self._child.kill()
+
+    def _heard(self, message: FromChild) -> None:
+        if isinstance(message, Step):
+            answers = self._answers
+            for output in message.outputs:
+                answer = answers.get(output[0])
+                if answer is not None:
+                    answer.inbox.put(answer, output)
+        elif isinstance(message, Hello):
+            self._hello = message
+            self.context_tokens = min(message.context_tokens, message.cache_tokens)
+            self._last_words = ""
+            if self._greeted is not None and not self._greeted.done():
+                self._greeted.set_result(None)
+        elif isinstance(message, Refused):
+            answer = self._answers.get(message.answer_id)
+            if answer is not None:
+                answer.ended = True
+                answer.inbox.fail(
+                    LLMProviderError(
+                        f"OpenVINO did not take the request: {message.message}",
+                        provider=PROVIDER,
+                        transient=False,
+                    )
+                )
+        elif isinstance(message, Broken):
+            self._last_words = message.message
+            log.error("OpenVINO failed and is being started again: %s", message.message)
+
+    def _cut(self, broken: Exception | None) -> None:
+        """The connection is gone, and so is what was under way on it."""
+        if self._link is None:
+            return  # it is we who closed it
+        self._left()
+        if broken is not None:
+            log.error("the connection to OpenVINO broke: %s", broken)
+        self._child.kill()
+
+    def _left(self) -> None:
+        link, self._link, self._hello = self._link, None, None
+        if link is not None:
+            link.close()
+        reason = f": {self._last_words}" if self._last_words else ""
+        self._fail_all(
+            EngineLostError(
+                f"the OpenVINO engine of {self.name} died while it answered{reason}; it is being "
+                "started again",
+                retry_after_s=_RETRY_AFTER_S,
+                provider=PROVIDER,
+            )
+        )
+
+    def _fail_all(self, error: LLMError) -> None:
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.ended = True
+            answer.inbox.fail(error)
+
+    def _reachable(self) -> Hello:
+        if self._hello is None:
+            raise self._unreachable()
+        return self._hello
+
+    def _unreachable(self) -> EngineLostError:
+        failure = self._child.failure
+        return EngineLostError(
+            f"the OpenVINO engine of {self.name} is not running: "
+            + (str(failure) if failure else "it is being started"),
+            retry_after_s=_RETRY_AFTER_S,
+            provider=PROVIDER,
+        )
+
+
+_Output = tuple[int, list[int], list[float], str | None]
+
+
+class _Inbox:
+    """What the engine has sent for one request and nobody has read yet."""
+
+    __slots__ = ("_error", "_items", "_waiter")
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[_Answer, _Output]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: LLMError | None = None
+
+    def put(self, answer: _Answer, output: _Output) -> None:
+        self._items.append((answer, output))
+        self._wake()
+
+    def fail(self, error: LLMError) -> None:
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> list[tuple[_Answer, _Output]]:
+        """All that has come; waits for something."""
+        if not self._items and self._error is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
+        if self._error is not None and not self._items:
+            # Each of those who share it raises one of its own.
+            raise self._error.__class__(
+                str(self._error),
+                retry_after_s=self._error.retry_after_s,
+                provider=self._error.provider,
+                transient=self._error.transient,
+            )
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+
+@define(eq=False)
+class _Answer:
+    """One answer under way. ``ended``: the engine computes it no more; ``is_over``: we read it no
+    more, which a stop string may cause first."""
+
+    answer_id: int
+    index: int
+    inbox: _Inbox
+    words: Words
+    tokens: int = 0
+    begun: bool = False
+    ended: bool = False
+    is_over: bool = field(default=False)
+
+    def read(self, output: _Output) -> list[LLMDelta]:
+        """The deltas that ``output`` makes."""
+        if self.is_over:
+            return []
+        _, tokens, logprobs, reason = output
+        self.ended = reason is not None
+        if reason == "ignored":
+            raise LLMProviderError(
+                "OpenVINO gave the request up: its cache had no room for it", provider=PROVIDER
+            )
+        words = self.words
+        text = ""
+        for token in tokens:
+            self.tokens += 1
+            text += words.feed(token)
+            if words.stopped_by is not None:
+                break
+        if reason is not None and words.stopped_by is None:
+            text += words.close()
+        said = tuple(
+            _token_logprob(words.piece(token), logprob)
+            for token, logprob in zip(tokens, logprobs, strict=False)
+            if words.piece(token)
+        )
+        deltas = []
+        if text or said:
+            deltas.append(LLMDelta(text_delta=text, logprobs=said or None, index=self.index))
+        if words.stopped_by is not None:
+            reason = "stop"
+        if reason is not None:
+            self.is_over = True
+            deltas.append(
+                LLMDelta(
+                    finish_reason="length" if reason == "length" else "stop",
+                    raw_finish_reason=reason,
+                    index=self.index,
+                    stop_sequence=words.stopped_by,
+                )
+            )
+        return deltas
+
+
+def _token_logprob(piece: bytes, logprob: float) -> TokenLogprob:
+    return TokenLogprob(token=piece.decode(errors="replace"), logprob=logprob, token_bytes=piece)
