@@ -47,7 +47,8 @@ class Marks:
     tried, and ``dropped`` the settings that the backend could not be given. ``idempotency_key``
     comes from above: by it a backend can know a call that it is asked for once more.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
-    ``price_usd`` is what the call cost, once it has ended.
+    ``price_usd`` is what the call cost, once it has ended. ``whole`` comes from above too: nobody
+    sees the answer before its end, so a backend may begin it again (LLMDelta.begins_again).
     """
 
     sent: float | None = None
@@ -60,6 +61,7 @@ class Marks:
     idempotency_key: str | None = None
     batch_occupancy: float | None = None
     price_usd: Decimal | None = None
+    whole: bool = False
 
 
 @frozen(kw_only=True)

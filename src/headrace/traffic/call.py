@@ -88,6 +88,7 @@ class Traffic:
             patience=Patience(self._clock, lane.name),
             live=self._tally.began(request.model),
             marks=marks,
+            whole=not sheet.stream,
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
         )
         seen = _Seen()

@@ -37,6 +37,7 @@ class Running:
     live: LiveCall
     marks: Marks
     total_s: float | None
+    whole: bool = False
     admitted: float | None = None
     latest: Marks = field(factory=Marks)
     attempts: list[Attempt] = field(factory=list)
@@ -70,7 +71,7 @@ class Visit:
         self._era: int | None = None
         self._retries = 0
         self._answering = False
-        call.latest = Marks(backend=lane.name)
+        call.latest = Marks(backend=lane.name, whole=call.whole)
         lane.counts.came()
 
     async def open(self) -> None:
@@ -139,7 +140,7 @@ class Visit:
         if lane.budget is not None and not self._retries:
             lane.budget.began()
         if self._retries:
-            call.latest = Marks(backend=lane.name)
+            call.latest = Marks(backend=lane.name, whole=call.whole)
         marks = call.latest
         if lane.retry is not None and lane.retry.retries:
             # For all providers: one that does not know the header ignores it.
