@@ -1,6 +1,6 @@
 """``python -m compliance.schemas``: answers to many schemas, and many forced calls, each judged.
 
-Every schema in a folder (``--folder``; without one, those in ``compliance/schemas``) is asked for
+Every schema in a folder (``--folder``; without one, those of our own tests) is asked for
 once through a gateway with the real model, and judged by a validator that the gateway does not use;
 then as many tool calls are forced over functions of every kind. Prints what was answered and valid,
 cut by length, refused by name, and wrong. Exits with 0 only if nothing was wrong.
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from jsonschema import FormatChecker, validators
+from jsonschema import validators
 
 from compliance.gateway import serving
 
-OWN = Path(__file__).parent / "schemas"
+OWN = Path(__file__).parent.parent / "tests" / "backends" / "schemas"
 _PATIENCE_S = 600.0
 _CALLS = 100
 
@@ -51,14 +51,18 @@ def main() -> int:
     reader.add_argument("--at-once", type=int, default=8, help="requests at a time")
     reader.add_argument("--url", help="a gateway that runs already")
     asked = reader.parse_args()
-    schemas = [(path.stem, json.loads(path.read_text())) for path in sorted(asked.folder.glob("*.json"))]
+    schemas = [
+        (path.stem, json.loads(path.read_text())) for path in sorted(asked.folder.glob("*.json"))
+    ]
     if not schemas:
         raise SystemExit(f"there is no schema in {asked.folder}")
     if asked.url:
         return _report(asked, asked.url, schemas)
-    with tempfile.TemporaryDirectory() as folder:
-        with serving({}, Path(folder) / "gateway.log") as port:
-            return _report(asked, f"http://127.0.0.1:{port}", schemas)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving({}, Path(folder) / "gateway.log") as port,
+    ):
+        return _report(asked, f"http://127.0.0.1:{port}", schemas)
 
 
 def _report(asked: argparse.Namespace, url: str, schemas: Sequence[tuple[str, Any]]) -> int:
@@ -67,7 +71,8 @@ def _report(asked: argparse.Namespace, url: str, schemas: Sequence[tuple[str, An
     with ThreadPoolExecutor(asked.at_once) as pool:
         for title, jobs, run in (("schemas", schemas, _answer), ("calls", calls, _call)):
             began = time.monotonic()
-            outcomes = list(pool.map(lambda job: run(url, *job, asked.max_tokens), jobs))
+            answers = [pool.submit(run, url, *job, asked.max_tokens) for job in jobs]
+            outcomes = [each.result() for each in answers]
             wrong += _print(title, outcomes, time.monotonic() - began)
     return 1 if wrong else 0
 
@@ -109,7 +114,9 @@ def _answer(url: str, name: str, schema: Any, max_tokens: int) -> Outcome:
     return Outcome(name=name, kind="wrong" if fault else "valid", said=fault, tokens=tokens)
 
 
-def _call(url: str, name: str, tools: list[dict[str, Any]], choice: Any, max_tokens: int) -> Outcome:
+def _call(
+    url: str, name: str, tools: list[dict[str, Any]], choice: Any, max_tokens: int
+) -> Outcome:
     several = choice == "several"
     reply = _post(
         url,
@@ -147,7 +154,11 @@ def _forced(count: int, schemas: Sequence[Any]) -> Iterator[tuple[str, list[dict
         tools = [
             {
                 "type": "function",
-                "function": {"name": f"make_{k}", "description": _title(schema, ""), "parameters": schema},
+                "function": {
+                    "name": f"make_{k}",
+                    "description": _title(schema, ""),
+                    "parameters": schema,
+                },
             }
             for k, schema in enumerate(offered)
         ]
@@ -163,7 +174,7 @@ def _fault(schema: Any, text: str) -> str:
     except ValueError as error:
         return f"no JSON ({error}): {text[:100]}"
     kind = validators.validator_for(schema)
-    found = next(kind(schema, format_checker=FormatChecker()).iter_errors(value), None)
+    found = next(kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(value), None)
     return "" if found is None else f"{found.message[:150]} at {list(found.absolute_path)}"
 
 

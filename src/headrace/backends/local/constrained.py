@@ -247,7 +247,7 @@ def _check_own_grammar(request: LLMRequest) -> None:
 
 def _is_json(text: str) -> bool:
     try:
-        wire_json.decode(text.encode())
-    except LLMInvalidRequestError:
+        wire_json.decode_reply(text.encode())
+    except LLMBadResponseError:
         return False
     return True

@@ -7,7 +7,7 @@ from hashlib import sha256
 from threading import Lock
 from typing import Any, NoReturn
 
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.wire import json as wire_json
 
 _MOST_KEPT = 256
@@ -48,8 +48,9 @@ class Judge:
         import jsonschema_rs
 
         try:
-            value = wire_json.decode(text.encode())
-        except LLMInvalidRequestError as error:
+            # Of two equal names the last one counts: a grammar cannot keep them apart.
+            value = wire_json.decode_reply(text.encode())
+        except LLMBadResponseError as error:
             return f"it is not JSON: {error.message}"[:_MOST_SAID]
         try:
             self._validator.validate(value)

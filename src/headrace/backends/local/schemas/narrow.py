@@ -16,6 +16,7 @@ from attrs import frozen
 
 from headrace.backends.local.schemas.apart import OBJECT_WORDS, TYPES, told_apart, without
 from headrace.backends.local.schemas.formats import NATIVE, PATTERNS
+from headrace.backends.local.schemas.merge import put_together
 
 MOST_DEPTH = 64
 _MOST_INTEGER = 2**53 - 1
@@ -32,6 +33,9 @@ _ARRAY_WORDS = frozenset(["items", "prefixItems", "additionalItems", "minItems",
 _JOINING = ("allOf", "anyOf", "oneOf", "$ref")
 _OWN = OBJECT_WORDS | _STRING_WORDS | _NUMBER_WORDS | _ARRAY_WORDS | {"type", "enum", "const"}
 _REWRITTEN = frozenset(["not", "dependencies", "dependentRequired", "uniqueItems"])
+_HOLDERS = frozenset(
+    ["items", "prefixItems", "additionalItems", "additionalProperties", "allOf", "anyOf", "oneOf"]
+)
 _NAMED_PARTS = ("properties", "patternProperties", "$defs", "definitions")
 _ADVICE = {
     "not": "say what is allowed instead, by 'type', 'enum' or 'pattern'",
@@ -65,14 +69,14 @@ class Unheld(Exception):
 class Bounds:
     """What the caller left open ends here.
 
-    A text after ``text`` characters, a list after ``items``, an object without named properties
-    after ``names``; a value of any kind lies at most ``depth`` deep. ``patterns``: texts with a
-    pattern of their own are bounded too.
+    A text after ``text`` characters (a quarter of that within a list), a list after about
+    ``list_tokens`` tokens, an object without named properties after ``names``; a value of any kind
+    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too.
     """
 
     text: int = 256
-    items: int = 8
-    names: int = 8
+    list_tokens: int = 256
+    names: int = 6
     depth: int = 2
     patterns: bool = True
 
@@ -80,13 +84,13 @@ class Bounds:
 def bounds_for(max_tokens: int | None, schema: object) -> Bounds:
     """Bounds under which an answer of ``max_tokens`` has a good chance to reach its end.
 
-    A token is about four characters. What is open shares the answer: no part may take it all.
+    A token is about four characters of prose, and one of digits. What is open shares the answer.
     """
     texts, lists = _open_ends(schema)
     tokens = 1 << (max(64, min(max_tokens or 1024, 16384)).bit_length() - 1)
     return Bounds(
-        text=_between(32, 3 * tokens // max(1, texts), 8192),
-        items=_between(3, tokens // (16 * max(1, lists)), 64),
+        text=_between(48, 2 * tokens // max(1, texts), 8192),
+        list_tokens=tokens // max(1, lists),
     )
 
 
@@ -96,7 +100,7 @@ def narrowed(schema: Any, bounds: Bounds | None) -> dict[str, Any]:
     Raises Unheld where some keyword is beyond a grammar.
     """
     work = _Narrowing(schema, bounds)
-    made = work.rewrite(schema, "", False, 0)
+    made = work.rewrite(work.root, "", False, 0)
     if not isinstance(made, dict):
         made = {} if made else {"not": {}}
     if work.wants_any and bounds is not None:
@@ -106,8 +110,11 @@ def narrowed(schema: Any, bounds: Bounds | None) -> dict[str, Any]:
 
 class _Narrowing:
     def __init__(self, root: Any, bounds: Bounds | None) -> None:
-        self.root, self.bounds = root, bounds
+        self.root = root
+        self.root, self.bounds = self._together(root, 0), bounds
         self.wants_any = False
+        self.lists = 0
+        """In how many lists, one in the other, that lies which is being rewritten."""
         self.shared: dict[int, bool] = {}
         """By id, the schemas in reach, and whether others speak of the same value."""
         self._survey()
@@ -127,12 +134,30 @@ class _Narrowing:
                 return None
         return found
 
+    def _together(self, node: Any, depth: int) -> Any:
+        """``node`` and what lies in it, each object said in one place."""
+        if depth > MOST_DEPTH:
+            return node
+        if isinstance(node, list):
+            return [self._together(each, depth) for each in node]
+        if not isinstance(node, dict):
+            return node
+        made = dict(put_together(node, self.resolve))
+        for key, value in made.items():
+            if key in _NAMED_PARTS and isinstance(value, dict):
+                made[key] = {name: self._together(each, depth + 1) for name, each in value.items()}
+            elif key in _HOLDERS:
+                made[key] = self._together(value, depth + 1)
+        return made
+
     def _survey(self) -> None:
         waiting: list[tuple[Any, bool]] = [(self.root, False)]
         while waiting:
             node, shared = waiting.pop()
             if not isinstance(node, dict):
                 continue
+            if self._goes_round(node):
+                raise Unheld("$ref", "", f"{node['$ref']} refers to itself and to nothing else")
             known = self.shared.get(id(node))
             if known is not None and (known or not shared):
                 continue
@@ -141,6 +166,15 @@ class _Narrowing:
             waiting.append((self.resolve(node.get("$ref")), shared))
             beside = shared or "patternProperties" in node
             waiting += [(child, beside) for child in _inner(node)]
+
+    def _goes_round(self, node: Any) -> bool:
+        seen: set[int] = set()
+        while isinstance(node, dict) and "$ref" in node:
+            if id(node) in seen:
+                return True
+            seen.add(id(node))
+            node = self.resolve(node["$ref"])
+        return False
 
     def rewrite(self, node: Any, path: str, shared: bool, depth: int) -> Any:
         """``node`` made narrower; ``shared`` where others speak of the same value."""
@@ -199,7 +233,9 @@ class _Narrowing:
                     for i, child in enumerate(value)
                 )
             elif key in ("items", "additionalItems", "additionalProperties"):
+                self.lists += key == "items"
                 made[key] = self.rewrite(value, at, beside, depth + 1)
+                self.lists -= key == "items"
             elif key == "format":
                 _format(made, node)
             elif key not in ("$defs", "definitions"):
@@ -231,12 +267,12 @@ class _Narrowing:
             return
         kind = node.get("type")
         if kind == "string":
-            _bound_text(made, node, self.bounds)
+            _bound_text(made, node, self._text(self.bounds), self.bounds)
         elif kind == "array":
             self._bound_items(made, node, self.bounds, shared)
-        elif kind == "integer" and not shared:
+        elif kind == "integer":
             _bound_integer(made)
-        elif kind == "number" and not shared:
+        elif kind == "number":
             _bound_number(made)
         elif kind == "object" and not shared:
             self._bound_names(made, node, self.bounds)
@@ -254,7 +290,21 @@ class _Narrowing:
         if not shared and first is None and "items" not in node:
             made["items"] = self._any({})
         start = len(first) if isinstance(first, list) else 0
-        made.setdefault("maxItems", max(least, start + bounds.items))
+        tokens = bounds.list_tokens >> (2 * self.lists)
+        most = _between(2, tokens // (_LEAF_TOKENS * self._leaves(node.get("items"))), 32)
+        made.setdefault("maxItems", max(least, start + most))
+
+    def _text(self, bounds: Bounds) -> int:
+        return max(32, bounds.text >> (2 * self.lists))
+
+    def _leaves(self, node: Any, depth: int = 0) -> int:
+        """About how many values one value of ``node`` holds."""
+        if not isinstance(node, dict) or depth > 4:
+            return 1
+        inner = [*_inner(node), *_joined(node), self.resolve(node.get("$ref"))]
+        return max(
+            1, sum(self._leaves(each, depth + 1) for each in inner if isinstance(each, dict))
+        )
 
     def _bound_names(self, made: dict[str, Any], node: dict[str, Any], bounds: Bounds) -> None:
         patterned = node.get("patternProperties")
@@ -295,6 +345,7 @@ class _Narrowing:
         return {**rest, "$ref": f"#/$defs/{_ANY.format(self.bounds.depth)}"}
 
 
+_LEAF_TOKENS = 12
 _NAME = r"^[A-Za-z0-9_ .-]{1,48}$"
 
 
@@ -302,11 +353,12 @@ def _anything(bounds: Bounds) -> dict[str, Any]:
     """Definitions of any JSON value, by how deep it may lie."""
     number: dict[str, Any] = {"type": "number"}
     _bound_number(number)
+    items = _between(2, bounds.list_tokens // (4 * _LEAF_TOKENS), 8)
     flat = [
         {"type": "null"},
         {"type": "boolean"},
         number,
-        {"type": "string", "maxLength": bounds.text},
+        {"type": "string", "maxLength": min(bounds.text, 256)},
     ]
     made: dict[str, Any] = {_ANY.format(0): {"anyOf": flat}}
     for depth in range(1, bounds.depth + 1):
@@ -314,7 +366,7 @@ def _anything(bounds: Bounds) -> dict[str, Any]:
         made[_ANY.format(depth)] = {
             "anyOf": [
                 *flat,
-                {"type": "array", "items": inner, "maxItems": bounds.items},
+                {"type": "array", "items": inner, "maxItems": items},
                 {
                     "type": "object",
                     "patternProperties": {_NAME: inner},
@@ -326,13 +378,13 @@ def _anything(bounds: Bounds) -> dict[str, Any]:
     return made
 
 
-def _bound_text(made: dict[str, Any], node: dict[str, Any], bounds: Bounds) -> None:
+def _bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bounds) -> None:
     pattern = made.get("pattern")
     if "maxLength" in node or ("format" in node and pattern is not None):
         return
     if pattern is not None and (not bounds.patterns or not _runs_on(pattern)):
         return
-    made["maxLength"] = (node.get("minLength") or 0) + bounds.text
+    made["maxLength"] = (node.get("minLength") or 0) + most
 
 
 def _runs_on(pattern: str) -> bool:
@@ -358,7 +410,10 @@ def _bound_number(made: dict[str, Any]) -> None:
     if abs(least) >= _MOST_NUMBER or abs(most) >= _MOST_NUMBER or 0 <= most - least < 2 * _FINEST:
         return
     branches = [upper] if least >= 0 else [lower] if most < 0 else [upper, lower]
-    made["anyOf"] = branches
+    if "anyOf" in made:
+        made["allOf"] = [*made.get("allOf", []), {"anyOf": branches}]
+    else:
+        made["anyOf"] = branches
 
 
 def _is_number(node: Mapping[str, Any], word: str) -> bool:
