@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from jsonschema import validators
 
 from backends.grammar_walk import takes, walked
+from headrace.backends.local.schemas.bounds import Bounds, bounds_for
 from headrace.backends.local.schemas.formats import PATTERNS
 from headrace.backends.local.schemas.grammar import MOST_SCHEMA_BYTES, Grammar, Grammars, Part
 from headrace.backends.local.schemas.judge import Judge
-from headrace.backends.local.schemas.narrow import Bounds, bounds_for
 from headrace.contracts.errors import LLMInvalidRequestError
 
 SMALL = Bounds(text=6, list_tokens=60, names=2, depth=1)

@@ -26,9 +26,9 @@ from headrace.backends.local.forced import (
     may_call_several,
     must_call,
 )
+from headrace.backends.local.schemas.bounds import bounds_for
 from headrace.backends.local.schemas.grammar import Grammar, Grammars, Part, why_not
 from headrace.backends.local.schemas.judge import Judge, Judges
-from headrace.backends.local.schemas.narrow import bounds_for
 from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest

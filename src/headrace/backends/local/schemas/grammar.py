@@ -15,7 +15,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from headrace.backends.local.schemas.narrow import Bounds, Unheld, narrowed
+from headrace.backends.local.schemas.bounds import Bounds
+from headrace.backends.local.schemas.narrow import narrowed
+from headrace.backends.local.schemas.words import Unheld
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.wire import json as wire_json
 
