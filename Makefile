@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-steady format clean help
+.PHONY: serve test check docs bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-steady compliance-schemas format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -44,6 +44,9 @@ compliance-openai compliance-anthropic compliance-llamacpp: compliance-%: $(RUN_
 
 compliance-steady: $(RUN_READY) ## OpenAI's specification judges the requests that we write (needs npm)
 	@$(BIN)/python -m compliance.steady $(ARGS)
+
+compliance-schemas: $(DEV_READY) ## Answers to many JSON Schemas and forced calls, judged (ARGS="--folder DIR")
+	@$(BIN)/python -m compliance.schemas $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,12 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.backends.local.forced import as_calls, as_json_request, must_call
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.backends.local.forced import (
+    as_calls,
+    as_json_request,
+    callable_tools,
+    may_call_several,
+    must_call,
+)
 from headrace.contracts.messages import LLMMessage, ToolSpec
 from headrace.contracts.requests import LLMRequest, NamedTool
 from headrace.contracts.responses import LLMDelta, Usage
@@ -81,40 +85,45 @@ def test_only_a_request_that_demands_a_call_is_rewritten():
     assert not must_call(LLMRequest(**asked))
 
 
+@given(
+    calls=st.lists(st.tuples(st.text(min_size=1), st.dictionaries(st.text(), JSON)), min_size=1),
+    indent=st.none() | st.integers(0, 3),
+    cuts=st.lists(st.integers(1, 9)),
+)
+def test_several_calls_survive_any_chopping(calls, indent, cuts):
+    said = [{"name": name, "arguments": arguments} for name, arguments in calls]
+    pieces, rest = [], json.dumps(said, indent=indent)
+    for cut in cuts:
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    response = read([*pieces, rest])
+    found = [(call.name, json.loads(call.arguments_json)) for call in response.tool_calls]
+    assert found == calls
+    assert len({call.call_id for call in response.tool_calls}) == len(calls)
+    assert response.finish_reason == "tool_calls"
+
+
 def test_a_named_tool_is_the_only_one_that_can_be_called():
     request = LLMRequest(
         messages=(USER,), tools=(WEATHER, CLOCK), tool_choice=NamedTool(name="clock")
     )
-    schema = as_json_request(request).response_schema
-    assert schema["properties"]["name"] == {"const": "clock"}
+    assert callable_tools(request) == [(1, CLOCK)]
+    assert "weather" not in as_json_request(request).messages[0].content
 
 
-def test_one_of_several_tools_is_called():
+def test_the_model_is_told_of_every_tool_that_it_may_call():
     request = LLMRequest(messages=(USER,), tools=(WEATHER, CLOCK), tool_choice="required")
     told = as_json_request(request)
-    names = [each["properties"]["name"]["const"] for each in told.response_schema["anyOf"]]
-    assert names == ["weather", "clock"]
     assert told.messages[0].role == "system"
-    assert all(name in told.messages[0].content for name in names)
+    assert all(name in told.messages[0].content for name in ("weather", "clock"))
+    assert not told.tools
 
 
-def test_parts_that_tools_refer_to_lie_at_the_schemas_root():
-    def tool(name: str, kind: str) -> ToolSpec:
-        return ToolSpec(
-            name=name,
-            input_schema={
-                "type": "object",
-                "properties": {"at": {"$ref": "#/$defs/place"}},
-                "$defs": {"place": {"type": kind}},
-            },
-        )
-
-    same = LLMRequest(
-        messages=(USER,), tools=(tool("a", "string"), tool("b", "string")), tool_choice="required"
-    )
-    assert as_json_request(same).response_schema["$defs"] == {"place": {"type": "string"}}
-    other = LLMRequest(
-        messages=(USER,), tools=(tool("a", "string"), tool("b", "number")), tool_choice="required"
-    )
-    with pytest.raises(LLMInvalidRequestError, match="place"):
-        as_json_request(other)
+def test_several_calls_are_asked_for_only_where_the_request_says_so():
+    asked = {"messages": (USER,), "tools": (WEATHER,)}
+    several = LLMRequest(**asked, tool_choice="required", parallel_tool_calls=True)
+    assert may_call_several(several)
+    assert "array" in as_json_request(several).messages[0].content
+    assert not may_call_several(LLMRequest(**asked, tool_choice="required"))
+    named = NamedTool(name="weather")
+    assert not may_call_several(LLMRequest(**asked, tool_choice=named, parallel_tool_calls=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import date
 
 import openai
 import pytest
@@ -203,6 +205,52 @@ def test_json_mode_makes_the_answer_json(sdk):
         assert content.lstrip().startswith("{")
     else:
         assert isinstance(json.loads(content), dict)
+
+
+def test_a_pattern_and_a_format_are_held(sdk):
+    schema = {
+        "type": "object",
+        "properties": {
+            "code": {"type": "string", "pattern": r"^\d{3}-[A-Z]{2}$"},
+            "day": {"type": "string", "format": "date"},
+        },
+        "required": ["code", "day"],
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = chat(sdk, "Invent a booking.", max_tokens=64, response_format=shape)
+    made = json.loads(answer.choices[0].message.content)
+    assert re.fullmatch(r"[0-9]{3}-[A-Z]{2}", made["code"])
+    assert date.fromisoformat(made["day"])
+
+
+def test_a_schema_that_cannot_be_held_is_refused_by_name(sdk):
+    schema = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(sdk, "Give tags.", response_format=shape)
+    assert caught.value.param == "response_format"
+    assert "'uniqueItems' at /properties/tags" in str(caught.value)
+
+
+def test_several_calls_are_streamed_each_with_its_own_index(sdk):
+    calls: dict[int, list[str]] = {}
+    for chunk in chat(
+        sdk,
+        "How is the weather in Paris and in Rome?",
+        tools=[WEATHER],
+        tool_choice="required",
+        parallel_tool_calls=True,
+        max_tokens=200,
+        stream=True,
+    ):
+        for choice in chunk.choices:
+            for piece in choice.delta.tool_calls or ():
+                if piece.id:
+                    assert piece.index == len(calls)
+                    assert piece.function.name == "get_weather"
+                calls.setdefault(piece.index, []).append(piece.function.arguments or "")
+    assert calls
+    assert all(set(json.loads("".join(said))) == {"city"} for said in calls.values())
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ class Marks:
     ``whole_within_s``: the caller has no use for pieces and waits so many seconds for all of them.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
     ``price_usd`` is what the call cost, once it has ended. ``came_whole``: the answer came in one
-    piece, so nobody knows when its first token was made. ``sends`` is as in Attempt.
+    piece, so nobody knows when its first token was made. ``sends`` is as in Attempt. ``whole`` comes
+    from above too: nobody sees the answer before its end, so a backend may begin it again
+    (LLMDelta.begins_again).
     """
 
     sent: float | None = None
@@ -65,6 +67,7 @@ class Marks:
     price_usd: Decimal | None = None
     came_whole: bool = False
     sends: int = 1
+    whole: bool = False
 
 
 @frozen(kw_only=True)

@@ -155,6 +155,8 @@ class LLMDelta:
     least with the first piece. ``system_fingerprint`` and ``provider_fields`` are as in LLMResponse.
     ``reasoning_part`` ends a piece of reasoning whose text came in the ``reasoning_delta``s since
     the one before; it holds the whole of it. ``stop_sequence`` comes with the finish reason.
+    ``begins_again`` takes back all that this choice said before; it comes only where Marks.whole
+    allows it.
     """
 
     text_delta: str | None = None
@@ -172,6 +174,7 @@ class LLMDelta:
     provider_fields: dict[str, object] | None = None
     reasoning_part: ReasoningPart | None = None
     stop_sequence: str | None = None
+    begins_again: bool = False
 
 
 @frozen(kw_only=True)

@@ -99,8 +99,8 @@ class Traffic:
             patience=Patience(self._clock, lane.name),
             live=self._tally.began(request.model),
             marks=marks,
+            whole=not sheet.stream,
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
-            stream=sheet.stream,
         )
         self._begin(sheet.call_id)
         seen = _Seen()

@@ -43,7 +43,7 @@ class Running:
     live: LiveCall
     marks: Marks
     total_s: float | None
-    stream: bool = False
+    whole: bool = False
     admitted: float | None = None
     latest: Marks = field(factory=Marks)
     attempts: list[Attempt] = field(factory=list)
@@ -78,7 +78,7 @@ class Visit:
         self._era: int | None = None
         self._retries = 0
         self._answering = False
-        call.latest = Marks(backend=lane.name)
+        call.latest = Marks(backend=lane.name, whole=call.whole)
         lane.counts.came()
 
     async def open(self) -> None:
@@ -151,12 +151,12 @@ class Visit:
         if lane.budget is not None and not self._retries:
             lane.budget.began()
         if self._retries:
-            call.latest = Marks(backend=lane.name)
+            call.latest = Marks(backend=lane.name, whole=call.whole)
         marks = call.latest
         if lane.retry is not None and lane.retry.retries:
             # For all providers: one that does not know the header ignores it.
             marks.idempotency_key = call.call_id
-        if not call.stream and lane.first_token_s is None:
+        if call.whole and lane.first_token_s is None:
             marks.whole_within_s = call.total_s
         self._answering = False
         self.held.clear()

@@ -80,6 +80,8 @@ class Assembler:
         self._fingerprint = self._fingerprint or delta.system_fingerprint
         if delta.provider_fields is not None:
             self._beyond.update(delta.provider_fields)
+        if delta.begins_again:
+            self._answers.pop(delta.index, None)
         answer = self._answers.get(delta.index)
         if answer is None:
             if _says_nothing(delta):

@@ -1,8 +1,9 @@
 """Tool calls that must happen: asked of the engine as JSON, and handed on as calls.
 
 llama.cpp leaves a model room for any amount of text before a call that was required, and small
-models take it. A JSON Schema it does enforce. So the request becomes one for the JSON object
-``{"name": ..., "arguments": {...}}``, and what comes back is written as the call that it is.
+models take it. A grammar it does enforce. So the request becomes one for the JSON object
+``{"name": ..., "arguments": {...}}`` (or an array of them), held by a grammar of ours
+(``constrained``), and what comes back is written as the calls that it says.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
 
 from attrs import define, evolve
 
-from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
 from headrace.contracts.requests import LLMRequest, NamedTool
 from headrace.contracts.responses import LLMDelta, ToolCallDelta
 from headrace.wire import json as wire_json
 
-# The schema below has the properties in this order, and the engine keeps it.
-_OPENING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
-_SHARED_PARTS = ("$defs", "definitions")
+# The grammar has the properties in this order, and the engine keeps it.
+_CALL = r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*'
+_OPENING = re.compile(rf"\s*(?:\[\s*)?{_CALL}")
+_NEXT = re.compile(rf"\s*\}}\s*,\s*{_CALL}")
 
 
 def must_call(request: LLMRequest) -> bool:
@@ -32,25 +32,35 @@ def must_call(request: LLMRequest) -> bool:
     )
 
 
-def as_json_request(request: LLMRequest) -> LLMRequest:
-    """``request``, which must call, as one for a JSON object that says the call."""
-    tools = [
-        tool
-        for tool in request.tools
-        if not isinstance(request.tool_choice, NamedTool) or tool.name == request.tool_choice.name
+def callable_tools(request: LLMRequest) -> list[tuple[int, ToolSpec]]:
+    """The tools that ``request`` lets the model call, each with its place among all."""
+    choice = request.tool_choice
+    return [
+        (place, tool)
+        for place, tool in enumerate(request.tools)
+        if not isinstance(choice, NamedTool) or tool.name == choice.name
     ]
-    schema = _schema(tools)
+
+
+def may_call_several(request: LLMRequest) -> bool:
+    """Whether ``request`` asks for one or more calls at once.
+
+    Only where it says so: what OpenAI does unasked makes a small model call without need.
+    """
+    return request.tool_choice == "required" and request.parallel_tool_calls is True
+
+
+def as_json_request(request: LLMRequest) -> LLMRequest:
+    """``request``, which must call, as one for JSON that says the call, or an array of calls."""
+    tools = [tool for _, tool in callable_tools(request)]
     return evolve(
         request,
-        messages=_told(request.messages, tools),
+        messages=_told(request.messages, tools, several=may_call_several(request)),
         tools=(),
         tool_choice=None,
         parallel_tool_calls=None,
-        response_schema=schema,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "tool_call", "strict": True, "schema": schema},
-        },
+        response_schema=None,
+        response_format=None,
     )
 
 
@@ -80,33 +90,48 @@ async def as_calls(deltas: AsyncGenerator[LLMDelta, None]) -> AsyncGenerator[LLM
 
 @define
 class _Reader:
-    """Finds the call's name and the extent of its arguments in JSON text that comes in pieces."""
+    """Finds the calls' names and the extent of their arguments in JSON that comes in pieces."""
 
     text: str = ""
-    begun: bool = False
+    calls: int = 0
+    inside: bool = False
     depth: int = 0
     in_string: bool = False
     escaped: bool = False
-    is_whole: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there was a call, and the latest one has all its arguments."""
+        return self.calls > 0 and not self.inside
 
     def feed(self, text: str) -> list[ToolCallDelta]:
-        """What ``text`` adds to the call."""
-        if not text or self.is_whole:
-            return []
-        if self.begun:
-            return self._arguments(text)
-        self.text += text
-        opening = _OPENING.match(self.text)
-        if opening is None:
-            return []
-        self.begun = True
-        name: str = wire_json.decode_reply(opening[1].encode())
-        first = ToolCallDelta(
-            call_id=f"call_{secrets.token_hex(12)}", name=name, arguments_json_delta=""
-        )
-        return [first, *self._arguments(self.text[opening.end() :])]
+        """What ``text`` adds to the calls."""
+        pieces: list[ToolCallDelta] = []
+        while text:
+            if self.inside:
+                piece, text = self._arguments(text)
+                pieces.append(ToolCallDelta(arguments_json_delta=piece, index=self.calls - 1))
+                continue
+            self.text += text
+            opening = (_NEXT if self.calls else _OPENING).match(self.text)
+            if opening is None:
+                break
+            text, self.text = self.text[opening.end() :], ""
+            self.inside = True
+            name: str = wire_json.decode_reply(opening[1].encode())
+            pieces.append(
+                ToolCallDelta(
+                    call_id=f"call_{secrets.token_hex(12)}",
+                    name=name,
+                    arguments_json_delta="",
+                    index=self.calls,
+                )
+            )
+            self.calls += 1
+        return pieces
 
-    def _arguments(self, text: str) -> list[ToolCallDelta]:
+    def _arguments(self, text: str) -> tuple[str, str]:
+        """What of ``text`` still belongs to the arguments, and what comes after them."""
         for place, char in enumerate(text):
             if self.in_string:
                 if self.escaped:
@@ -122,38 +147,14 @@ class _Reader:
             elif char in "}]":
                 self.depth -= 1
                 if self.depth == 0:
-                    self.is_whole = True
-                    text = text[: place + 1]
-                    break
-        return [ToolCallDelta(arguments_json_delta=text)] if text else []
+                    self.inside = False
+                    return text[: place + 1], text[place + 1 :]
+        return text, ""
 
 
-def _schema(tools: Sequence[ToolSpec]) -> dict[str, object]:
-    shared: dict[str, dict[str, Any]] = {}
-    calls = []
-    for tool in tools:
-        arguments: dict[str, Any] = {"type": "object", **tool.input_schema}
-        for key in _SHARED_PARTS:
-            for name, part in (arguments.pop(key, None) or {}).items():
-                # References point to the document's root, so the parts must lie there.
-                if shared.setdefault(key, {}).setdefault(name, part) != part:
-                    raise LLMInvalidRequestError(
-                        f"two tools define {key}/{name} differently; give one another name",
-                        param="tools",
-                    )
-        calls.append(
-            {
-                "type": "object",
-                "properties": {"name": {"const": tool.name}, "arguments": arguments},
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    schema: dict[str, object] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return {**schema, **shared}
-
-
-def _told(messages: Sequence[LLMMessage], tools: Sequence[ToolSpec]) -> tuple[LLMMessage, ...]:
+def _told(
+    messages: Sequence[LLMMessage], tools: Sequence[ToolSpec], *, several: bool
+) -> tuple[LLMMessage, ...]:
     """The conversation with the tools told in its system turn."""
     listed = "\n".join(
         wire_json.encode(
@@ -161,10 +162,13 @@ def _told(messages: Sequence[LLMMessage], tools: Sequence[ToolSpec]) -> tuple[LL
         ).decode()
         for t in tools
     )
-    telling = (
-        'Answer with a call of one of these functions as JSON, {"name": ..., "arguments": '
-        f"{{...}}}}, the arguments taken from the conversation:\n{listed}"
+    call = '{"name": ..., "arguments": {...}}'
+    asked = (
+        f"a JSON array of one or more calls of these functions, [{call}, ...]"
+        if several
+        else f"a call of one of these functions as JSON, {call}"
     )
+    telling = f"Answer with {asked}, the arguments taken from the conversation:\n{listed}"
     if messages and messages[0].role == "system":
         opening = messages[0]
         content = opening.content

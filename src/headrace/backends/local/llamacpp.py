@@ -12,7 +12,8 @@ from pathlib import Path
 from attrs import asdict, frozen
 
 from headrace.backends.child import Child
-from headrace.backends.local.forced import as_calls, as_json_request, must_call
+from headrace.backends.local.constrained import Constraints
+from headrace.backends.local.forced import must_call
 from headrace.backends.local.llamacpp_limits import check_grammars
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote
@@ -78,6 +79,7 @@ class LlamaCpp:
         self._key = secrets.token_urlsafe(24)
         self._remote: Remote | None = None
         self._tells_tools = True
+        self._constraints = Constraints()
         self._ready = asyncio.Event()
         self._start_failure: LLMUnavailableError | None = None
         self._child = Child(
@@ -115,16 +117,20 @@ class LlamaCpp:
         """The answer's pieces; closing the generator frees the engine within a step."""
         marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
         check_grammars(request)
+        held = await self._constraints.hold(request)
         await self._ready.wait()
         remote = self._reachable()
-        forced = must_call(request)
-        offered = request.tools and request.tool_choice != "none" and not forced
-        if offered and not self._tells_tools:
+        offered = request.tools and request.tool_choice != "none" and not must_call(request)
+        # A grammar leaves no room for a call beside the answer that it holds.
+        if offered and (held is not None or not self._tells_tools):
             marks.dropped.append("tools")
-        pieces = remote.stream(as_json_request(request) if forced else request, marks)
+        if held is None:
+            pieces = remote.stream(request, marks)
+        else:
+            pieces = self._constraints.stream(held, remote.stream, marks)
         try:
             async with aclosing(pieces):
-                async for delta in as_calls(pieces) if forced else pieces:
+                async for delta in pieces:
                     yield delta
         except (LLMUnavailableError, LLMBadResponseError) as error:
             if await self._died_under(remote):
@@ -195,6 +201,7 @@ class LlamaCpp:
             "pid": self._child.pid,
             "restarts": self._child.restarts,
             "model_path": str(self._settings.path),
+            "constrained": self._constraints.counts(),
         }
 
     async def aclose(self) -> None:

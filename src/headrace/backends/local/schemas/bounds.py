@@ -1,0 +1,140 @@
+"""Ends for what a caller's schema leaves open.
+
+A small model runs on inside a text, a list, a number or a set of names until its tokens are spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+_MOST_INTEGER = 2**53 - 1
+"""Beyond it, readers that keep numbers as doubles lose digits."""
+_MOST_NUMBER = 1e15
+_FINEST = 1e-6
+ANY = "any-json-{}"
+LEAF_TOKENS = 12
+NAME = r"^[A-Za-z0-9_ .-]{1,48}$"
+
+
+@frozen(kw_only=True)
+class Bounds:
+    """What the caller left open ends here.
+
+    A text after ``text`` characters (a quarter of that within a list), a list after about
+    ``list_tokens`` tokens, an object without named properties after ``names``; a value of any kind
+    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too.
+    """
+
+    text: int = 256
+    list_tokens: int = 256
+    names: int = 6
+    depth: int = 2
+    patterns: bool = True
+
+
+def bounds_for(max_tokens: int | None, schema: object) -> Bounds:
+    """Bounds under which an answer of ``max_tokens`` has a good chance to reach its end.
+
+    A token is about four characters of prose, and one of digits. What is open shares the answer.
+    """
+    texts, lists = _open_ends(schema)
+    tokens = 1 << (max(64, min(max_tokens or 1024, 16384)).bit_length() - 1)
+    return Bounds(
+        text=between(48, 2 * tokens // max(1, texts), 8192),
+        list_tokens=tokens // max(1, lists),
+    )
+
+
+def anything(bounds: Bounds) -> dict[str, Any]:
+    """Definitions of any JSON value, by how deep it may lie."""
+    number: dict[str, Any] = {"type": "number"}
+    bound_number(number)
+    items = between(2, bounds.list_tokens // (4 * LEAF_TOKENS), 8)
+    flat = [
+        {"type": "null"},
+        {"type": "boolean"},
+        number,
+        {"type": "string", "maxLength": min(bounds.text, 256)},
+    ]
+    made: dict[str, Any] = {ANY.format(0): {"anyOf": flat}}
+    for depth in range(1, bounds.depth + 1):
+        inner = {"$ref": f"#/$defs/{ANY.format(depth - 1)}"}
+        made[ANY.format(depth)] = {
+            "anyOf": [
+                *flat,
+                {"type": "array", "items": inner, "maxItems": items},
+                {
+                    "type": "object",
+                    "patternProperties": {NAME: inner},
+                    "additionalProperties": False,
+                    "maxProperties": bounds.names,
+                },
+            ]
+        }
+    return made
+
+
+def bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bounds) -> None:
+    pattern = made.get("pattern")
+    if "maxLength" in node or ("format" in node and pattern is not None):
+        return
+    if pattern is not None and (not bounds.patterns or not _runs_on(pattern)):
+        return
+    made["maxLength"] = (node.get("minLength") or 0) + most
+
+
+def _runs_on(pattern: str) -> bool:
+    anchored = pattern.startswith("^") and pattern.endswith("$")
+    return not anchored or any(sign in pattern for sign in ("*", "+", ",}"))
+
+
+def bound_integer(made: dict[str, Any]) -> None:
+    if "maximum" not in made and "exclusiveMaximum" not in made:
+        made["maximum"] = max(_MOST_INTEGER, made.get("minimum") or 0)
+    if "minimum" not in made and "exclusiveMinimum" not in made:
+        made["minimum"] = min(-_MOST_INTEGER, made.get("maximum", 0))
+
+
+def bound_number(made: dict[str, Any]) -> None:
+    """Six digits after the point, which a grammar can say of what is not negative only."""
+    if "multipleOf" in made:
+        return
+    least = max([made[w] for w in ("minimum", "exclusiveMinimum") if _is_number(made, w)] or [-1])
+    most = min([made[w] for w in ("maximum", "exclusiveMaximum") if _is_number(made, w)] or [1])
+    upper = {"minimum": 0, "maximum": _MOST_NUMBER, "multipleOf": _FINEST}
+    lower = {"minimum": -_MOST_NUMBER, "exclusiveMaximum": 0}
+    if abs(least) >= _MOST_NUMBER or abs(most) >= _MOST_NUMBER or 0 <= most - least < 2 * _FINEST:
+        return
+    branches = [upper] if least >= 0 else [lower] if most < 0 else [upper, lower]
+    if "anyOf" in made:
+        made["allOf"] = [*made.get("allOf", []), {"anyOf": branches}]
+    else:
+        made["anyOf"] = branches
+
+
+def _is_number(node: Mapping[str, Any], word: str) -> bool:
+    return isinstance(node.get(word), int | float) and not isinstance(node[word], bool)
+
+
+def _open_ends(schema: object) -> tuple[int, int]:
+    """How many texts and lists in ``schema`` the caller set no end to."""
+    texts = lists = 0
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        if not isinstance(node, dict):
+            continue
+        if isinstance(node.get("type"), str | list):
+            texts += "string" in node["type"] and "maxLength" not in node and "enum" not in node
+            lists += "array" in node["type"] and "maxItems" not in node
+        waiting += [child for key, child in node.items() if key not in ("enum", "const", "default")]
+    return texts, lists
+
+
+def between(least: int, value: int, most: int) -> int:
+    return max(least, min(value, most))
