@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.client.async_client import AsyncClient
+    from headrace.client.structured.settings import OutputSettings
     from headrace.client.sync_client import Client
     from headrace.contracts.capabilities import (
         BackendCapabilities,
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
         LLMInsufficientFundsError,
         LLMInvalidRequestError,
         LLMModelNotFoundError,
+        LLMOutputError,
         LLMOverloadedError,
         LLMProviderError,
         LLMRateLimitError,
         LLMTimeoutError,
         LLMUnavailableError,
+        OutputProblem,
     )
     from headrace.contracts.messages import (
         AudioPart,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
         NamedTool,
         Priority,
         ReasoningEffort,
+        ResponseMode,
         TaskPriority,
         TaskProfile,
         ToolChoice,
@@ -86,6 +90,9 @@ if TYPE_CHECKING:
         LLMStreamEvent,
         LLMStreamEventKind,
         Provenance,
+        Structured,
+        StructuredEvent,
+        StructuredEventKind,
         TokenLogprob,
         ToolCallDelta,
         TopLogprob,
@@ -104,6 +111,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
@@ -123,11 +131,13 @@ _HOMES = {
         "LLMInsufficientFundsError",
         "LLMInvalidRequestError",
         "LLMModelNotFoundError",
+        "LLMOutputError",
         "LLMOverloadedError",
         "LLMProviderError",
         "LLMRateLimitError",
         "LLMTimeoutError",
         "LLMUnavailableError",
+        "OutputProblem",
     ),
     "headrace.contracts.messages": (
         "AudioPart",
@@ -166,6 +176,7 @@ _HOMES = {
         "NamedTool",
         "Priority",
         "ReasoningEffort",
+        "ResponseMode",
         "TaskPriority",
         "TaskProfile",
         "ToolChoice",
@@ -179,6 +190,9 @@ _HOMES = {
         "LLMStreamEvent",
         "LLMStreamEventKind",
         "Provenance",
+        "Structured",
+        "StructuredEvent",
+        "StructuredEventKind",
         "TokenLogprob",
         "ToolCallDelta",
         "TopLogprob",
@@ -232,6 +246,7 @@ __all__ = [
     "LLMInvalidRequestError",
     "LLMMessage",
     "LLMModelNotFoundError",
+    "LLMOutputError",
     "LLMOverloadedError",
     "LLMProviderAdapter",
     "LLMProviderError",
@@ -250,13 +265,19 @@ __all__ = [
     "NamedTool",
     "Operation",
     "Outcome",
+    "OutputProblem",
+    "OutputSettings",
     "Priority",
     "Provenance",
     "ReasoningEffort",
     "ReasoningPart",
     "RecordSink",
+    "ResponseMode",
     "Snapshot",
     "StageMark",
+    "Structured",
+    "StructuredEvent",
+    "StructuredEventKind",
     "TaskPriority",
     "TaskProfile",
     "TextPart",

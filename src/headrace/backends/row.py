@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from headrace.contracts.requests import ResponseMode
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_models
 from headrace.wire.openai_params import COMMON, Dialect
 
@@ -61,6 +62,31 @@ def _names_only(headers: Mapping[str, str]) -> str:
     return repr(sorted(headers))
 
 
+def _ways(_: object, __: object, modes: tuple[ResponseMode, ...]) -> None:
+    known = ("schema", "tool", "json", "prompt")
+    if not modes or not set(modes) <= set(known):
+        raise ValueError(f"modes are {list(modes)!r}, must be some of {', '.join(known)}")
+
+
+@frozen(kw_only=True)
+class Structured:
+    """How a provider is asked for answers that meet a JSON Schema.
+
+    ``modes`` are the ways that it knows, best first (see ResponseMode). ``models`` are globs of the
+    models that it holds to a schema by itself; ``None`` leaves that to the table of models.
+    ``strict`` are globs of those that it holds to one only within OpenAI's strict rules, and
+    otherwise lets answer as they see fit. ``told`` says that the schema has to be told in words
+    too: an engine that only bars wrong tokens does not show it to the model.
+    """
+
+    modes: tuple[ResponseMode, ...] = field(
+        default=("schema", "tool", "json", "prompt"), validator=_ways
+    )
+    models: tuple[str, ...] | None = None
+    strict: tuple[str, ...] = ()
+    told: bool = False
+
+
 @frozen(kw_only=True)
 class Provider:
     """A backend's wire format, place and quirks.
@@ -90,6 +116,8 @@ class Provider:
     Every backend is asked for a stream, also where the caller wants the answer whole: some
     (llama.cpp among them) do not notice that the caller of a plain request has left. The exception
     is ``streams_logprobs_with_tools``: where that is false, such a request is asked whole.
+
+    ``structured`` is how it is asked for answers that meet a schema.
     """
 
     name: str = field(validator=_plain_name)
@@ -116,6 +144,7 @@ class Provider:
     echoes: bool = True
     streams_logprobs_with_tools: bool = True
     logprobs_alone: bool = True
+    structured: Structured = field(factory=Structured)
 
     @property
     def chat(self) -> ModuleType:

@@ -44,3 +44,18 @@ def as_request(
         raise LLMInvalidRequestError(f"there is no setting {unknown[0]!r}{hint}", param=unknown[0])
     chosen = {} if params is None else {name: getattr(params, name) for name in _PARAMS}
     return LLMRequest(**{"model": model, **chosen, **settings}, messages=as_messages(messages))
+
+
+def as_request_of(
+    asked: str | Sequence[LLMMessage] | LLMRequest, settings: Mapping[str, Any]
+) -> LLMRequest:
+    """``asked`` where it is a request; otherwise that of a chat with chat's own ``settings``."""
+    if not isinstance(asked, LLMRequest):
+        left = dict(settings)
+        return as_request(asked, left.pop("model", None), left.pop("params", None), left)
+    if settings:
+        first = sorted(settings)[0]
+        raise LLMInvalidRequestError(
+            f"{first!r} was given beside a whole request; set it in the request", param=first
+        )
+    return asked
