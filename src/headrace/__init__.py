@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.client.async_client import AsyncClient
+    from headrace.client.structured.results import Structured, StructuredEvent
     from headrace.client.structured.settings import OutputSettings
     from headrace.client.sync_client import Client
     from headrace.contracts.capabilities import (
@@ -90,9 +91,6 @@ if TYPE_CHECKING:
         LLMStreamEvent,
         LLMStreamEventKind,
         Provenance,
-        Structured,
-        StructuredEvent,
-        StructuredEventKind,
         TokenLogprob,
         ToolCallDelta,
         TopLogprob,
@@ -111,6 +109,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
     "headrace.contracts.capabilities": (
@@ -190,9 +189,6 @@ _HOMES = {
         "LLMStreamEvent",
         "LLMStreamEventKind",
         "Provenance",
-        "Structured",
-        "StructuredEvent",
-        "StructuredEventKind",
         "TokenLogprob",
         "ToolCallDelta",
         "TopLogprob",
@@ -277,7 +273,6 @@ __all__ = [
     "StageMark",
     "Structured",
     "StructuredEvent",
-    "StructuredEventKind",
     "TaskPriority",
     "TaskProfile",
     "TextPart",

@@ -11,6 +11,7 @@ from headrace.client.call import Call, sheet_of
 from headrace.client.endpoints import Endpoints
 from headrace.client.requests import as_request, as_request_of
 from headrace.client.settings import Settings
+from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
@@ -23,8 +24,6 @@ from headrace.contracts.responses import (
     LLMResponse,
     LLMStreamEvent,
     Provenance,
-    Structured,
-    StructuredEvent,
 )
 
 T = TypeVar("T")
@@ -43,7 +42,7 @@ class AsyncClient:
         self._endpoints = Endpoints(self._settings)
 
     @overload
-    async def generate(self, request: LLMRequest) -> LLMResponse: ...
+    async def generate(self, request: LLMRequest, *, output: None = None) -> LLMResponse: ...
 
     @overload
     async def generate(
@@ -142,6 +141,7 @@ class AsyncClient:
         *,
         model: str | None = None,
         params: LLMChatParams | None = None,
+        output: None = None,
         **settings: Any,
     ) -> LLMResponse: ...
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from headrace.client.async_client import AsyncClient
 from headrace.client.portal import Pieces, portal
 from headrace.client.requests import as_request
+from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.messages import LLMMessage
@@ -19,8 +20,6 @@ from headrace.contracts.responses import (
     LLMDelta,
     LLMResponse,
     LLMStreamEvent,
-    Structured,
-    StructuredEvent,
 )
 
 T = TypeVar("T")
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 
     def _meets_the_protocol(client: Client) -> LLMClient:
         return client
+
+    def _knows_what_it_answers(client: Client) -> tuple[str, list[int]]:
+        return client.chat("").text, client.chat("", output=list[int]).output
 
 
 class Client:
@@ -46,7 +48,7 @@ class Client:
         self._adopted = False
 
     @overload
-    def generate(self, request: LLMRequest) -> LLMResponse: ...
+    def generate(self, request: LLMRequest, *, output: None = None) -> LLMResponse: ...
 
     @overload
     def generate(
@@ -129,6 +131,7 @@ class Client:
         *,
         model: str | None = None,
         params: LLMChatParams | None = None,
+        output: None = None,
         **settings: Any,
     ) -> LLMResponse: ...
 

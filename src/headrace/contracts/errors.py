@@ -24,7 +24,7 @@ status unless the provider gave one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import frozen
 
@@ -158,7 +158,7 @@ class LLMBadResponseError(LLMProviderError):
     default_code = "bad_response"
 
 
-@frozen
+@frozen(kw_only=True)
 class OutputProblem:
     """One thing that is wrong with an answer; ``path`` says where, as in ``$.items[2].price``."""
 
@@ -183,11 +183,9 @@ class LLMOutputError(LLMBadResponseError):
         text: str = "",
         problems: Sequence[OutputProblem] = (),
         asks: int = 1,
-        provider: str | None = None,
-        request_id: str | None = None,
-        code: str | None = None,
+        **more: Any,
     ) -> None:
-        super().__init__(message, provider=provider, request_id=request_id, code=code)
+        super().__init__(message, **more)
         self.text = text
         self.problems = tuple(problems)
         self.asks = asks

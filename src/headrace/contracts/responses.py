@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
@@ -15,9 +15,6 @@ LLMStreamEventKind: TypeAlias = Literal["delta", "completed"]
 FinishReason: TypeAlias = Literal[
     "stop", "length", "tool_calls", "content_filter", "error", "cancelled", "other"
 ]
-StructuredEventKind: TypeAlias = Literal["partial", "completed"]
-
-T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -185,39 +182,6 @@ class LLMStreamEvent:
     delta_text: str | None = None
     response: LLMResponse | None = None
     delta: LLMDelta | None = None
-
-
-@frozen(kw_only=True)
-class Structured(Generic[T]):
-    """An answer read as what was asked for.
-
-    ``output`` is the object, ``response`` the answer that it was read from (the last, if there were
-    several). ``asks`` counts how often the model was asked; ``repaired`` says that the answer's JSON
-    had to be mended first (a fence or prose around it, a comma too many). ``usage`` and
-    ``price_usd`` are those of all asks together, ``None`` where one of them is unknown.
-    """
-
-    output: T
-    response: LLMResponse
-    asks: int = 1
-    repaired: bool = False
-    usage: Usage | None = None
-    price_usd: Decimal | None = None
-
-
-@frozen(kw_only=True)
-class StructuredEvent(Generic[T]):
-    """One event of ``stream_output``: a ``partial`` value so far, or ``completed`` with the result.
-
-    ``partial`` is plain JSON (dict, list, text, ...) and a new object each time: what has come of it
-    stays, and only its end grows. ``ask`` counts from 1; where the model is asked again the partials
-    begin anew.
-    """
-
-    kind: StructuredEventKind
-    ask: int = 1
-    partial: object = None
-    result: Structured[T] | None = None
 
 
 @frozen(kw_only=True)

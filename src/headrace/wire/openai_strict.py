@@ -30,6 +30,14 @@ _KEPT = frozenset(
     ]
 )
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "null": (type(None),),
+    "object": (dict,),
+    "array": (list,),
+}
 _DEFS = "#/$defs/"
 _MOST_REFS = 32
 """References in a row before we say that they lead nowhere."""
@@ -212,8 +220,13 @@ def _is_definition(target: object, root: Mapping[str, Any]) -> bool:
 def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
     """``schema``, or what it refers to; ``True`` (anything) where that cannot be found here."""
     for _ in range(_MOST_REFS):
-        if not isinstance(schema, Mapping) or "$ref" not in schema:
+        if not isinstance(schema, Mapping):
             return schema
+        if "$ref" not in schema:
+            if len(schema.get("allOf", ())) != 1:
+                return schema
+            schema = schema["allOf"][0]
+            continue
         target = schema["$ref"]
         if target == "#":
             schema = root
@@ -237,44 +250,67 @@ def _pruned(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict | list):
         return value
     node = _resolved(schema, root)
-    if isinstance(node, Mapping) and ("anyOf" in node or "oneOf" in node):
-        node = _branch_of(value, [*node.get("anyOf", ()), *node.get("oneOf", ())], root)
     if not isinstance(node, Mapping):
         return value
+    branches = _branches(node)
+    if branches:
+        fitting = (each for each in branches if _fits(value, each, root))
+        return _pruned(value, next(fitting, None), root)
     if isinstance(value, list):
         return [_pruned(each, node.get("items"), root) for each in value]
-    properties, required = node.get("properties", {}), node.get("required", ())
+    properties = node.get("properties", {})
     return {
         name: _pruned(each, properties.get(name), root)
         for name, each in value.items()
-        if each is not None
-        or name not in properties
-        or name in required
-        or takes_null(properties[name], root)
+        if not (each is None and _is_absent(name, node, root))
     }
 
 
-def _branch_of(value: dict[str, Any] | list[Any], branches: Sequence[Any], root: Any) -> Any:
-    """The first of ``branches`` that knows all that ``value`` has, and has its tags."""
-    for each in branches:
-        node = _resolved(each, root)
-        if not isinstance(node, Mapping):
-            continue
-        if isinstance(value, list):
-            if "items" in node:
-                return node
-            continue
-        properties = node.get("properties", {})
-        if value.keys() <= properties.keys() and all(
-            _may_be(value[name], part) for name, part in properties.items() if name in value
-        ):
-            return node
-    return None
+def _branches(node: Mapping[str, Any]) -> list[Any]:
+    return [*node.get("anyOf", ()), *node.get("oneOf", ())]
 
 
-def _may_be(value: Any, part: Any) -> bool:
-    if not isinstance(part, Mapping):
-        return True
-    if "const" in part:
-        return bool(value == part["const"])
-    return value in part["enum"] if "enum" in part else True
+def _is_absent(name: str, node: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    """Whether a null for property ``name`` stands for leaving it out."""
+    properties = node.get("properties", {})
+    return (
+        name in properties
+        and name not in node.get("required", ())
+        and not takes_null(properties[name], root)
+    )
+
+
+def _fits(value: Any, schema: Any, root: Mapping[str, Any]) -> bool:
+    """Whether ``value`` has the shape of ``schema``, a branch of several, and its tags."""
+    node = _resolved(schema, root)
+    if not isinstance(node, Mapping):
+        return node is not False
+    branches = _branches(node)
+    if branches:
+        return any(_fits(value, each, root) for each in branches)
+    if "const" in node or "enum" in node:
+        return value in (node["enum"] if "enum" in node else [node["const"]])
+    kinds = node.get("type", ())
+    if kinds and not any(
+        _is_kind(value, each) for each in ([kinds] if isinstance(kinds, str) else kinds)
+    ):
+        return False
+    if isinstance(value, list):
+        return all(_fits(each, node.get("items", True), root) for each in value)
+    return not isinstance(value, dict) or _fits_object(value, node, root)
+
+
+def _fits_object(value: dict[str, Any], node: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    properties = node.get("properties", {})
+    return set(node.get("required", ())) <= value.keys() <= properties.keys() and all(
+        (each is None and _is_absent(name, node, root)) or _fits(each, properties[name], root)
+        for name, each in value.items()
+    )
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, _KINDS.get(kind, ()))

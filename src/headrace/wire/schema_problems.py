@@ -30,7 +30,9 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], tuple[OutputProblem, .
     def problems(value: Any) -> tuple[OutputProblem, ...]:
         found = []
         for error in validator.iter_errors(value):
-            found.append(OutputProblem(path_of(error.instance_path), _shortened(error.message)))
+            found.append(
+                OutputProblem(path=path_of(error.instance_path), message=_shortened(error.message))
+            )
             if len(found) == _MOST_PROBLEMS:
                 break
         return tuple(found)

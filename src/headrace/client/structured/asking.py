@@ -14,6 +14,7 @@ from attrs import evolve
 from headrace.client.structured.kinds import OutputKind, Unfit, kind_of
 from headrace.client.structured.partial import PartialReader
 from headrace.client.structured.reading import Reading, Unreadable, read_text
+from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import (
     LLMContentFilterError,
@@ -23,7 +24,7 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMResponse, Structured, Usage
+from headrace.contracts.responses import LLMResponse, Usage
 from headrace.numbers.usage import add_usages
 
 T = TypeVar("T")
@@ -73,9 +74,10 @@ class Asking(Generic[T]):
         whole = response.finish_reason == "stop"
         try:
             reading = read_text(response.text, whole=whole and self._settings.repair)
-            output = self._kind.read(self._wrapped(reading, whole).value)
+            reading = self._wrapped(reading, whole)
+            output = self._kind.read(reading.value)
         except Unreadable as error:
-            problems: tuple[OutputProblem, ...] = (OutputProblem("$", str(error)),)
+            problems: tuple[OutputProblem, ...] = (OutputProblem(path="$", message=str(error)),)
         except Unfit as error:
             problems = error.problems
         else:

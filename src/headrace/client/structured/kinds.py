@@ -5,8 +5,10 @@ Pydantic is loaded only for a type that is Pydantic's, which has loaded it alrea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from operator import is_
 from typing import Any, Generic, TypeVar, get_args
 
 from attrs import frozen
@@ -19,6 +21,7 @@ from headrace.wire.schema_problems import checker, path_of
 T = TypeVar("T")
 
 _WRAP = "answer"
+_INTO_ROOT = re.compile(r"#(?!/(\$defs|definitions)/)")
 _MOST_PROBLEMS = 10
 
 
@@ -51,7 +54,7 @@ class OutputKind(Generic[T]):
         """``value`` without its wrapping and the nulls that say that something was left out."""
         if self.wrapped:
             if not isinstance(value, dict) or _WRAP not in value:
-                raise Unfit((OutputProblem("$", f"must be an object with {_WRAP!r}"),))
+                raise Unfit((OutputProblem(path="$", message=f"must be an object with {_WRAP!r}"),))
             value = value[_WRAP]
         return without_absent(value, self.own_schema)
 
@@ -110,7 +113,10 @@ def _of_pydantic(output: Any) -> OutputKind[Any]:
         except ValidationError as error:
             listed = error.errors(include_url=False, include_input=False)
             raise Unfit(
-                tuple(OutputProblem(path_of(e["loc"]), e["msg"]) for e in listed[:_MOST_PROBLEMS])
+                tuple(
+                    OutputProblem(path=path_of(e["loc"]), message=e["msg"])
+                    for e in listed[:_MOST_PROBLEMS]
+                )
             ) from error
 
     return _described(schema, build)
@@ -122,14 +128,14 @@ def _of_msgspec(output: Any) -> OutputKind[Any]:
     try:
         schema = msgspec.json.schema(output)
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(output)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NameError) as error:
         raise _undescribed(output, error) from error
     problems = checker(schema)
 
     def build(value: Any) -> Any:
         try:
             return _converted(decoder.decode(encode(value)))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
             # It names the first problem alone; the schema may name more.
             raise Unfit(problems(value) or (_problem_of(str(error)),)) from error
 
@@ -154,7 +160,7 @@ def _described(schema: dict[str, Any], build: Callable[[Any], T]) -> OutputKind[
         return OutputKind(root, schema, False, build)
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     inner = {key: value for key, value in schema.items() if key not in shared and key != "$schema"}
-    wrapped = {
+    wrapped: dict[str, Any] = {
         "type": "object",
         "properties": {_WRAP: _moved(inner)},
         "required": [_WRAP],
@@ -188,31 +194,34 @@ def _moved(node: Any) -> Any:
         return node
     moved = {key: _moved(value) for key, value in node.items()}
     target = node.get("$ref")
-    if isinstance(target, str) and target.startswith("#"):
-        if not target.startswith(("#/$defs/", "#/definitions/")):
-            moved["$ref"] = f"#/properties/{_WRAP}{target[1:]}"
+    if isinstance(target, str) and _INTO_ROOT.match(target):
+        moved["$ref"] = f"#/properties/{_WRAP}{target[1:]}"
     return moved
 
 
 def _converted(value: Any) -> Any:
     """``value`` with attrs' converters run, which msgspec leaves out."""
     kind = type(value)
-    if kind in (list, tuple, set, frozenset):
-        return kind(_converted(each) for each in value)
+    if kind in (list, tuple):
+        after = kind(_converted(each) for each in value)
+        return value if all(map(is_, after, value)) else after
     if kind is dict:
-        return {key: _converted(each) for key, each in value.items()}
+        after = {key: _converted(each) for key, each in value.items()}
+        return value if all(map(is_, after.values(), value.values())) else after
     own = getattr(kind, "__attrs_attrs__", None)
     if own is None:
         return value
     from attrs import evolve
 
-    changes = {a.alias: _converted(getattr(value, a.name)) for a in own if a.init}
-    return evolve(value, **changes)
+    fields = [(a, getattr(value, a.name)) for a in own if a.init]
+    inner = [(a, before, _converted(before)) for a, before in fields]
+    changes = {a.alias: after for a, before, after in inner if a.converter or after is not before}
+    return evolve(value, **changes) if changes else value
 
 
 def _problem_of(said: str) -> OutputProblem:
     message, _, path = said.rpartition(" - at `")
-    return OutputProblem(path.rstrip("`"), message) if message else OutputProblem("$", said)
+    return OutputProblem(path=path.rstrip("`") if message else "$", message=message or said)
 
 
 def _undescribed(output: Any, error: Exception) -> LLMInvalidRequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from math import isinf
 from typing import Any
 
 from attrs import frozen
@@ -15,7 +16,8 @@ _MOST_STARTS = 20
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
-_STARTS = re.compile(r"[{\[]")
+# Prose may have braces of its own; an object's has a name behind it, or nothing.
+_OBJECT = re.compile(r"""\{(?=\s*["'}])""")
 
 
 class Unreadable(Exception):
@@ -40,7 +42,7 @@ def read_text(text: str, *, whole: bool) -> Reading:
         return Reading(_exact(text), repaired=False)
     except ValueError as error:
         if not whole:
-            raise Unreadable(f"the JSON ends too early: {error}") from error
+            raise Unreadable(f"it is not JSON: {error}") from error
         if not text.strip():
             raise Unreadable("the answer is empty") from error
         if len(text) > _MOST_REPAIRED:
@@ -62,7 +64,7 @@ def read_text(text: str, *, whole: bool) -> Reading:
 
 def _exact(text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("arrays and objects lie too deep in one another") from error
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
@@ -72,6 +74,17 @@ def _exact(text: str) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if isinf(value):
+        raise ValueError(f"{number} is too large a number")
+    return value
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -87,27 +100,29 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """The object in ``text`` with prose around it; ``None`` where there are several, or none."""
+    """The object in ``text`` with prose around it; ``None`` where there is none that is whole."""
     found: list[dict[str, Any]] = []
     place = 0
     for _ in range(_MOST_STARTS):
-        start = text.find("{", place)
-        if start < 0:
+        start = _OBJECT.search(text, place)
+        if start is None:
             break
         try:
-            value, place = json.JSONDecoder(parse_constant=_refuse).raw_decode(text, start)
+            value, place = _DECODER.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             return None
         if value:
             found.append(value)
-    return found[0] if len(found) == 1 else None
+    if any(each != found[0] for each in found):
+        raise Unreadable(f"there are {len(found)} objects in it, where one was asked for")
+    return found[0] if found else None
 
 
 def _mended(text: str) -> dict[str, Any] | None:
     fences = [match[1] for match in _FENCE.finditer(text)]
     piece = fences[0] if len(fences) == 1 else text
-    start = _STARTS.search(piece)
-    if start is None or _ends_in_a_string(piece[start.start() :]):
+    start = _OBJECT.search(piece) or re.search(r"\{", piece)
+    if start is None or _ends_too_early(piece[start.start() :]):
         return None
     from json_repair import repair_json
 
@@ -115,12 +130,24 @@ def _mended(text: str) -> dict[str, Any] | None:
         value = repair_json(piece[start.start() :], return_objects=True)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and value else None
+    return value if isinstance(value, dict) and value and _is_json(value) else None
 
 
-def _ends_in_a_string(text: str) -> bool:
-    """Whether ``text`` stops in the middle of a string, so that its end is not there to be read."""
-    if text.rstrip()[-1:] in ("}", "]"):
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
         return False
-    quoted = re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)
-    return quoted.count('"') % 2 == 1
+    return True
+
+
+def _ends_too_early(text: str) -> bool:
+    """Whether ``text`` stops where more must have been meant: in a string, or deep inside.
+
+    One bracket may have been forgotten; where two are open, what would have stood in the inner one
+    is not there to be read.
+    """
+    bare = _STRING.sub("", text)
+    opened = sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
+    in_a_string = text.rstrip()[-1:] not in ("}", "]") and bare.count('"') % 2 == 1
+    return in_a_string or opened > 1
