@@ -16,7 +16,8 @@ HEAVY = (
     *("asyncio", "concurrent", "email", "html", "http", "json", "logging", "multiprocessing"),
     *("selectors", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "unittest", "urllib"),
     *("importlib.metadata", "cattrs", "gguf", "httptools", "httpx", "msgspec", "numpy", "openai"),
-    *("dotenv", "genai_prices", "httpx2", "opentelemetry", "tiktoken"),
+    *("dotenv", "genai_prices", "httpx2", "opentelemetry", "tiktoken", "jiter", "json_repair"),
+    *("jsonschema_rs",),
     *("pydantic", "requests", "rich", "starlette", "torch", "typer", "uvicorn", "uvloop"),
     *("xllamacpp", "yaml"),
 )

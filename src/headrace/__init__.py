@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from headrace.client.settings import (
         Settings,
     )
+    from headrace.client.structured.results import (
+        Structured,
+        StructuredEvent,
+    )
+    from headrace.client.structured.settings import (
+        OutputSettings,
+    )
     from headrace.client.sync_client import (
         Client,
     )
@@ -44,11 +51,13 @@ if TYPE_CHECKING:
         LLMInsufficientFundsError,
         LLMInvalidRequestError,
         LLMModelNotFoundError,
+        LLMOutputError,
         LLMOverloadedError,
         LLMProviderError,
         LLMRateLimitError,
         LLMTimeoutError,
         LLMUnavailableError,
+        OutputProblem,
     )
     from headrace.contracts.messages import (
         AudioPart,
@@ -87,6 +96,7 @@ if TYPE_CHECKING:
         NamedTool,
         Priority,
         ReasoningEffort,
+        ResponseMode,
         TaskPriority,
         TaskProfile,
         ToolChoice,
@@ -149,6 +159,8 @@ _HOMES = {
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
     "headrace.client.settings": ("Settings",),
+    "headrace.client.structured.results": ("Structured", "StructuredEvent"),
+    "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
@@ -168,11 +180,13 @@ _HOMES = {
         "LLMInsufficientFundsError",
         "LLMInvalidRequestError",
         "LLMModelNotFoundError",
+        "LLMOutputError",
         "LLMOverloadedError",
         "LLMProviderError",
         "LLMRateLimitError",
         "LLMTimeoutError",
         "LLMUnavailableError",
+        "OutputProblem",
     ),
     "headrace.contracts.messages": (
         "AudioPart",
@@ -211,6 +225,7 @@ _HOMES = {
         "NamedTool",
         "Priority",
         "ReasoningEffort",
+        "ResponseMode",
         "TaskPriority",
         "TaskProfile",
         "ToolChoice",
@@ -292,6 +307,7 @@ __all__ = [
     "LLMInvalidRequestError",
     "LLMMessage",
     "LLMModelNotFoundError",
+    "LLMOutputError",
     "LLMOverloadedError",
     "LLMProviderAdapter",
     "LLMProviderError",
@@ -311,17 +327,22 @@ __all__ = [
     "OpenTelemetrySink",
     "Operation",
     "Outcome",
+    "OutputProblem",
+    "OutputSettings",
     "Priority",
     "Provenance",
     "Provider",
     "ReasoningEffort",
     "ReasoningPart",
     "RecordSink",
+    "ResponseMode",
     "RetryPolicy",
     "Secret",
     "Settings",
     "Snapshot",
     "StageMark",
+    "Structured",
+    "StructuredEvent",
     "TaskPriority",
     "TaskProfile",
     "TextPart",

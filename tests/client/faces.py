@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from headrace import AsyncClient, Client, LLMResponse, LLMStreamEvent
+from headrace import AsyncClient, Client, LLMStreamEvent, StructuredEvent
 from headrace.backends.providers import PROVIDERS, Provider
 from headrace.contracts.record import CallRecord
 from headrace.net.scripted import ManualClock, ScriptedAnswer, ScriptedTransport
@@ -76,7 +76,7 @@ class Face:
     def requests(self) -> list[HttpRequest]:
         return self.transport.requests
 
-    def chat(self, text: str = "hello", **settings: Any) -> LLMResponse:
+    def chat(self, text: str = "hello", **settings: Any) -> Any:
         if self.sync is not None:
             return self.sync.chat(text, **settings)
         return self._runner.run(self.of_loop.chat(text, **settings))
@@ -87,5 +87,14 @@ class Face:
 
         async def all_of_it() -> list[LLMStreamEvent]:
             return [event async for event in self.of_loop.stream_chat(text, **settings)]
+
+        return self._runner.run(all_of_it())
+
+    def stream_output(self, text: str = "hello", **settings: Any) -> list[StructuredEvent[Any]]:
+        if self.sync is not None:
+            return list(self.sync.stream_output(text, **settings))
+
+        async def all_of_it() -> list[StructuredEvent[Any]]:
+            return [event async for event in self.of_loop.stream_output(text, **settings)]
 
         return self._runner.run(all_of_it())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
+import msgspec
 import pytest
 
 from gateway.served import MODEL, Served, free_port
-from headrace import Client, LLMMessage, LLMRequest, Usage
+from headrace import Client, LLMMessage, LLMOutputError, LLMRequest, Usage
 from headrace.contracts.record import CallRecord
 from headrace.stores.credentials import Credentials
 
@@ -114,3 +116,34 @@ def test_texts_become_vectors(client: Client, records: list[CallRecord]) -> None
     result = client.embed(["rain", "snow"], model=EMBEDDER)
     assert [len(vector) for vector in result.vectors] == [384, 384]
     assert [record.operation for record in records] == ["embeddings"]
+
+
+class River(msgspec.Struct):
+    name: str
+    length_km: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    kind: Literal["river", "stream"]
+
+
+ASK_RIVER = "The Rhine is a river of 1233 km. What is its name, length and kind?"
+
+
+def test_an_answer_comes_as_an_object(client: Client, records: list[CallRecord]) -> None:
+    result = client.chat(ASK_RIVER, output=River, temperature=0, max_tokens=100)
+    assert isinstance(result.output, River)
+    assert msgspec.json.decode(result.response.text, type=River) == result.output
+    assert (result.asks, result.repaired, len(records)) == (1, False, 1)
+
+
+def test_an_object_is_seen_while_it_is_written(client: Client) -> None:
+    *views, last = client.stream_output(ASK_RIVER, output=River, temperature=0, max_tokens=100)
+    assert last.result is not None
+    assert views[-1].partial == msgspec.to_builtins(last.result.output)
+    lengths = [len(view.partial) for view in views]  # type: ignore[arg-type]
+    assert lengths == sorted(lengths)
+    assert len(views) > 3
+
+
+def test_an_object_that_is_cut_by_length_is_said_to_be(client: Client) -> None:
+    with pytest.raises(LLMOutputError) as caught:
+        client.chat(ASK_RIVER, output=River, temperature=0, max_tokens=5)
+    assert (caught.value.code, caught.value.asks) == ("cut_by_length", 1)

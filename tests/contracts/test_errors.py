@@ -18,6 +18,7 @@ from headrace.contracts.errors import (
     LLMInsufficientFundsError,
     LLMInvalidRequestError,
     LLMModelNotFoundError,
+    LLMOutputError,
     LLMOverloadedError,
     LLMProviderError,
     LLMRateLimitError,
@@ -41,6 +42,7 @@ TREE = [
     (LLMOverloadedError, LLMProviderError, 503, True),
     (LLMUnavailableError, LLMProviderError, 503, True),
     (LLMBadResponseError, LLMProviderError, 502, False),
+    (LLMOutputError, LLMBadResponseError, 502, False),
     (LLMCancelledError, LLMError, 499, False),
 ]
 CLASSES = [row[0] for row in TREE]

@@ -8,7 +8,7 @@ price data (``numbers.price``), which is newer than any table of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 
@@ -18,7 +18,7 @@ from headrace.backends.row import Provider
 from headrace.contracts.capabilities import BackendCapabilities, JSONMode, ToolCallingMode
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import AudioPart, ImagePart
-from headrace.contracts.requests import LLMRequest
+from headrace.contracts.requests import LLMRequest, ResponseMode
 from headrace.numbers.price import Rates, context_window, rates_of
 
 
@@ -151,6 +151,23 @@ def capabilities_of(provider: Provider, model: str) -> BackendCapabilities:
     )
 
 
+def can_be_asked(provider: Provider, model: str, mode: ResponseMode) -> bool:
+    """Whether ``model`` can, as far as we know, be asked in that way for what meets a schema.
+
+    Of a model that we do not know only the two ways are sure that need nothing of it: the
+    provider's own, where the provider holds every model to a schema, and plain words.
+    """
+    row = _row_of(model)
+    if mode == "schema":
+        held = provider.structured.models
+        if held is not None:
+            return names(held, model)
+        return row is not None and row.json == "native"
+    if mode == "tool":
+        return row is not None and row.tools == "native"
+    return mode == "prompt" or (row is not None and row.json != "none")
+
+
 def describe_model(provider: Provider, model: str, on: date) -> ModelDescription:
     """Capabilities and the rates that hold on a day (UTC)."""
     return ModelDescription(
@@ -207,7 +224,7 @@ def _lacking_abilities(request: LLMRequest, has: BackendCapabilities) -> Iterato
         yield Lack(param="messages", what="chat (it makes embeddings)")
     if request.tools and has.tool_calling == "none":
         yield Lack(param="tools", what="tool calling")
-    if _wants_json(request) and has.json_mode == "none":
+    if _wants_json(request) and has.json_mode == "none" and request.response_mode is None:
         yield Lack(param="response_format", what="JSON mode")
     kinds = _part_kinds(request)
     if ImagePart in kinds and not has.vision:
@@ -220,14 +237,23 @@ def _lacking_abilities(request: LLMRequest, has: BackendCapabilities) -> Iterato
         yield Lack(param="reasoning_effort", what="reasoning")
 
 
+def names(globs: Iterable[str], model: str) -> bool:
+    """Whether one of ``globs`` fits the model's name."""
+    return any(fnmatchcase(name, glob) for name in _names_of(model) for glob in globs)
+
+
 def _row_of(model: str) -> ModelRow | None:
-    # A provider's path before the name, and a variant behind it (":free", ":8b").
-    name = model.rsplit("/", 1)[-1].lower()
-    for candidate in (name, name.partition(":")[0]):
+    for name in _names_of(model):
         for row in MODELS:
-            if any(fnmatchcase(candidate, glob) for glob in row.globs):
+            if any(fnmatchcase(name, glob) for glob in row.globs):
                 return row
     return None
+
+
+def _names_of(model: str) -> tuple[str, str]:
+    """Without the provider's path before the name; and without a variant behind it (":free")."""
+    name = model.rsplit("/", 1)[-1].lower()
+    return name, name.partition(":")[0]
 
 
 def _wants_json(request: LLMRequest) -> bool:

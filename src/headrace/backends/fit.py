@@ -30,6 +30,7 @@ _NO_SETTINGS = {
     "request_id",
     "priority",
     "task_profile",
+    "response_mode",
 }
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])

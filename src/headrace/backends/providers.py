@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from headrace.backends.row import FORMATS, Format, Provider
-from headrace.backends.rows import HOSTED, SELF_HOSTED
+from headrace.backends.row import FORMATS, Format, Provider, Structured
+from headrace.backends.rows import ENGINE, HOSTED, SELF_HOSTED
 from headrace.contracts.convert import from_plain, to_plain
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.wire.openai_params import LLAMA_CPP, OWN_FIELDS
@@ -27,6 +27,7 @@ __all__ = [
     "PROVIDERS",
     "Format",
     "Provider",
+    "Structured",
     "fill_rows",
     "provider",
     "providers",
@@ -104,6 +105,7 @@ LLAMA_CPP_SERVER = Provider(
     asked_whole=False,
     streams_logprobs_with_tools=False,
     logprobs_alone=False,
+    structured=ENGINE,
 )
 
 # The same server as a user starts it, with the base that is usual elsewhere. A key is asked for

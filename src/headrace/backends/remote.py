@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.providers import Provider
+from headrace.backends.structured import as_text, asked, mode_of
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -61,7 +62,12 @@ class Remote:
 
     def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, as the provider sends them."""
+        mode = mode_of(request, self.provider, self.model or request.model)
+        if mode is not None:
+            request = asked(request, self.provider, self.model or request.model, mode)
         pieces = self._ask(request, marks)
+        if mode == "tool":
+            pieces = as_text(pieces)
         if request.echo and not self.provider.echoes:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):

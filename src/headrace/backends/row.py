@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from headrace.contracts.requests import ResponseMode
 from headrace.wire import (
     anthropic,
     anthropic_models,
@@ -76,6 +77,31 @@ def _names_only(headers: Mapping[str, str]) -> str:
     return repr(sorted(headers))
 
 
+def _ways(_: object, __: object, modes: tuple[ResponseMode, ...]) -> None:
+    known = ("schema", "tool", "json", "prompt")
+    if not modes or not set(modes) <= set(known):
+        raise ValueError(f"modes are {list(modes)!r}, must be some of {', '.join(known)}")
+
+
+@frozen(kw_only=True)
+class Structured:
+    """How a provider is asked for answers that meet a JSON Schema.
+
+    ``modes`` are the ways that it knows, best first (see ResponseMode). ``models`` are globs of the
+    models that it holds to a schema by itself; ``None`` leaves that to the table of models.
+    ``strict`` are globs of those that it holds to one only within OpenAI's strict rules, and
+    otherwise lets answer as they see fit. ``told`` says that the schema has to be told in words
+    too: an engine that only bars wrong tokens does not show it to the model.
+    """
+
+    modes: tuple[ResponseMode, ...] = field(
+        default=("schema", "tool", "json", "prompt"), validator=_ways
+    )
+    models: tuple[str, ...] | None = None
+    strict: tuple[str, ...] = ()
+    told: bool = False
+
+
 @frozen(kw_only=True)
 class Provider:
     """A backend's wire format, place and quirks.
@@ -106,6 +132,8 @@ class Provider:
     costs less than its pieces. Where false it is asked for a stream even then: some (llama.cpp among
     them) do not notice that the caller of a plain request has left and work on for nobody. Where
     ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
+
+    ``structured`` is how it is asked for answers that meet a schema.
     """
 
     name: str = field(validator=_plain_name)
@@ -134,6 +162,7 @@ class Provider:
     asked_whole: bool = True
     streams_logprobs_with_tools: bool = True
     logprobs_alone: bool = True
+    structured: Structured = field(factory=Structured)
 
     @property
     def chat(self) -> ModuleType:

@@ -5,15 +5,19 @@ Where a setting is refused here, the provider would answer 400 or leave it out w
 
 from __future__ import annotations
 
-from headrace.backends.row import Provider
+from headrace.backends.row import Provider, Structured
 from headrace.wire.openai_params import OPENAI, Dialect
 from headrace.wire.openai_responses import OPENAI_RESPONSES, RESPONSES
 
 # Sampling settings that engines have and OpenAI's own format has not.
 _NOT_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
 
+# Engines hold whatever model they run to a schema, and do not show it the schema.
+ENGINE = Structured(modes=("schema", "json", "prompt"), models=("*",), told=True)
+
 HOSTED: tuple[Provider, ...] = (
-    # https://platform.openai.com/docs/api-reference/chat/create
+    # https://platform.openai.com/docs/api-reference/chat/create; the strict rules for schemas:
+    # https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     Provider(
         name="openai",
         base_url="https://api.openai.com/v1",
@@ -23,6 +27,7 @@ HOSTED: tuple[Provider, ...] = (
         dialect=OPENAI,
         unsupported=_NOT_OPENAI,
         prices="openai",
+        structured=Structured(strict=("*",)),
     ),
     # https://platform.openai.com/docs/api-reference/responses/create: the same models by the newer
     # format, which shows summaries of their reasoning and takes it back sealed.
@@ -59,10 +64,12 @@ HOSTED: tuple[Provider, ...] = (
         dialect=OPENAI,
         unsupported=_NOT_OPENAI,
         prices="azure",
+        structured=Structured(strict=("*",)),
     ),
     # https://console.groq.com/docs/openai ("Currently Unsupported OpenAI Features") and
     # https://console.groq.com/docs/api-reference#chat-create ("not yet supported by any of our
-    # models": the penalties, logit_bias, logprobs; n is 1).
+    # models": the penalties, logit_bias, logprobs; n is 1). Which models take a schema, and which
+    # are held to it in strict mode: https://console.groq.com/docs/structured-outputs
     Provider(
         name="groq",
         base_url="https://api.groq.com/openai/v1",
@@ -75,9 +82,13 @@ HOSTED: tuple[Provider, ...] = (
         | {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "n"},
         ignored=frozenset({"metadata", "store"}),
         prices="groq",
+        structured=Structured(
+            models=("gpt-oss-*", "llama-4-*", "kimi-k2*"), strict=("gpt-oss-20b", "gpt-oss-120b")
+        ),
     ),
     # https://docs.mistral.ai/api/#tag/chat: further fields are refused (422), stream_options
-    # among them; the last chunk has the usage.
+    # among them; the last chunk has the usage. Schemas:
+    # https://docs.mistral.ai/capabilities/structured-output/custom_structured_output/
     Provider(
         name="mistral",
         base_url="https://api.mistral.ai/v1",
@@ -88,6 +99,7 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=frozenset({"min_p", "logit_bias", "user"}),
         stream_usage=False,
         prices="mistral",
+        structured=Structured(models=("*",)),
     ),
     # https://api-docs.deepseek.com/api/create-chat-completion: no seed, n, top_k or logit_bias;
     # response_format is text or json_object. Thinking models take the penalties and do nothing
@@ -103,6 +115,9 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"seed", "n", "logit_bias", "response_schema"},
         ignored=frozenset({"frequency_penalty", "presence_penalty", "parallel_tool_calls", "user"}),
         prices="deepseek",
+        # https://api-docs.deepseek.com/guides/json_mode. Not by a tool: thinking models refuse to
+        # be told which one to call.
+        structured=Structured(modes=("json", "prompt")),
     ),
     # https://openrouter.ai/docs/api-reference/parameters: what a model's host does not support is
     # left out without a word, unless require_parameters is set
@@ -118,6 +133,8 @@ HOSTED: tuple[Provider, ...] = (
         # https://openrouter.ai/docs/api-reference/streaming#stream-cancellation
         asked_whole=False,
         prices="openrouter",
+        # https://openrouter.ai/docs/features/structured-outputs
+        structured=Structured(strict=("*",)),
     ),
     # https://docs.together.ai/reference/chat-completions-1: logprobs is a number of alternatives.
     Provider(
@@ -130,16 +147,19 @@ HOSTED: tuple[Provider, ...] = (
         ignored=frozenset({"user"}),
         prices="together",
     ),
-    # https://docs.fireworks.ai/api-reference/post-chatcompletions
+    # https://docs.fireworks.ai/api-reference/post-chatcompletions;
+    # https://docs.fireworks.ai/structured-responses/structured-response-formatting ("all models")
     Provider(
         name="fireworks",
         base_url="https://api.fireworks.ai/inference/v1",
         key_env=("FIREWORKS_API_KEY",),
         needs_key=True,
         prices="fireworks",
+        structured=Structured(models=("*",)),
     ),
     # https://docs.x.ai/docs/api-reference#chat-completions (logit_bias: "unsupported"). Reasoning
-    # models refuse the penalties and stop by name themselves.
+    # models refuse the penalties and stop by name themselves. Schemas:
+    # https://docs.x.ai/docs/guides/structured-outputs
     Provider(
         name="xai",
         base_url="https://api.x.ai/v1",
@@ -149,6 +169,7 @@ HOSTED: tuple[Provider, ...] = (
         dialect=OPENAI,
         unsupported=_NOT_OPENAI | {"logit_bias"},
         prices="x-ai",
+        structured=Structured(models=("grok-*",)),
     ),
     # https://platform.claude.com/docs/en/api/messages: a body's further fields are refused by name.
     # The base is without /v1, as its own SDKs have it in ANTHROPIC_BASE_URL.
@@ -187,6 +208,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("VLLM_BASE_URL",),
         key_env=("VLLM_API_KEY",),
+        structured=ENGINE,
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html
     Provider(
@@ -194,14 +216,18 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:30000/v1",
         base_url_env=("SGLANG_BASE_URL",),
         key_env=("SGLANG_API_KEY",),
+        structured=ENGINE,
     ),
-    # https://docs.modular.com/max/api/serve; its schema refuses unknown fields.
+    # https://docs.modular.com/max/api/serve; its schema refuses unknown fields. Schemas are held to
+    # where it was started with --enable-structured-output:
+    # https://docs.modular.com/max/serve/structured-output
     Provider(
         name="max",
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("MAX_BASE_URL",),
         key_env=("MAX_SERVE_API_KEY",),
         asked_whole=False,
+        structured=Structured(modes=("prompt", "schema")),
     ),
     # https://lmstudio.ai/docs/developer/openai-compat/chat-completions ("supported payload
     # parameters": the rest is left out); https://lmstudio.ai/docs/developer/core/authentication
@@ -214,6 +240,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         unsupported=frozenset({"min_p", "n", "logprobs", "top_logprobs"}),
         ignored=frozenset({"user", "parallel_tool_calls"}),
         asked_whole=False,  # llama.cpp is inside
+        # https://lmstudio.ai/docs/developer/openai-compat/structured-output; no JSON mode.
+        structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     Provider(name="openai-compatible", asked_whole=False),

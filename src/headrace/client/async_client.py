@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime, timezone
-from types import TracebackType
-from typing import Any, Self
+from types import TracebackType, UnionType
+from typing import Any, Self, TypeVar, overload
 
-from headrace.client.endpoints import Endpoints, Way
-from headrace.client.requests import as_request
+from headrace.client.call import Call, sheet_of
+from headrace.client.endpoints import Endpoints
+from headrace.client.requests import as_request, as_request_of
 from headrace.client.settings import Settings
+from headrace.client.structured.results import Structured, StructuredEvent
+from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
-from headrace.contracts.record import Marks, Operation
+from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
     EmbeddingResult,
@@ -23,8 +25,8 @@ from headrace.contracts.responses import (
     LLMStreamEvent,
     Provenance,
 )
-from headrace.traffic.call import CallSheet, new_call_id
-from headrace.wire.assemble import Assembler
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -39,23 +41,133 @@ class AsyncClient:
         self._settings = Settings.of(model, settings)
         self._endpoints = Endpoints(self._settings)
 
-    async def generate(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer to ``request``; raises an LLMError."""
-        way = self._endpoints.pick(request)
-        clock = self._endpoints.clock
-        begin, started = clock.monotonic(), clock.wall()
-        marks, assembler = Marks(), Assembler()
-        async with aclosing(self._run(way, marks, stream=False)) as deltas:
-            async for delta in deltas:
-                assembler.add(delta)
-        return self._finished(assembler, way, marks, clock.monotonic() - begin, started)
+    @overload
+    async def generate(self, request: LLMRequest, *, output: None = None) -> LLMResponse: ...
+
+    @overload
+    async def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+    ) -> Structured[T]: ...
+
+    @overload
+    async def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+    ) -> Structured[Any]: ...
+
+    async def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: Any = None,
+        output_settings: OutputSettings | None = None,
+    ) -> LLMResponse | Structured[Any]:
+        """The whole answer to ``request``; raises an LLMError.
+
+        With ``output`` it is read as that: a Pydantic model, a msgspec Struct, an attrs or data
+        class, any type that msgspec can describe, or a JSON Schema (a dict). What is not, is mended
+        or asked for again as ``output_settings`` allow, and in the end an LLMOutputError.
+        """
+        if output is None:
+            call = Call(self._endpoints, request, stream=False)
+            async with aclosing(call.deltas) as deltas:
+                async for delta in deltas:
+                    call.add(delta)
+            return call.response()
+        result: Structured[Any] | None = None
+        events = self._structured(request, output, output_settings, stream=False)
+        async with aclosing(events):
+            async for event in events:
+                result = event.result
+        assert result is not None
+        return result
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """The answer to ``request`` piece by piece; closing the generator cancels the call."""
-        way = self._endpoints.pick(request)
-        async with aclosing(self._run(way, Marks(), stream=True)) as deltas:
+        async with aclosing(Call(self._endpoints, request, stream=True).deltas) as deltas:
             async for delta in deltas:
                 yield delta
+
+    @overload
+    def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> AsyncGenerator[StructuredEvent[T], None]: ...
+
+    @overload
+    def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> AsyncGenerator[StructuredEvent[Any], None]: ...
+
+    async def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: Any,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> AsyncGenerator[StructuredEvent[Any], None]:
+        """An object while it is written: ``partial`` events, and last one ``completed`` with it.
+
+        ``asked`` and ``settings`` are those of chat, or ``asked`` is a whole request.
+        """
+        request = as_request_of(asked, settings)
+        async with aclosing(
+            self._structured(request, output, output_settings, stream=True)
+        ) as events:
+            async for event in events:
+                yield event
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: None = None,
+        **settings: Any,
+    ) -> LLMResponse: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Structured[T]: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Structured[Any]: ...
 
     async def chat(
         self,
@@ -63,13 +175,22 @@ class AsyncClient:
         *,
         model: str | None = None,
         params: LLMChatParams | None = None,
+        output: Any = None,
+        output_settings: OutputSettings | None = None,
         **settings: Any,
-    ) -> LLMResponse:
+    ) -> LLMResponse | Structured[Any]:
         """The whole answer to ``messages`` (a plain text is one user turn).
 
-        ``settings`` are fields of LLMRequest by name, for those who need no LLMChatParams.
+        ``settings`` are fields of LLMRequest by name, for those who need no LLMChatParams;
+        ``output`` is as in ``generate``.
         """
-        return await self.generate(as_request(messages, model, params, settings))
+        request = as_request(messages, model, params, settings)
+        if output is None:
+            return await self.generate(request)
+        result: Structured[Any] = await self.generate(
+            request, output=output, output_settings=output_settings
+        )
+        return result
 
     async def stream_chat(
         self,
@@ -80,16 +201,12 @@ class AsyncClient:
         **settings: Any,
     ) -> AsyncGenerator[LLMStreamEvent, None]:
         """The answer as ``delta`` events, and at the end one ``completed`` event with all of it."""
-        way = self._endpoints.pick(as_request(messages, model, params, settings))
-        clock = self._endpoints.clock
-        begin, started = clock.monotonic(), clock.wall()
-        marks, assembler = Marks(), Assembler()
-        async with aclosing(self._run(way, marks, stream=True)) as deltas:
+        call = Call(self._endpoints, as_request(messages, model, params, settings), stream=True)
+        async with aclosing(call.deltas) as deltas:
             async for delta in deltas:
-                assembler.add(delta)
+                call.add(delta)
                 yield LLMStreamEvent(kind="delta", delta_text=delta.text_delta, delta=delta)
-        response = self._finished(assembler, way, marks, clock.monotonic() - begin, started)
-        yield LLMStreamEvent(kind="completed", response=response)
+        yield LLMStreamEvent(kind="completed", response=call.response())
 
     async def embed(
         self, inputs: str | Sequence[str], *, model: str | None = None, **settings: Any
@@ -100,7 +217,9 @@ class AsyncClient:
         texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         request = EmbeddingRequest(inputs=texts, model=model, **settings)
         endpoint, asked = self._endpoints.pick_embedding(request)
-        sheet = self._sheet("embeddings", request.model, endpoint.provider, stream=False)
+        sheet = sheet_of(
+            self._endpoints, "embeddings", request.model, endpoint.provider, stream=False
+        )
         return await embed(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
 
     async def healthcheck(self) -> BackendStatus:
@@ -164,56 +283,33 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings.model!r})"
 
-    def _run(self, way: Way, marks: Marks, *, stream: bool) -> AsyncGenerator[LLMDelta, None]:
-        request = way.request
-        sheet = self._sheet(
-            "chat" if request.prompt is None else "completion",
-            request.model,
-            way.endpoint.provider,
-            stream=stream,
-        )
-        return self._endpoints.traffic.run(
-            request, way.endpoint.lane, sheet, marks, fallbacks=way.fallbacks
-        )
-
-    def _sheet(
+    async def _structured(
         self,
-        operation: Operation,
-        model: str | None,
-        route: str,
+        request: LLMRequest,
+        output: Any,
+        output_settings: OutputSettings | None,
         *,
         stream: bool,
-    ) -> CallSheet:
-        return CallSheet(
-            call_id=new_call_id(),
-            operation=operation,
-            queued=self._endpoints.clock.monotonic(),
-            stream=stream,
-            requested_model=model,
-            route=route,
-        )
+    ) -> AsyncGenerator[StructuredEvent[Any], None]:
+        from headrace.client.structured.asking import Asking
 
-    def _finished(
-        self, assembler: Assembler, way: Way, marks: Marks, took_s: float, started: float
-    ) -> LLMResponse:
-        endpoint = way.endpoint
-        return assembler.response(
-            provider=marks.provider or endpoint.provider,
-            latency_ms=round(took_s * 1000),
-            dropped=tuple(dict.fromkeys(marks.dropped)),
-            price_usd=marks.price_usd,
-            request_id=way.request.request_id,
-            provenance=Provenance(
-                backend_name=marks.backend or endpoint.lane.name,
-                backend_kind=marks.provider or endpoint.provider,
-                model_id=assembler.model or way.request.model or "",
-                base_url=endpoint.base_url,
-                started_at=_iso(started),
-                completed_at=_iso(started + took_s),
-                config_hash=endpoint.config_hash,
-            ),
-        )
-
-
-def _iso(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()
+        asking: Asking[Any] = Asking(request, output, output_settings or self._settings.output)
+        first_id: str | None = None
+        while True:
+            ask = asking.asks
+            call = Call(self._endpoints, asking.request, stream=stream, parent_id=first_id)
+            first_id = first_id or call.call_id
+            async with aclosing(call.deltas) as deltas:
+                async for delta in deltas:
+                    call.add(delta)
+                    if stream and delta.text_delta:
+                        seen = asking.feed(delta.text_delta)
+                        if seen is not None:
+                            yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            seen = asking.rest() if stream else None
+            if seen is not None:
+                yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            result = asking.judge(call.response())
+            if result is not None:
+                yield StructuredEvent(kind="completed", ask=ask, result=result)
+                return

@@ -47,3 +47,18 @@ def as_request(
         return LLMRequest(**{"model": model, **settings}, messages=asked)
     chosen = {name: getattr(params, name) for name in _PARAMS}
     return LLMRequest(**{"model": model, **chosen, **settings}, messages=asked)
+
+
+def as_request_of(
+    asked: str | Sequence[LLMMessage] | LLMRequest, settings: Mapping[str, Any]
+) -> LLMRequest:
+    """``asked`` where it is a request; otherwise that of a chat with chat's own ``settings``."""
+    if not isinstance(asked, LLMRequest):
+        left = dict(settings)
+        return as_request(asked, left.pop("model", None), left.pop("params", None), left)
+    if settings:
+        first = sorted(settings)[0]
+        raise LLMInvalidRequestError(
+            f"{first!r} was given beside a whole request; set it in the request", param=first
+        )
+    return asked

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from attrs import asdict, field, fields, frozen
 
+from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.record import RecordSink
 from headrace.net.clock import Clock
@@ -26,6 +27,7 @@ class Settings:
     order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
     retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
+    ``output`` says how answers as objects are asked for.
     ``sinks`` get the record of every call. ``credentials`` says where keys are looked for, and
     ``transport`` and ``clock`` take the place of the network and of time, for tests.
     """
@@ -40,6 +42,7 @@ class Settings:
     first_byte_s: float | None = 60.0
     idle_s: float | None = 60.0
     max_connections: int = 128
+    output: OutputSettings = field(factory=OutputSettings)
     sinks: tuple[RecordSink, ...] = field(default=(), converter=tuple, repr=False)
     credentials: Credentials = field(factory=Credentials, repr=False)
     transport: Transport | None = field(default=None, repr=False)
@@ -76,6 +79,7 @@ class Settings:
             "first_byte_s": self.first_byte_s,
             "idle_s": self.idle_s,
             "max_connections": self.max_connections,
+            "output": asdict(self.output),
         }
 
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType, UnionType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from headrace.client.async_client import AsyncClient
 from headrace.client.portal import Pieces, portal
+from headrace.client.requests import as_request
+from headrace.client.structured.results import Structured, StructuredEvent
+from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
-from headrace.contracts.responses import EmbeddingResult, LLMDelta, LLMResponse, LLMStreamEvent
+from headrace.contracts.responses import (
+    EmbeddingResult,
+    LLMDelta,
+    LLMResponse,
+    LLMStreamEvent,
+)
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from headrace.contracts.protocols import LLMClient
 
     def _meets_the_protocol(client: Client) -> LLMClient:
         return client
+
+    def _knows_what_it_answers(client: Client) -> tuple[str, list[int]]:
+        return client.chat("").text, client.chat("", output=list[int]).output
 
 
 class Client:
@@ -34,15 +47,117 @@ class Client:
         self._pid = os.getpid()
         self._adopted = False
 
-    def generate(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer to ``request``; raises an LLMError."""
+    @overload
+    def generate(self, request: LLMRequest, *, output: None = None) -> LLMResponse: ...
+
+    @overload
+    def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+    ) -> Structured[T]: ...
+
+    @overload
+    def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+    ) -> Structured[Any]: ...
+
+    def generate(
+        self,
+        request: LLMRequest,
+        *,
+        output: Any = None,
+        output_settings: OutputSettings | None = None,
+    ) -> LLMResponse | Structured[Any]:
+        """The whole answer to ``request``, read as ``output`` if asked; raises an LLMError."""
         core = self._here()
-        return portal().run(lambda: core.generate(request))
+        if output is None:
+            return portal().run(lambda: core.generate(request))
+        return portal().run(
+            lambda: core.generate(request, output=output, output_settings=output_settings)
+        )
 
     def stream(self, request: LLMRequest) -> Pieces[LLMDelta]:
         """The answer to ``request`` piece by piece; closing the iterator cancels the call."""
         core = self._here()
         return portal().iterate(lambda: core.stream(request))
+
+    @overload
+    def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Pieces[StructuredEvent[T]]: ...
+
+    @overload
+    def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Pieces[StructuredEvent[Any]]: ...
+
+    def stream_output(
+        self,
+        asked: str | Sequence[LLMMessage] | LLMRequest,
+        *,
+        output: Any,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Pieces[StructuredEvent[Any]]:
+        """An object while it is written: ``partial`` events, and last one ``completed`` with it."""
+        core = self._here()
+        return portal().iterate(
+            lambda: core.stream_output(
+                asked, output=output, output_settings=output_settings, **settings
+            )
+        )
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: None = None,
+        **settings: Any,
+    ) -> LLMResponse: ...
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: type[T],
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Structured[T]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[LLMMessage],
+        *,
+        model: str | None = None,
+        params: LLMChatParams | None = None,
+        output: Mapping[str, object] | UnionType,
+        output_settings: OutputSettings | None = None,
+        **settings: Any,
+    ) -> Structured[Any]: ...
 
     def chat(
         self,
@@ -50,11 +165,21 @@ class Client:
         *,
         model: str | None = None,
         params: LLMChatParams | None = None,
+        output: Any = None,
+        output_settings: OutputSettings | None = None,
         **settings: Any,
-    ) -> LLMResponse:
-        """The whole answer to ``messages`` (a plain text is one user turn)."""
-        core = self._here()
-        return portal().run(lambda: core.chat(messages, model=model, params=params, **settings))
+    ) -> LLMResponse | Structured[Any]:
+        """The whole answer to ``messages`` (a plain text is one user turn).
+
+        With ``output`` it is read as that, as in ``generate``.
+        """
+        request = as_request(messages, model, params, settings)
+        if output is None:
+            return self.generate(request)
+        result: Structured[Any] = self.generate(
+            request, output=output, output_settings=output_settings
+        )
+        return result
 
     def stream_chat(
         self,

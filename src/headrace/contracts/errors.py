@@ -14,6 +14,7 @@
         LLMOverloadedError          503  the provider is too busy                   (transient)
         LLMUnavailableError         503  the provider cannot be reached             (transient)
         LLMBadResponseError         502  the answer is not what its format says
+        LLMOutputError            502  the answer does not meet the schema that was asked for
       LLMCancelledError             499  the caller went away
 
 ``transient`` says whether the same request may succeed later. ``status`` is the class's HTTP
@@ -22,7 +23,10 @@ status unless the provider gave one.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from attrs import frozen
 
 
 class LLMError(Exception):
@@ -152,6 +156,39 @@ class LLMBadResponseError(LLMProviderError):
 
     default_transient = False
     default_code = "bad_response"
+
+
+@frozen(kw_only=True)
+class OutputProblem:
+    """One thing that is wrong with an answer; ``path`` says where, as in ``$.items[2].price``."""
+
+    path: str
+    message: str
+
+
+class LLMOutputError(LLMBadResponseError):
+    """The answer does not meet the schema, and was not asked for again (or not with success).
+
+    ``text`` is the last answer as it came, ``problems`` what is wrong with it, and ``asks`` how
+    often the model was asked. ``code`` is ``cut_by_length`` where the answer reached its limit of
+    tokens: a higher ``max_tokens`` helps then, and asking again does not.
+    """
+
+    default_code = "output_invalid"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        text: str = "",
+        problems: Sequence[OutputProblem] = (),
+        asks: int = 1,
+        **more: Any,
+    ) -> None:
+        super().__init__(message, **more)
+        self.text = text
+        self.problems = tuple(problems)
+        self.asks = asks
 
 
 class LLMCancelledError(LLMError):

@@ -12,6 +12,13 @@ from headrace.contracts.messages import LLMMessage, ToolSpec
 TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
 Priority: TypeAlias = Literal["high", "normal", "low"]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ResponseMode: TypeAlias = Literal["auto", "schema", "tool", "json", "prompt"]
+"""How a model is asked for an answer that meets a schema.
+
+``schema``: the provider holds it to the schema; ``tool``: a call of one tool, which it must make;
+``json``: the provider's JSON mode, and the schema told in words; ``prompt``: told in words alone.
+``auto`` is the best of them that provider and model have.
+"""
 
 
 @frozen(kw_only=True)
@@ -73,8 +80,9 @@ class LLMRequest:
     messages. ``max_tokens`` bounds the output, ``logit_bias`` maps token ids (as text, the way
     JSON keys are) to additive biases, ``logprobs`` asks for log probabilities and ``top_logprobs``
     for that many alternatives a token. ``response_schema`` is a JSON Schema that the answer must
-    meet; ``response_format`` is a provider's own hint. ``provider_options`` go into the provider's
-    body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone), and so
+    meet; ``response_format`` is a provider's own hint. ``response_mode`` lets a provider without
+    schemas of its own be asked in another way (see ResponseMode); ``None`` is its own way or none.
+    ``provider_options`` go into the provider's body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone), and so
     does ``priority``: it orders those that wait for the same backend.
     """
 
@@ -109,6 +117,7 @@ class LLMRequest:
     user: str | None = None
     request_id: str | None = None
     priority: Priority = "normal"
+    response_mode: ResponseMode | None = None
 
 
 @frozen(kw_only=True)

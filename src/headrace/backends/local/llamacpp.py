@@ -13,7 +13,7 @@ from attrs import asdict, frozen
 
 from headrace.backends.child import Child
 from headrace.backends.local.constrained import Constraints
-from headrace.backends.local.forced import must_call
+from headrace.backends.local.forced import as_json_request, must_call
 from headrace.backends.local.llamacpp_limits import check_grammars
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote

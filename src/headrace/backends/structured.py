@@ -1,0 +1,135 @@
+"""A request for an answer that meets a schema, in the way that its provider and model have for it.
+
+Only requests with a ``response_mode`` come here. Whatever the way, the answer is JSON text when it
+leaves: the arguments of a forced tool call are handed on as the text that they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from attrs import evolve
+
+from headrace.backends.capabilities import can_be_asked, names
+from headrace.backends.row import Provider
+from headrace.contracts.errors import LLMCapabilityError
+from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
+from headrace.contracts.requests import LLMRequest, NamedTool, ResponseMode
+from headrace.contracts.responses import LLMDelta
+from headrace.wire import json as wire_json
+from headrace.wire.openai_strict import strict_schema
+
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
+_LONGEST_NAME = 64
+
+
+def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> ResponseMode | None:
+    """The way in which ``request`` is asked there; ``None`` where it is asked as it stands.
+
+    Raises LLMCapabilityError where it demands a way that the provider does not know.
+    """
+    wanted, modes = request.response_mode, provider.structured.modes
+    if wanted is None or request.response_schema is None:
+        return None
+    if wanted == "auto":
+        able = (mode for mode in modes if can_be_asked(provider, model or "", mode))
+        return next(able, "prompt")
+    if wanted != "prompt" and wanted not in modes:
+        raise LLMCapabilityError(
+            f"{provider.name} cannot be asked in mode {wanted!r}; it knows "
+            f"{', '.join(dict.fromkeys([*modes, 'prompt']))}",
+            param="response_mode",
+        )
+    return wanted
+
+
+def asked(
+    request: LLMRequest, provider: Provider, model: str | None, mode: ResponseMode
+) -> LLMRequest:
+    """``request``, which has a schema, put in the way of ``mode``."""
+    schema = request.response_schema
+    assert schema is not None
+    name = name_of(schema)
+    strict = strict_schema(schema) if names(provider.structured.strict, model or "") else None
+    if mode == "schema":
+        described: dict[str, object] = {"name": name, "schema": strict or schema}
+        if provider.structured.strict:
+            described["strict"] = strict is not None
+        request = evolve(
+            request,
+            response_schema=strict or schema,
+            response_format={"type": "json_schema", "json_schema": described},
+        )
+        return _told(request, schema) if provider.structured.told else request
+    request = evolve(request, response_schema=None, response_format=None)
+    if mode == "tool":
+        tool = ToolSpec(
+            name=name,
+            description=str(schema.get("description") or "Hands over the answer."),
+            input_schema=strict or schema,
+            strict=True if strict is not None else None,
+        )
+        return evolve(request, tools=(tool,), tool_choice=NamedTool(name=name))
+    if mode == "json":
+        request = evolve(request, response_format={"type": "json_object"})
+    return _told(request, schema)
+
+
+async def as_text(
+    pieces: AsyncGenerator[LLMDelta, None],
+) -> AsyncGenerator[LLMDelta, None]:
+    """``pieces`` of a tool call as those of the text that its arguments are.
+
+    Text beside the call is left out, unless no call came: then it is the answer, such as it is.
+    """
+    beside: list[LLMDelta] = []
+    called = False
+    async with aclosing(pieces):
+        async for delta in pieces:
+            call, ends = delta.tool_call_delta, delta.finish_reason
+            called = called or call is not None
+            text = delta.text_delta
+            if call is not None:
+                # A second call is one too many; the first is the answer.
+                text = call.arguments_json_delta if call.index == 0 else None
+            elif called:
+                text = None
+            elif text and ends is None:
+                beside.append(delta)
+                continue
+            if ends is not None and not called:
+                for each in beside:
+                    yield each
+            reason = "stop" if ends == "tool_calls" else ends
+            yield evolve(delta, tool_call_delta=None, text_delta=text, finish_reason=reason)
+
+
+def name_of(schema: dict[str, object]) -> str:
+    """A name for ``schema`` such as providers take: its title's letters, digits, ``_`` and ``-``."""
+    title = schema.get("title")
+    name = _NOT_IN_A_NAME.sub("_", title).strip("_") if isinstance(title, str) else ""
+    return name[:_LONGEST_NAME] or "answer"
+
+
+def _told(request: LLMRequest, schema: dict[str, object]) -> LLMRequest:
+    """``request`` with the schema told in its system turn."""
+    written = wire_json.encode(schema).decode()
+    telling = (
+        f"Answer with one JSON object, and nothing else, that meets this JSON Schema:\n{written}"
+    )
+    return evolve(request, messages=_with_system(request.messages, telling))
+
+
+def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessage, ...]:
+    if not messages or messages[0].role != "system":
+        return (LLMMessage(role="system", content=telling), *messages)
+    opening = messages[0]
+    content = opening.content
+    joined = (
+        (f"{content}\n\n{telling}" if content else telling)
+        if isinstance(content, str)
+        else (*content, TextPart(text=telling))
+    )
+    return (evolve(opening, content=joined), *messages[1:])

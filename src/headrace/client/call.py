@@ -1,0 +1,90 @@
+"""One call of a client: where it goes, its pieces, and the response that they make."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime, timezone
+
+from headrace.client.endpoints import Endpoints
+from headrace.contracts.record import Marks, Operation
+from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import LLMDelta, LLMResponse, Provenance
+from headrace.traffic.call import CallSheet, new_call_id
+from headrace.wire.assemble import Assembler
+
+
+class Call:
+    """A request on its way. Iterate ``deltas`` and ``add`` each, then ask for the ``response``."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        request: LLMRequest,
+        *,
+        stream: bool,
+        parent_id: str | None = None,
+    ) -> None:
+        way = self._way = endpoints.pick(request)
+        self._clock = endpoints.clock
+        self._begin, self._started = self._clock.monotonic(), self._clock.wall()
+        self._marks, self._assembler = Marks(), Assembler()
+        sheet = sheet_of(
+            endpoints,
+            "chat" if way.request.prompt is None else "completion",
+            way.request.model,
+            way.endpoint.provider,
+            stream=stream,
+            parent_id=parent_id,
+        )
+        self.call_id = sheet.call_id
+        self.deltas: AsyncGenerator[LLMDelta, None] = endpoints.traffic.run(
+            way.request, way.endpoint.lane, sheet, self._marks, fallbacks=way.fallbacks
+        )
+        self.add = self._assembler.add
+
+    def response(self) -> LLMResponse:
+        """What the pieces make, with where it came from."""
+        way, marks, assembler = self._way, self._marks, self._assembler
+        took_s = self._clock.monotonic() - self._begin
+        endpoint = way.endpoint
+        return assembler.response(
+            provider=marks.provider or endpoint.provider,
+            latency_ms=round(took_s * 1000),
+            dropped=tuple(dict.fromkeys(marks.dropped)),
+            price_usd=marks.price_usd,
+            request_id=way.request.request_id,
+            provenance=Provenance(
+                backend_name=marks.backend or endpoint.lane.name,
+                backend_kind=marks.provider or endpoint.provider,
+                model_id=assembler.model or way.request.model or "",
+                base_url=endpoint.base_url,
+                started_at=_iso(self._started),
+                completed_at=_iso(self._started + took_s),
+                config_hash=endpoint.config_hash,
+            ),
+        )
+
+
+def sheet_of(
+    endpoints: Endpoints,
+    operation: Operation,
+    model: str | None,
+    route: str,
+    *,
+    stream: bool,
+    parent_id: str | None = None,
+) -> CallSheet:
+    """What is known of a call that begins now."""
+    return CallSheet(
+        call_id=new_call_id(),
+        operation=operation,
+        queued=endpoints.clock.monotonic(),
+        stream=stream,
+        requested_model=model,
+        route=route,
+        parent_id=parent_id,
+    )
+
+
+def _iso(unix_seconds: float) -> str:
+    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()
