@@ -11,6 +11,7 @@ from attrs import asdict, field, fields, frozen
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.record import RecordSink
 from headrace.net.clock import Clock
+from headrace.net.proxy import ENVIRONMENT, check_proxy, masked
 from headrace.net.transport import Transport
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
@@ -26,6 +27,9 @@ class Settings:
     order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
     retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
+    ``proxy`` is the HTTP proxy on the way to every provider, as ``http://[user:password@]host:port``;
+    "environment" is what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, and
+    ``None`` is none. This machine itself is always reached without.
     ``sinks`` get the record of every call. ``credentials`` says where keys are looked for, and
     ``transport`` and ``clock`` take the place of the network and of time, for tests.
     """
@@ -40,6 +44,11 @@ class Settings:
     first_byte_s: float | None = 60.0
     idle_s: float | None = 60.0
     max_connections: int = 128
+    proxy: str | None = field(
+        default=ENVIRONMENT,
+        validator=lambda _, __, proxy: check_proxy(proxy),
+        repr=lambda proxy: repr(masked(proxy)),
+    )
     sinks: tuple[RecordSink, ...] = field(default=(), converter=tuple, repr=False)
     credentials: Credentials = field(factory=Credentials, repr=False)
     transport: Transport | None = field(default=None, repr=False)
@@ -76,6 +85,7 @@ class Settings:
             "first_byte_s": self.first_byte_s,
             "idle_s": self.idle_s,
             "max_connections": self.max_connections,
+            "proxy": masked(self.proxy),
         }
 
 
