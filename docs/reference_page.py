@@ -18,6 +18,8 @@ TOPICS = {
     "headrace.client.sync_client": "The client",
     "headrace.client.async_client": "The client",
     "headrace.client.settings": "The client's settings",
+    "headrace.client.structured.results": "Answers as objects",
+    "headrace.client.structured.settings": "Answers as objects",
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",

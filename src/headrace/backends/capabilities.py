@@ -55,7 +55,15 @@ class Lack:
 
 _EMBEDDING = ModelRow(
     globs=(
-        *("text-embedding-*", "*-embed", "*-embed-*", "*embedding*", "all-minilm-*", "bge-*"),
+        *(
+            "text-embedding-*",
+            "embed-*",
+            "*-embed",
+            "*-embed-*",
+            "*embedding*",
+            "all-minilm-*",
+            "bge-*",
+        ),
         *("gte-*", "e5-*", "multilingual-e5-*", "voyage-*"),
     ),
     tools="none",
@@ -94,15 +102,52 @@ MODELS: tuple[ModelRow, ...] = (
     ModelRow(globs=("gemini-*",), vision=True, audio=True, reasoning=True),
     ModelRow(globs=("gemma-2*", "gemma-3-270m*", "gemma-3-1b*"), tools="best_effort"),
     ModelRow(globs=("gemma-3-*",), tools="best_effort", vision=True),
-    # https://docs.mistral.ai/getting-started/models/models_overview/
-    ModelRow(globs=("pixtral-*",), vision=True),
+    # https://docs.mistral.ai/getting-started/models/models_overview/ and the models' own cards:
+    # Large 3, Medium 3, Small 3.1, Ministral 3 and Magistral 1.2 see, each one's forerunners do not;
+    # Medium 3.5 and Small 4 reason as well.
+    ModelRow(globs=("mistral-ocr*",), tools="none", json="none", vision=True),
+    ModelRow(globs=("voxtral-*transcribe*",), tools="none", json="none", audio=True),
     ModelRow(globs=("voxtral-*",), audio=True),
-    ModelRow(globs=("codestral-*", "devstral-*", "open-mistral*", "open-mixtral*", "mixtral-*")),
+    ModelRow(globs=("pixtral-*", "devstral-2*", "devstral-*2512*"), vision=True),
+    ModelRow(globs=("codestral*", "devstral-*", "open-mistral*", "open-mixtral*", "mixtral-*")),
+    ModelRow(globs=("magistral-*2506*", "magistral-*2507*"), reasoning=True),
+    ModelRow(globs=("magistral-*", "ministral-*reasoning*"), vision=True, reasoning=True),
+    ModelRow(globs=("mistral-medium-2312*", "mistral-tiny*"), tools="none", json="none"),
+    ModelRow(
+        globs=(
+            *("mistral-large-*2402*", "mistral-large-*2407*", "mistral-large-*2411*"),
+            *("mistral-small-*2402*", "mistral-small-*2409*", "mistral-small-*2501*"),
+            *("ministral-3b", "ministral-8b", "ministral-*2410*"),
+            *("mistral-7b*", "mistral-nemo*", "mistral-saba*"),
+        ),
+    ),
+    ModelRow(
+        globs=(
+            *("mistral-medium-3", "mistral-medium-3-1*", "mistral-medium-3.1*"),
+            *("mistral-medium-2505*", "mistral-medium-2508*"),
+            *("mistral-small-3.1*", "mistral-small-3.2*"),
+            *("mistral-small-2503*", "mistral-small-2506*", "mistral-large-3*"),
+            *("mistral-large-*2512*", "ministral-*"),
+        ),
+        vision=True,
+    ),
+    ModelRow(
+        globs=("mistral-large*", "mistral-medium*", "mistral-small*"), vision=True, reasoning=True
+    ),
+    # https://docs.cohere.com/docs/models: tools from Command R on; JSON schemas for those, too.
+    ModelRow(globs=("command-a-vision*", "c4ai-aya-vision*"), tools="none", vision=True),
+    ModelRow(globs=("command-a-reasoning*",), reasoning=True),
+    ModelRow(globs=("command-a*", "command-r*", "c4ai-command*")),
+    ModelRow(
+        globs=("command", "command-light*", "c4ai-aya-*"), tools="none", json="prompt+validate"
+    ),
     # https://api-docs.deepseek.com/quick_start/pricing: JSON objects, but no schemas.
     ModelRow(globs=("deepseek-reasoner*", "deepseek-r1*"), json="prompt+validate", reasoning=True),
+    # https://api-docs.deepseek.com/guides/thinking_mode: these think unless told otherwise.
+    ModelRow(globs=("deepseek-v4*", "deepseek-flash*"), json="prompt+validate", reasoning=True),
     ModelRow(globs=("deepseek-chat*", "deepseek-v3*"), json="prompt+validate"),
     # https://docs.x.ai/docs/models
-    ModelRow(globs=("grok-2-vision*",), vision=True),
+    ModelRow(globs=("grok-2-vision*", "grok-*non-reasoning*"), vision=True),
     ModelRow(globs=("grok-3-mini*", "grok-code*"), reasoning=True),
     ModelRow(globs=("grok-2*", "grok-3*")),
     ModelRow(globs=("grok-4*",), vision=True, reasoning=True),

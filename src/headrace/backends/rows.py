@@ -129,6 +129,9 @@ HOSTED: tuple[Provider, ...] = (
         needs_key=True,
         dialect=Dialect(reasoning="reasoning"),
         unsupported=frozenset({"n"}),
+        # "Full usage details are always included", and the question for them has no effect
+        # (https://openrouter.ai/docs/use-cases/usage-accounting).
+        stream_usage=False,
         defaults={"provider": {"require_parameters": True}},
         # https://openrouter.ai/docs/api-reference/streaming#stream-cancellation
         asked_whole=False,
@@ -139,7 +142,7 @@ HOSTED: tuple[Provider, ...] = (
     # https://docs.together.ai/reference/chat-completions-1: logprobs is a number of alternatives.
     Provider(
         name="together",
-        base_url="https://api.together.xyz/v1",
+        base_url="https://api.together.ai/v1",
         key_env=("TOGETHER_API_KEY",),
         needs_key=True,
         dialect=Dialect(counted_logprobs=True),
@@ -209,6 +212,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url_env=("VLLM_BASE_URL",),
         key_env=("VLLM_API_KEY",),
         structured=ENGINE,
+        # "This will be ignored by vLLM" (vllm/entrypoints/openai/chat_completion/protocol.py).
+        ignored=frozenset({"user"}),
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html
     Provider(

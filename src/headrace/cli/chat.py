@@ -71,13 +71,16 @@ class Conversation:
         from headrace.backends.remote import Remote
         from headrace.net.clock import World
         from headrace.net.pool import PooledTransport
+        from headrace.net.proxy import ENVIRONMENT, find_proxies, through
 
         transport = PooledTransport()
+        base_url = self._url if self._url.endswith("/v1") else f"{self._url}/v1"
+        proxies = find_proxies(ENVIRONMENT, os.environ)
         remote = Remote(
             name=self._url,
             provider=provider("openai-compatible"),
-            base_url=self._url if self._url.endswith("/v1") else f"{self._url}/v1",
-            world=World(transport=transport),
+            base_url=base_url,
+            world=World(transport=through(transport, proxies, base_url)),
             key=os.environ.get("HEADRACE_API_KEY") or None,
         )
         try:

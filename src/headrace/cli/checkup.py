@@ -27,6 +27,7 @@ from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.net.clock import World
 from headrace.net.hosts import is_private_host
 from headrace.net.pool import PooledTransport
+from headrace.net.proxy import ENVIRONMENT, find_proxies, through
 from headrace.net.scripted import ScriptedTransport
 from headrace.net.transport import TimeLimits, Transport, parse_url
 from headrace.stores.models import PRESETS, ModelFile, ModelStore
@@ -149,11 +150,12 @@ async def _provider(row: Provider, credentials: Credentials, world: World) -> Ba
         if found is None and not _may_be_asked(row, address, credentials):
             hint = f"set {' or '.join(row.key_env)}" if row.key_env else None
             return evolve(idle, message="neither a key nor a local address", remedy=hint)
+        proxies = find_proxies(ENVIRONMENT, credentials.environment)
         remote = Remote(
             name=row.name,
             provider=row,
             base_url=address,
-            world=world,
+            world=evolve(world, transport=through(world.transport, proxies, address)),
             key=None if found is None else found.secret,
             limits=_LIMITS,
         )

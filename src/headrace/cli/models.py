@@ -275,16 +275,19 @@ def _listed_at(url: str) -> tuple[ModelInfo, ...]:
     from headrace.backends.remote import Remote
     from headrace.net.clock import World
     from headrace.net.pool import PooledTransport
+    from headrace.net.proxy import ENVIRONMENT, find_proxies, through
 
     base = url.rstrip("/")
+    base_url = base if base.endswith("/v1") else f"{base}/v1"
 
     async def ask() -> tuple[ModelInfo, ...]:
         transport = PooledTransport()
+        proxies = find_proxies(ENVIRONMENT, os.environ)
         remote = Remote(
             name=base,
             provider=provider("openai-compatible"),
-            base_url=base if base.endswith("/v1") else f"{base}/v1",
-            world=World(transport=transport),
+            base_url=base_url,
+            world=World(transport=through(transport, proxies, base_url)),
             key=os.environ.get("HEADRACE_API_KEY") or None,
         )
         try:

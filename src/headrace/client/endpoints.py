@@ -20,6 +20,7 @@ from headrace.contracts.errors import (
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
+from headrace.net.proxy import find_proxies, through
 from headrace.net.transport import TimeLimits
 from headrace.numbers.live import Tally
 from headrace.stores.secret import Secret
@@ -198,7 +199,7 @@ class Endpoints:
             name=row.name,
             provider=row,
             base_url=base_url,
-            world=self.world,
+            world=self._world_for(base_url),
             key=key,
             limits=TimeLimits(
                 connect_s=settings.connect_s,
@@ -212,6 +213,14 @@ class Endpoints:
             lane=open_lane(remote, self.clock, settings.endpoint),
             has_key=key is not None,
         )
+
+    def _world_for(self, base_url: str) -> World:
+        """By way of the proxy, if any; a transport that was handed in finds its own way."""
+        settings = self._settings
+        if self._own_transport is None:
+            return self.world
+        proxies = find_proxies(settings.proxy, settings.credentials.environment)
+        return evolve(self.world, transport=through(self._own_transport, proxies, base_url))
 
     def _found_key(self, row: Provider, *, own_key: bool) -> Secret | None:
         credentials = self._settings.credentials

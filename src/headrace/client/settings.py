@@ -12,6 +12,7 @@ from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.record import RecordSink
 from headrace.net.clock import Clock
+from headrace.net.proxy import ENVIRONMENT, check_proxy, masked
 from headrace.net.transport import Transport
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
@@ -28,6 +29,9 @@ class Settings:
     retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
     ``output`` says how answers as objects are asked for.
+    ``proxy`` is the HTTP proxy on the way to every provider, as ``http://[user:password@]host:port``;
+    "environment" is what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, and
+    ``None`` is none. This machine itself is always reached without.
     ``sinks`` get the record of every call. ``credentials`` says where keys are looked for, and
     ``transport`` and ``clock`` take the place of the network and of time, for tests.
     """
@@ -43,6 +47,11 @@ class Settings:
     idle_s: float | None = 60.0
     max_connections: int = 128
     output: OutputSettings = field(factory=OutputSettings)
+    proxy: str | None = field(
+        default=ENVIRONMENT,
+        validator=lambda _, __, proxy: check_proxy(proxy),
+        repr=lambda proxy: repr(masked(proxy)),
+    )
     sinks: tuple[RecordSink, ...] = field(default=(), converter=tuple, repr=False)
     credentials: Credentials = field(factory=Credentials, repr=False)
     transport: Transport | None = field(default=None, repr=False)
@@ -80,6 +89,7 @@ class Settings:
             "idle_s": self.idle_s,
             "max_connections": self.max_connections,
             "output": asdict(self.output),
+            "proxy": masked(self.proxy),
         }
 
 

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from headrace.gateway.fields import at_least, between, url
+from headrace.gateway.fields import proxy as is_proxy
+from headrace.net.proxy import ENVIRONMENT, masked
 
 RetryOn: TypeAlias = Literal["unavailable", "transient"]
 
@@ -41,6 +43,16 @@ class BackendConfig:
     )
     api_key_env: str | None = field(
         default=None, metadata={"help": "the environment variable that holds its key"}
+    )
+    proxy: str | None = field(
+        default=ENVIRONMENT,
+        validator=is_proxy,
+        repr=lambda value: repr(masked(value)),
+        metadata={
+            "help": "http://[user:password@]host:port on the way to it; environment: as "
+            "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say; null: none. This machine "
+            "itself is always reached without"
+        },
     )
     max_concurrent_requests: int = field(
         default=256, validator=at_least(1), metadata={"help": "requests to it at once"}

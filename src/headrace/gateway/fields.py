@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.net.proxy import check_proxy
 from headrace.net.transport import parse_url
 
 
@@ -26,6 +27,14 @@ def between(least: float, most: float) -> Any:
             raise ValueError(f"{value}, must be {least:g} to {most:g}", attribute)
 
     return check
+
+
+def proxy(_: object, attribute: Any, value: str | None) -> None:
+    """An HTTP proxy's address, ``environment``, or nothing."""
+    try:
+        check_proxy(value)
+    except LLMInvalidRequestError as error:
+        raise ValueError(str(error).removeprefix("proxy is "), attribute) from error
 
 
 def url(_: object, attribute: Any, value: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from headrace.backends.providers import Provider, provider, usual_base_url
 from headrace.backends.remote import Remote
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
@@ -9,6 +11,7 @@ from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, row_of
 from headrace.gateway.routes import Route
 from headrace.net.clock import World
+from headrace.net.proxy import find_proxies, through
 from headrace.net.transport import TimeLimits
 from headrace.stores.credentials import Credentials, FoundKey
 from headrace.traffic.breaker import BreakerPolicy
@@ -42,11 +45,13 @@ def open_remote(
     credentials = credentials or Credentials()
     row = row_for(config, backend)
     found = key_of(backend, row, credentials)
+    base_url = address_of(backend, row, credentials)
+    proxies = find_proxies(backend.proxy, credentials.environment)
     return Remote(
         name=backend.name,
         provider=row,
-        base_url=address_of(backend, row, credentials),
-        world=world,
+        base_url=base_url,
+        world=evolve(world, transport=through(world.transport, proxies, base_url)),
         key=None if found is None else found.secret,
         model=backend.model,
         limits=TimeLimits(

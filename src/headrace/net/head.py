@@ -33,7 +33,12 @@ def write_head(request: HttpRequest) -> bytes:
     method, url, body = request.method, request.url, request.body
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
         raise LLMInvalidRequestError(f"bad HTTP method {method!r}: expected GET, POST or the like")
-    lines = [f"{method} {url.target} HTTP/1.1\r\nHost: {url.authority}"]
+    target, proxy = url.target, url.proxy
+    if proxy is not None and url.scheme == "http":
+        target = f"http://{url.authority}{target}"  # RFC 9112, 3.2.2: what a proxy is asked
+    lines = [f"{method} {target} HTTP/1.1\r\nHost: {url.authority}"]
+    if proxy is not None and url.scheme == "http" and proxy.authorization is not None:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
     encoding_given = False
     for name, value in request.headers:
         lower = name.lower()

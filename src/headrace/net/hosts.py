@@ -24,13 +24,27 @@ def is_private_host(host: str) -> bool:
     name = host.strip().strip("[]").rstrip(".").lower().partition("%")[0]
     if not name:
         return True
-    address = _address(name)
+    address = address_of(name)
     if address is not None:
         return _is_private(address)
     return "." not in name or name.endswith(tuple("." + suffix for suffix in _PRIVATE_SUFFIXES))
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def is_loopback_host(host: str) -> bool:
+    """Whether ``host`` is this machine itself, by its usual names or by any notation of its
+    addresses."""
+    name = host.strip().strip("[]").rstrip(".").lower().partition("%")[0]
+    address = address_of(name)
+    if address is None:
+        return name == "localhost" or name.endswith(".localhost")
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = inner or address
+    # To connect to "any address" is to connect to this machine.
+    return address.is_loopback or address.is_unspecified
+
+
+def address_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that ``name`` is, in any notation that connecting would understand."""
     try:
         return ipaddress.ip_address(name)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from headrace.net.head import write_head
 from headrace.net.http1 import Connection, cause_of
 from headrace.net.reply import Http1Reply
 from headrace.net.tls import default_context, tls_failure
-from headrace.net.transport import HttpRequest, TimeLimits, Url
+from headrace.net.transport import HttpRequest, Proxy, TimeLimits, Url
 
 if TYPE_CHECKING:
     import ssl
@@ -214,6 +215,8 @@ class PooledTransport:
     ) -> Connection:
         """Open a connection in a place that was taken for it."""
         peer = url.origin if url.unix_path is not None else f"{url.host}:{url.port}"
+        if url.proxy is not None:
+            peer += f" (through the proxy {url.proxy.host}:{url.proxy.port})"
         until, total = self._until(limits.connect_s, total_at)
         limit = asyncio.timeout_at(until)
         try:
@@ -248,13 +251,32 @@ class PooledTransport:
         if url.unix_path is not None:
             return (await self._loop.create_unix_connection(connection, url.unix_path))[1]
         if url.scheme == "http":
-            return (await self._loop.create_connection(connection, url.host, url.port))[1]
+            place = url.proxy or url
+            return (await self._loop.create_connection(connection, place.host, place.port))[1]
         context = self._tls or default_context()
+        if url.proxy is not None:
+            return await self._tunnelled(connection, url, url.proxy, context)
         return (
             await self._loop.create_connection(
                 connection, url.host, url.port, ssl=context, server_hostname=url.host
             )
         )[1]
+
+    async def _tunnelled(
+        self, connection: Callable[[], Connection], url: Url, proxy: Proxy, context: ssl.SSLContext
+    ) -> Connection:
+        from headrace.net.tunnel import open_tunnel
+
+        assert self._loop is not None
+        sock = await open_tunnel(url, proxy)
+        try:
+            made = await self._loop.create_connection(
+                connection, sock=sock, ssl=context, server_hostname=url.host
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return made[1]
 
     def _free_place(self, origin: _Origin) -> None:
         """Give a place to open a connection in to the next in the queue, or back."""

@@ -42,11 +42,21 @@ def _check_host(_: object, __: object, host: str) -> None:
 
 
 @frozen(kw_only=True)
+class Proxy:
+    """An HTTP proxy, and what it wants to see in ``Proxy-Authorization``."""
+
+    host: str = field(validator=_check_host)
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
 class Url:
     """Where a request goes, parsed once; make others of the same place with ``attrs.evolve``.
 
     ``host`` is without brackets; ``target`` is path and query as they go on the wire. With
-    ``unix_path`` the connection is made to that socket and ``host`` is only what Host says.
+    ``unix_path`` the connection is made to that socket and ``host`` is only what Host says; with
+    ``proxy`` it is made by way of that.
     """
 
     scheme: Scheme = "http"
@@ -54,6 +64,7 @@ class Url:
     port: int = 80
     target: str = field(default="/", validator=_check_target, repr=_without_query)
     unix_path: str | None = None
+    proxy: Proxy | None = None
     authority: str = field(init=False, eq=False, repr=False)
     """What the Host header says."""
     origin: str = field(init=False, eq=False, repr=False)
@@ -70,7 +81,12 @@ class Url:
         if self.unix_path is not None:
             return f"unix:{self.unix_path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        origin = f"{self.scheme}://{host}:{self.port}"
+        if self.proxy is None:
+            return origin
+        # Two users of one proxy share no connection; the number tells them apart and means nothing.
+        user = "" if self.proxy.authorization is None else f" (user {hash(self.proxy):x})"
+        return f"{origin} through {self.proxy.host}:{self.proxy.port}{user}"
 
 
 def parse_url(text: str) -> Url:
