@@ -242,7 +242,7 @@ ANTHROPIC = Suite(
     ),
     pins=HERE / "pins-anthropic.txt",
     # Their tests name Anthropic's models and send a key of their own.
-    gateway={"HEADRACE_ENGINE__ALIASES": "*"},
+    gateway={"HEADRACE_ENGINE__ALIASES": "*", "HEADRACE_THREADS": "1"},
     environment={"TEST_API_BASE_URL": "http://127.0.0.1:{port}"},
     plugins=("tests._alias_httpx", "compliance.anthropic_plugin"),
 )
