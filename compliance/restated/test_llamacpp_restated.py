@@ -147,3 +147,26 @@ def test_chat_completion_cached_tokens(client: OpenAI) -> None:
     assert first.prompt_tokens == again.prompt_tokens
     # All but the last token, which must be computed to go on from.
     assert again.prompt_tokens_details.cached_tokens == again.prompt_tokens - 1
+
+
+def test_responses_stream_with_llama_telemetry(client: OpenAI) -> None:
+    stream = client.responses.create(
+        model="any",
+        input="This is a test of progress. " * 30,
+        max_output_tokens=8,
+        stream=True,
+        extra_body={"timings_per_token": True, "return_progress": True, "cache_prompt": False},
+    )
+    events = [event.to_dict() for event in stream]
+    told = [event for event in events if "prompt_progress" in event]
+    assert {event["type"] for event in told} == {"response.in_progress"}
+    for progress in (event["prompt_progress"] for event in told):
+        assert progress["total"] >= progress["processed"] >= progress["cache"]
+        assert progress["total"] > 0
+    timed = [event for event in events if "timings" in event]
+    assert "response.output_text.delta" in {event["type"] for event in timed}
+    assert all("predicted_per_second" in event["timings"] for event in timed)
+    assert timed[-1] is events[-1]
+    # Where theirs says 'completed', an answer that was cut says so.
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["usage"]["output_tokens"] == 8
