@@ -17,6 +17,8 @@ from headrace import _HOME_OF, _HOMES
 TOPICS = {
     "headrace.client.sync_client": "The client",
     "headrace.client.async_client": "The client",
+    "headrace.client.structured.results": "Answers as objects",
+    "headrace.client.structured.settings": "Answers as objects",
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
