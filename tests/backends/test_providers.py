@@ -18,6 +18,7 @@ from headrace.backends import providers as table
 from headrace.backends.providers import (
     PROVIDERS,
     Provider,
+    Structured,
     provider,
     read_providers,
     register_provider,
@@ -265,6 +266,15 @@ def test_every_setting_of_a_request_is_looked_at_here():
 def test_the_rows_name_only_settings_and_fields_that_there_are():
     for row in PROVIDERS.values():
         assert row.unsupported - {"best_of"} <= SETTINGS.keys(), row.name
+
+
+def test_a_row_in_yaml_says_how_it_is_asked_for_objects():
+    (row,) = read_providers(
+        "- name: corp\n  like: vllm\n  structured: {modes: [tool, json], models: ['big-*']}\n"
+    )
+    assert row.structured == Structured(modes=("tool", "json"), models=("big-*",))
+    with pytest.raises(LLMInvalidRequestError, match="xml"):
+        read_providers("- name: corp\n  structured: {modes: [xml]}\n")
 
 
 @pytest.mark.parametrize(

@@ -130,14 +130,13 @@ def _of_msgspec(output: Any) -> OutputKind[Any]:
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(output)
     except (TypeError, ValueError, NameError) as error:
         raise _undescribed(output, error) from error
-    problems = checker(schema)
 
     def build(value: Any) -> Any:
         try:
             return _converted(decoder.decode(encode(value)))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             # It names the first problem alone; the schema may name more.
-            raise Unfit(problems(value) or (_problem_of(str(error)),)) from error
+            raise Unfit(checker(schema)(value) or (_problem_of(str(error)),)) from error
 
     return _described(schema, build)
 

@@ -15,8 +15,7 @@ pieces are, and the view lags behind by under 2%.
 
 # The object begins here, and not at a brace in some prose before it.
 _START = re.compile(r'\{(?=\s*(?:"|\}))')
-# What may go on as a longer number, or is a word of which only the end will tell.
-_OPEN_END = re.compile(r"(?<=[:\[,])\s*[-+.\w]+\Z")
+_OF_A_NUMBER = "0123456789+-.eE"
 
 
 class PartialReader:
@@ -56,7 +55,7 @@ class PartialReader:
             if found is None:
                 return None
             self._start = found.start()
-        seen = _OPEN_END.sub("", text[self._start :])
+        seen = _without_open_number(text[self._start :])
         try:
             value = from_json(seen.encode(), partial_mode="trailing-strings")
         except ValueError:
@@ -65,3 +64,9 @@ class PartialReader:
             return None
         self._last = value
         return value
+
+
+def _without_open_number(text: str) -> str:
+    """``text`` without a number at its end, which may go on."""
+    before = text.rstrip(_OF_A_NUMBER).rstrip()
+    return before if before.endswith((":", "[", ",")) else text
