@@ -18,7 +18,7 @@ from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import LLMDelta
-from headrace.wire import openai_responses
+from headrace.wire.openai_params import HINTS
 
 # What a request says that is no setting: a provider neither ignores it nor fails to support it.
 _NO_SETTINGS = {
@@ -35,8 +35,6 @@ _NO_SETTINGS = {
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])
 # Settings of one format that others have no place for, and whose absence changes no meaning.
-_HINTS = openai_responses.HINTS
-_NO_HINTS: frozenset[str] = frozenset()
 # The values under which a setting asks for nothing that would not happen anyway.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
@@ -125,7 +123,7 @@ class Fit:
 
     def _hints_in_vain(self, name: str) -> bool:
         """Whether ``name`` is a hint of a format that is not the provider's."""
-        return name in _HINTS and name not in getattr(self.provider.chat, "HINTS", _NO_HINTS)
+        return name in HINTS and self.provider.format != "openai-responses"
 
     def _unsupported(self, name: str) -> LLMCapabilityError:
         return LLMCapabilityError(

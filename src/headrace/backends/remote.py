@@ -6,14 +6,14 @@ Everything that asks a provider goes through here, our own engines' servers incl
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from types import ModuleType
 from urllib.parse import quote, urlencode
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.providers import Provider
-from headrace.backends.structured import as_text, asked, mode_of
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -62,17 +62,26 @@ class Remote:
 
     def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, as the provider sends them."""
-        mode = mode_of(request, self.provider, self.model or request.model)
-        if mode is not None:
-            request = asked(request, self.provider, self.model or request.model, mode)
+        if request.response_mode is not None:
+            return self._shaped(request, marks)
         pieces = self._ask(request, marks)
-        if mode == "tool":
-            pieces = as_text(pieces)
         if request.echo and not self.provider.echoes:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):
             pieces = without_alternatives(pieces)
         return pieces
+
+    async def _shaped(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        from headrace.backends.structured import as_text, asked, mode_of
+
+        model = self.model or request.model
+        mode = mode_of(request, self.provider, model)
+        if mode is not None:
+            request = asked(request, self.provider, model, mode)
+        pieces = self.stream(evolve(request, response_mode=None), marks)
+        async with aclosing(pieces):
+            async for delta in as_text(pieces) if mode == "tool" else pieces:
+                yield delta
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input."""

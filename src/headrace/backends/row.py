@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from attrs import field, frozen
 
 from headrace.contracts.requests import ResponseMode
-from headrace.wire import (
-    anthropic,
-    anthropic_models,
-    openai_chat,
-    openai_completions,
-    openai_embeddings,
-    openai_models,
-    openai_responses,
-)
 from headrace.wire.openai_params import COMMON, Dialect
 
 
 @frozen(kw_only=True)
 class Format:
-    """The modules that read and write one wire format; what it does not have is ``None``."""
+    """The modules that read and write one wire format; what it does not have is ``None``.
 
-    chat: ModuleType
-    models: ModuleType
-    completions: ModuleType | None = None
-    embeddings: ModuleType | None = None
+    They are named, and loaded by the first who needs one: most programs speak one format.
+    """
+
+    chat: str
+    models: str
+    completions: str | None = None
+    embeddings: str | None = None
 
 
 FORMATS: dict[str, Format] = {
     "openai": Format(
-        chat=openai_chat,
-        completions=openai_completions,
-        models=openai_models,
-        embeddings=openai_embeddings,
+        chat="headrace.wire.openai_chat",
+        completions="headrace.wire.openai_completions",
+        models="headrace.wire.openai_models",
+        embeddings="headrace.wire.openai_embeddings",
     ),
-    "anthropic": Format(chat=anthropic, models=anthropic_models),
+    "anthropic": Format(chat="headrace.wire.anthropic", models="headrace.wire.anthropic_models"),
     "openai-responses": Format(
-        chat=openai_responses,
-        completions=openai_completions,
-        models=openai_models,
-        embeddings=openai_embeddings,
+        chat="headrace.wire.openai_responses",
+        completions="headrace.wire.openai_completions",
+        models="headrace.wire.openai_models",
+        embeddings="headrace.wire.openai_embeddings",
     ),
 }
+
+
+@lru_cache
+def codec(module: str) -> ModuleType:
+    """The wire module of that name."""
+    return import_module(module)
 
 
 def _known_format(_: object, __: object, name: str) -> None:
@@ -167,19 +169,21 @@ class Provider:
     @property
     def chat(self) -> ModuleType:
         """Reads and writes chat completions."""
-        return FORMATS[self.format].chat
+        return codec(FORMATS[self.format].chat)
 
     @property
     def completions(self) -> ModuleType | None:
         """Reads and writes text completions; ``None`` where the format has none."""
-        return FORMATS[self.format].completions
+        name = FORMATS[self.format].completions
+        return None if name is None else codec(name)
 
     @property
     def models(self) -> ModuleType:
         """Reads the list of models."""
-        return FORMATS[self.format].models
+        return codec(FORMATS[self.format].models)
 
     @property
     def embeddings(self) -> ModuleType | None:
         """Reads and writes embeddings; ``None`` where the format has none."""
-        return FORMATS[self.format].embeddings
+        name = FORMATS[self.format].embeddings
+        return None if name is None else codec(name)

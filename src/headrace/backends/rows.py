@@ -6,8 +6,7 @@ Where a setting is refused here, the provider would answer 400 or leave it out w
 from __future__ import annotations
 
 from headrace.backends.row import Provider, Structured
-from headrace.wire.openai_params import OPENAI, Dialect
-from headrace.wire.openai_responses import OPENAI_RESPONSES, RESPONSES
+from headrace.wire.openai_params import OPENAI, OPENAI_RESPONSES, RESPONSES, Dialect
 
 # Sampling settings that engines have and OpenAI's own format has not.
 _NOT_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})

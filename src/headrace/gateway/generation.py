@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, evolve, frozen
 from starlette.types import Receive, Scope, Send
 
-from headrace.backends.row import FORMATS
+from headrace.backends.row import FORMATS, codec
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
@@ -207,7 +207,7 @@ def for_backend(
     options = request.provider_options
     foreign = () if route.format == format_name else tuple(own_fields & options.keys())
     if {route.format, format_name} <= _OPENAI and foreign:
-        known = FORMATS[route.format].chat.OWN_FIELDS
+        known = codec(FORMATS[route.format].chat).OWN_FIELDS
         foreign = tuple(name for name in foreign if name not in known)
     if not foreign:
         return request, ()

@@ -8,6 +8,7 @@ an answer, and a bare name is a setting. What the reason calls refused is never 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from headrace.contracts.requests import LLMRequest
 
@@ -18,8 +19,7 @@ _OF_PARTS = ("cache", "detail")
 def lost(request: LLMRequest, losses: Mapping[str, str]) -> tuple[str, ...]:
     """What of the conversation in ``request`` is left out by the format whose table this is."""
     found: dict[str, None] = {}
-    turns = [name for name in _OF_TURNS if f"messages.{name}" in losses]
-    parts = [name for name in _OF_PARTS if f"messages.content.{name}" in losses]
+    turns, parts = _looked_for(tuple(losses))
     for message in request.messages:
         for name in turns:
             if not getattr(message, name):
@@ -32,6 +32,18 @@ def lost(request: LLMRequest, losses: Mapping[str, str]) -> tuple[str, ...]:
                 for name in parts:
                     if getattr(part, name, None) is not None:
                         found[f"messages.content.{name}"] = None
-    if "tools.cache" in losses and any(tool.cache is not None for tool in request.tools):
+    if (
+        request.tools
+        and "tools.cache" in losses
+        and any(tool.cache is not None for tool in request.tools)
+    ):
         found["tools.cache"] = None
     return tuple(found)
+
+
+@lru_cache
+def _looked_for(losses: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    return (
+        [name for name in _OF_TURNS if f"messages.{name}" in losses],
+        [name for name in _OF_PARTS if f"messages.content.{name}" in losses],
+    )

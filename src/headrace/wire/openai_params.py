@@ -98,6 +98,15 @@ CARRIED: Mapping[str, Check] = {
 """Fields that we hand on without a meaning of our own, but whose type is known."""
 
 
+RESPONSES = Dialect(max_tokens="max_output_tokens")
+"""The names of a server that takes earlier reasoning back as it showed it."""
+
+OPENAI_RESPONSES = Dialect(max_tokens="max_output_tokens", reasoning=None)
+"""OpenAI's own: earlier reasoning goes back only where they sealed it."""
+
+HINTS = frozenset({"truncation", "reasoning_summary"})
+"""Options that only the Responses format has a place for, and whose absence changes no meaning."""
+
 OWN_FIELDS = frozenset(
     [
         "audio",

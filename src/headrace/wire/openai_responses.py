@@ -22,7 +22,15 @@ from headrace.wire.inbound import Inbound
 from headrace.wire.json import decode_object, encode
 from headrace.wire.openai_errors import read_error, write_error
 from headrace.wire.openai_fields import Check, boolean, filled_text, integer, one_of, refuse, text
-from headrace.wire.openai_params import CARRIED, SHARED, Dialect, read_settings, write_settings
+from headrace.wire.openai_params import (
+    CARRIED,
+    HINTS,
+    RESPONSES,
+    SHARED,
+    Dialect,
+    read_settings,
+    write_settings,
+)
 from headrace.wire.openai_params import OWN_FIELDS as CHAT_FIELDS
 from headrace.wire.openai_responses_answers import StreamReader, read_response
 from headrace.wire.openai_responses_envelope import ended, envelope, output_of, status_of
@@ -68,15 +76,6 @@ __all__ = [
     "write_request",
     "write_response",
 ]
-
-RESPONSES = Dialect(max_tokens="max_output_tokens")
-"""The names of a server that takes earlier reasoning back as it showed it."""
-
-OPENAI_RESPONSES = Dialect(max_tokens="max_output_tokens", reasoning=None)
-"""OpenAI's own: earlier reasoning goes back only where they sealed it."""
-
-HINTS = frozenset({"truncation", "reasoning_summary"})
-"""Options that only this format has a place for, and whose absence changes no meaning."""
 
 OWN_FIELDS = CHAT_FIELDS | HINTS
 """As those of chat completions."""
