@@ -161,7 +161,12 @@ def main() -> None:
         make(plan["base"], plan["concurrency"])
         print(json.dumps({"import_s": cpu_s(), "import_mb": peak_mb()}))
     else:
-        found = asyncio.run(_measure(make, plan))
+        if plan["loop"] == "uvloop":
+            import uvloop
+
+            found = uvloop.run(_measure(make, plan))
+        else:
+            found = asyncio.run(_measure(make, plan))
         print(json.dumps({**found, "peak_mb": peak_mb()}))
 
 

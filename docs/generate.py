@@ -12,7 +12,9 @@ from reference_page import reference
 
 from headrace.backends.local.templates import NAMES as TEMPLATES
 from headrace.backends.providers import PROVIDERS
-from headrace.gateway.config import BackendConfig, Config, variables
+from headrace.backends.row import Provider
+from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.config import Config, variables
 from headrace.stores.models import PRESETS
 
 HERE = Path(__file__).parent
@@ -38,14 +40,28 @@ def configuration() -> str:
         "  port: 9000",
         "inference:",
         "  temperature: 0.2",
+        "records:",
+        "  file: ~/calls.jsonl",
+        "providers:",
+        "  - name: corp",
+        "    base_url: https://llm.corp.example/v1",
+        "    key_env: [CORP_LLM_KEY]",
         "backends:",
         "  - name: laptop",
         "    base_url: http://127.0.0.1:8080/v1",
         '    models: ["llama-*"]',
+        "  - name: big",
+        "    provider: corp",
+        '    models: ["corp-*"]',
+        "    max_concurrent_requests: 20",
+        "    requests_per_minute: 600",
         "```",
         "",
     ]
     for section in fields(resolve_types(Config)):
+        if section.name == "providers":
+            lines += rows()
+            continue
         cls: Any = BackendConfig if section.name == "backends" else section.type
         title = f"{section.name} (a list)" if section.name == "backends" else section.name
         lines += [f"## {title}", "", first_paragraph(cls), ""]
@@ -86,6 +102,22 @@ def configuration() -> str:
     return "\n".join(lines)
 
 
+def rows() -> list[str]:
+    """The section of the configuration that holds what a user's own provider is."""
+    named = ["like", *(item.name for item in fields(Provider))]
+    return [
+        "## providers (a list)",
+        "",
+        "Rows of the user's own for the provider table; `backends` name them as `provider`. The",
+        "fields are those of [a row](providers.md#add-a-provider), read as `read_providers` reads",
+        "them: `name` is required, and `like` names a row (a known one, or one further up) whose",
+        "fields are used where this one has none. The name of a known provider is refused.",
+        "",
+        f"Fields: {', '.join(f'`{name}`' for name in named)}.",
+        "",
+    ]
+
+
 def commands() -> str:
     """The help of every command, as it prints it."""
     import typer.main
@@ -96,13 +128,29 @@ def commands() -> str:
     lines = ["# Commands", "", NOTE, ""]
     runner = CliRunner(env={"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"})
     group: Any = typer.main.get_command(app)
-    for name in ["", *sorted(group.commands)]:
-        words = [name] if name else []
+    for words in [[], *below(group)]:
         result = runner.invoke(app, [*words, "--help"], prog_name="headrace")
         assert result.exit_code == 0, result.output
         text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
-        lines += [f"## {' '.join(['headrace', *words])}", "", "```text", text, "```", ""]
+        lines += [
+            f"{'##' if len(words) < 2 else '###'} {' '.join(['headrace', *words])}",
+            "",
+            "```text",
+            text,
+            "```",
+            "",
+        ]
     return "\n".join(lines)
+
+
+def below(group: Any, *words: str) -> list[list[str]]:
+    """The words of every command of ``group`` and of the groups in it."""
+    found = []
+    for name, command in sorted(group.commands.items()):
+        found.append([*words, name])
+        if hasattr(command, "commands"):
+            found += below(command, *words, name)
+    return found
 
 
 def first_paragraph(cls: type) -> str:

@@ -19,6 +19,17 @@ TOPICS = {
     "headrace.client.async_client": "The client",
     "headrace.client.structured.results": "Answers as objects",
     "headrace.client.structured.settings": "Answers as objects",
+    "headrace.client.settings": "The client's settings",
+    "headrace.traffic.endpoint": "The client's settings",
+    "headrace.traffic.retry": "The client's settings",
+    "headrace.traffic.breaker": "The client's settings",
+    "headrace.net.transport": "The client's settings",
+    "headrace.stores.credentials": "Keys",
+    "headrace.stores.secret": "Keys",
+    "headrace.traffic.sinks": "Sinks",
+    "headrace.traffic.otel": "Sinks",
+    "headrace.backends.row": "Providers",
+    "headrace.backends.providers": "Providers",
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
@@ -28,27 +39,10 @@ TOPICS = {
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
 }
-# What a client is made with and is not imported from ``headrace`` itself.
+# What is not imported from ``headrace`` itself.
 BESIDE = {
-    "The client's settings": [
-        "headrace.client.settings.Settings",
-        "headrace.traffic.endpoint.EndpointSettings",
-        "headrace.traffic.retry.RetryPolicy",
-        "headrace.traffic.breaker.BreakerPolicy",
-    ],
-    "Keys": [
-        "headrace.stores.credentials.Credentials",
+    "Files of keys": [
         "headrace.stores.credentials.write_template",
-    ],
-    "Sinks": [
-        "headrace.traffic.sinks.JsonlFile",
-        "headrace.traffic.sinks.log_records",
-        "headrace.traffic.otel.OpenTelemetrySink",
-    ],
-    "Providers": [
-        "headrace.backends.row.Provider",
-        "headrace.backends.providers.register_provider",
-        "headrace.backends.providers.read_providers",
     ],
     "Tokens and prices": [
         "headrace.backends.tokens.TokenCount",

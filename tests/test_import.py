@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -59,6 +60,15 @@ def test_an_import_loads_nothing_heavy(statement):
     assert [m for m in added if any(m == h or m.startswith(f"{h}.") for h in HEAVY)] == []
 
 
+def test_settings_load_no_engine_and_no_price_data():
+    added, kib = fresh(
+        "from headrace import Client, EndpointSettings, JsonlFile, OpenTelemetrySink"
+    )
+    heavy = {"genai_prices", "numpy", "opentelemetry", "pydantic", "rich", "starlette", "typer"}
+    assert heavy & {name.partition(".")[0] for name in added} == set()
+    assert kib is None or kib < 35_000
+
+
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_an_import_takes_less_than_35_mb(statement):
     _, kib = fresh(statement)
@@ -97,15 +107,24 @@ def test_every_public_contract_can_be_imported_from_the_top():
                     public.add(name)
                 case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias")):
                     public.add(name)
-    beside = {
-        "__version__",
-        "AsyncClient",
-        "Client",
-        "OutputSettings",
-        "Structured",
-        "StructuredEvent",
-    }
+    beside = {"__version__"}
+    for home, names in headrace._HOMES.items():
+        if not home.startswith("headrace.contracts."):
+            beside.update(names)
     assert set(headrace.__all__) - beside == {n for n in public if n[0] != "_"}
+
+
+def test_all_that_a_client_is_made_with_can_be_imported_from_the_top():
+    from attrs import fields
+
+    from headrace.client.settings import Settings
+    from headrace.traffic.endpoint import EndpointSettings
+
+    text = " ".join(str(item.type) for cls in (Settings, EndpointSettings) for item in fields(cls))
+    tests_only = {"Clock", "Transport"}
+    named = set(re.findall(r"[A-Z]\w+", text)) - {"None"} - tests_only
+    assert named >= {"Credentials", "EndpointSettings", "RetryPolicy", "BreakerPolicy", "Secret"}
+    assert named <= set(headrace.__all__)
 
 
 def test_a_type_checker_sees_what_an_import_gives():

@@ -1,7 +1,7 @@
 """headrace: carry requests to language models and gauge the flow.
 
-The face that users import: every contract and error by its own name. Each is loaded by its first
-use, so that ``import headrace`` costs next to nothing.
+The face that users import: the clients and all that they are set up with, every contract and error,
+each by its own name. Each is loaded by its first use, so that ``import headrace`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.client.async_client import AsyncClient
-    from headrace.client.structured.results import Structured, StructuredEvent
-    from headrace.client.structured.settings import OutputSettings
-    from headrace.client.sync_client import Client
+    from headrace.backends.providers import (
+        read_providers,
+        register_provider,
+    )
+    from headrace.backends.row import (
+        Provider,
+    )
+    from headrace.client.async_client import (
+        AsyncClient,
+    )
+    from headrace.client.settings import (
+        Settings,
+    )
+    from headrace.client.structured.results import (
+        Structured,
+        StructuredEvent,
+    )
+    from headrace.client.structured.settings import (
+        OutputSettings,
+    )
+    from headrace.client.sync_client import (
+        Client,
+    )
     from headrace.contracts.capabilities import (
         BackendCapabilities,
         BackendStatus,
@@ -104,11 +123,42 @@ if TYPE_CHECKING:
         Outcome,
         Snapshot,
     )
+    from headrace.net.transport import (
+        TimeLimits,
+    )
+    from headrace.stores.credentials import (
+        Credentials,
+    )
+    from headrace.stores.secret import (
+        Secret,
+    )
+    from headrace.traffic.breaker import (
+        BreakerPolicy,
+    )
+    from headrace.traffic.endpoint import (
+        EndpointSettings,
+    )
+    from headrace.traffic.otel import (
+        OpenTelemetrySink,
+    )
+    from headrace.traffic.retry import (
+        RetryPolicy,
+    )
+    from headrace.traffic.sinks import (
+        JsonlFile,
+        log_records,
+    )
 
     __version__: str
 
 _HOMES = {
+    "headrace.backends.providers": (
+        "read_providers",
+        "register_provider",
+    ),
+    "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.settings": ("Settings",),
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
@@ -202,6 +252,17 @@ _HOMES = {
         "Outcome",
         "Snapshot",
     ),
+    "headrace.net.transport": ("TimeLimits",),
+    "headrace.stores.credentials": ("Credentials",),
+    "headrace.stores.secret": ("Secret",),
+    "headrace.traffic.breaker": ("BreakerPolicy",),
+    "headrace.traffic.endpoint": ("EndpointSettings",),
+    "headrace.traffic.otel": ("OpenTelemetrySink",),
+    "headrace.traffic.retry": ("RetryPolicy",),
+    "headrace.traffic.sinks": (
+        "JsonlFile",
+        "log_records",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -212,14 +273,17 @@ __all__ = [
     "Backend",
     "BackendCapabilities",
     "BackendStatus",
+    "BreakerPolicy",
     "CacheFor",
     "CallRecord",
     "CircuitState",
     "Client",
     "ContentPart",
+    "Credentials",
     "Embedder",
     "EmbeddingRequest",
     "EmbeddingResult",
+    "EndpointSettings",
     "EndpointStats",
     "FilePart",
     "FinishReason",
@@ -227,6 +291,7 @@ __all__ = [
     "ImageDetail",
     "ImagePart",
     "JSONMode",
+    "JsonlFile",
     "LLMAuthError",
     "LLMBadResponseError",
     "LLMCancelledError",
@@ -259,16 +324,21 @@ __all__ = [
     "Marks",
     "ModelInfo",
     "NamedTool",
+    "OpenTelemetrySink",
     "Operation",
     "Outcome",
     "OutputProblem",
     "OutputSettings",
     "Priority",
     "Provenance",
+    "Provider",
     "ReasoningEffort",
     "ReasoningPart",
     "RecordSink",
     "ResponseMode",
+    "RetryPolicy",
+    "Secret",
+    "Settings",
     "Snapshot",
     "StageMark",
     "Structured",
@@ -276,6 +346,7 @@ __all__ = [
     "TaskPriority",
     "TaskProfile",
     "TextPart",
+    "TimeLimits",
     "Timeline",
     "TokenLogprob",
     "ToolCall",
@@ -286,6 +357,9 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "__version__",
+    "log_records",
+    "read_providers",
+    "register_provider",
 ]
 
 

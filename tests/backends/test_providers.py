@@ -400,18 +400,35 @@ def test_a_row_in_yaml_may_be_like_another():
     )
 
 
+def test_a_row_in_yaml_may_be_like_one_further_up():
+    first, second = read_providers(
+        "- name: corp\n  base_url: https://corp.example/v1\n  unsupported: [top_k]\n"
+        "- name: corp-eu\n  like: corp\n  base_url: https://eu.corp.example/v1\n"
+    )
+    assert second == evolve(first, name="corp-eu", base_url="https://eu.corp.example/v1")
+
+
+def test_a_header_in_a_wrong_row_is_not_shown():
+    with pytest.raises(LLMInvalidRequestError, match=r"\$\[0\]\.headers") as caught:
+        read_providers("- name: corp\n  headers: {x-api-key: 90210}")
+    assert "90210" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("name: corp", "a list of mappings"),
-        ("- name: corp\n  base-url: x", r"providers\[0\]: unknown field 'base-url'.*'base_url'"),
+        ("- name: corp\n  base-url: x", r"unknown field 'base-url' @ \$\[0\] .*'base_url'"),
         ("- base_url: https://x", "required field missing"),
         ("- name: corp\n  key_env: KEY", "expected a list, got 'KEY'"),
         ("- name: corp\n  unsupported: top_k", "expected a list, got 'top_k'"),
         ("- name: Corp/x", "no provider's name"),
         ("- name: corp\n  format: soap", "unknown format 'soap'; known: openai"),
         ("- name: corp\n  chat_path: chat", "must begin with '/'"),
-        ("- name: corp\n  like: grok", "unknown provider 'grok'; known: azure"),
+        ("- name: corp\n  like: grok", r"unknown provider 'grok'; known: azure.* @ \$\[0\]\.like"),
+        ("- name: corp\n- name: corp", r"two providers 'corp'.* @ \$\[1\]\.name"),
+        ("- name: 5", r"expected text, got 5 @ \$\[0\]\.name"),
+        ("- like: groq", r"required field missing @ \$\[0\]\.name"),
     ],
 )
 def test_a_wrong_row_says_what_would_be_right(text, words):

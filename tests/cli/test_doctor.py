@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.tiny_llama import write_tiny_llama
 from gateway.served import MODEL, free_port, run_headrace
 from headrace.backends.providers import provider, providers
 from headrace.backends.remote import Remote
@@ -299,3 +300,80 @@ def test_a_backend_is_scripted_where_its_transport_is():
 
     assert implementation_type(over(ScriptedTransport([]))) == "scripted"
     assert implementation_type(over(PooledTransport())) == "remote"
+
+
+@pytest.fixture
+def configured(listing, tmp_path):
+    """A configuration whose backends do and do not work."""
+    path = tmp_path / "headrace.yaml"
+    path.write_text(
+        "engine: {enabled: false}\nembeddings: {enabled: false}\n"
+        f"providers: [{{name: corp, base_url: '{listing.url}/keyed/v1', key_env: [CORP_KEY]}}]\n"
+        "backends:\n"
+        "- {name: good, provider: corp, models: [far-1, 'far-*']}\n"
+        "- {name: wrong-key, provider: corp, api_key_env: OTHER_KEY}\n"
+        "- {name: no-key, provider: corp, api_key_env: NO_KEY}\n"
+        f"- {{name: other-model, base_url: '{listing.url}/open/v1', models: [big]}}\n"
+        f"- {{name: nobody, base_url: 'http://127.0.0.1:{free_port()}/v1'}}\n"
+        "- {name: nowhere}\n"
+    )
+    return {"HEADRACE_CONFIG": str(path), "CORP_KEY": KEY, "OTHER_KEY": "sk-wrong-0000000000000000"}
+
+
+def test_a_configurations_backends_are_asked_one_live_call_each(home, configured, listing):
+    _, report = examined(**home, **configured)
+    told = {each["name"]: each for each in report["backends"]}
+    assert {name: told[name]["state"] for name in ("good", "corp", "other-model")} == dict.fromkeys(
+        ("good", "corp", "other-model"), "works"
+    )
+    for name in ("wrong-key", "no-key", "nobody", "nowhere"):
+        assert told[name]["state"] == "fails", name
+        assert told[name]["remedy"], name
+    assert {told[name]["implementation_type"] for name in told} == {"remote"}
+    assert told["good"]["models"] == ["far-1"]
+    assert "not big" in told["other-model"]["message"]
+    assert "far-1" in told["other-model"]["remedy"]
+    assert "OTHER_KEY" in told["wrong-key"]["remedy"]
+    assert "NO_KEY" in told["no-key"]["remedy"]
+    assert "base_url" in told["nowhere"]["remedy"]
+    asked = [path for path, _ in listing.seen]
+    assert asked.count("/open/v1/models") == 1
+    keys = {each["provider"]: each for each in report["keys"]}
+    assert keys["corp"]["source"] == keys["backend wrong-key"]["source"] == "the environment"
+    assert keys["backend no-key"]["source"] is None
+    said = json.dumps(report)
+    assert KEY not in said
+    assert configured["OTHER_KEY"] not in said
+
+
+@pytest.mark.parametrize(("name", "status"), [("good", 0), ("nowhere", 1)])
+def test_one_backend_of_a_configuration_may_be_asked_alone(home, configured, name, status):
+    told, report = examined(name, **home, **configured)
+    assert told == status
+    assert [each["name"] for each in report["backends"]] == [name]
+
+
+def test_a_configurations_own_model_is_started_and_asked(home, tmp_path):
+    tiny = write_tiny_llama(tmp_path / "tiny.gguf")
+    path = tmp_path / "headrace.yaml"
+    path.write_text(f"engine: {{model: {tiny}, name: little}}")
+    status, report = examined("little", **home, HEADRACE_CONFIG=str(path))
+    found = finding(report, "little")
+    assert (status, found["state"], found["implementation_type"]) == (0, "works", "real")
+
+
+def test_a_configurations_model_that_is_not_there_fails_with_what_to_do(home, tmp_path):
+    path = tmp_path / "headrace.yaml"
+    path.write_text("engine: {model: /nowhere/tiny.gguf}")
+    status, report = examined("tiny", **home, HEADRACE_CONFIG=str(path))
+    assert status == 1
+    assert "engine.model" in finding(report, "tiny")["remedy"]
+
+
+def test_a_wrong_configuration_is_told_in_one_line(home, tmp_path):
+    path = tmp_path / "headrace.yaml"
+    path.write_text("backends: [{name: a, provider: grok}]")
+    done = run_headrace("doctor", "--config", str(path), **home)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "$.backends[0].provider" in line

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from backends.tiny_llama import write_tiny_llama
 from gateway.served import MODEL, free_port, run_headrace
 
 KEY = "sk-a-key-that-is-nobodys-000000"
@@ -123,3 +124,48 @@ def test_a_providers_key_is_never_sent_to_a_server_of_another_name():
     done = run_headrace("models", "--provider", "openai", "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "exclude" in done.stderr
+
+
+def test_the_model_in_the_box_is_told_with_its_context_window(home, empty_cache):
+    # Before it is fetched as well.
+    said = listed("--provider", "box", **home, HEADRACE_CACHE=str(empty_cache))
+    assert only(said["models"], model=MODEL)["context_window"] == 8192
+    assert only(said["models"], model="all-minilm-l6-v2")["context_window"] == 256
+
+
+def test_a_gateways_models_are_told_as_its_configuration_has_them(home, tmp_path):
+    tiny = write_tiny_llama(tmp_path / "tiny.gguf")
+    path = tmp_path / "headrace.yaml"
+    path.write_text(
+        f"engine: {{model: {tiny}, name: little}}\n"
+        "embeddings: {enabled: false}\n"
+        "providers: [{name: corp, like: openai, base_url: 'https://llm.corp.example/v1'}]\n"
+        "backends:\n"
+        "- {name: far, provider: openai, models: [gpt-4o-mini]}\n"
+        "- {name: near, provider: corp, model: gpt-4o, models: [mine], api_key_env: CORP_KEY}\n"
+        "- {name: plain, base_url: 'http://127.0.0.1:9/v1'}\n"
+    )
+    said = listed("--config", str(path), "--provider", "gateway", **home, CORP_KEY=KEY)
+    told = {row["model"]: (row["context_window"], row["key"]) for row in said["models"]}
+    assert told == {
+        "little": (4096, "not needed"),
+        "gpt-4o-mini": (128_000, "missing"),
+        "mine": (128_000, "present"),
+        "plain": (None, "not needed"),
+    }
+    table = run_headrace("models", **home, HEADRACE_CONFIG=str(path))
+    assert "gateway/gpt-4o-mini" in table.stdout
+    assert KEY not in table.stdout
+
+
+def test_a_gateway_bounds_its_models_window(home, tmp_path):
+    path = tmp_path / "headrace.yaml"
+    path.write_text("inference: {context_length: 2048}")
+    said = listed("--config", str(path), "--provider", "gateway", **home)
+    assert only(said["models"], model=MODEL)["context_window"] == 2048
+
+
+def test_a_gateways_models_need_its_configuration(home):
+    done = run_headrace("models", "--provider", "gateway", **home)
+    assert done.returncode == 1
+    assert "--config" in done.stderr

@@ -155,11 +155,11 @@ def test_an_ailing_provider_is_asked_six_times_ever_more_slowly(row: Provider, f
 @every_face
 @every_row
 def test_one_that_fails_five_times_in_a_row_is_left_alone(row: Provider, face: str) -> None:
-    with Face(face, row, [refusal(500)] * 5) as client:
-        with pytest.raises(LLMProviderError):
-            client.chat()
-        with pytest.raises(LLMProviderError):
-            client.chat()
+    endpoint = EndpointSettings(retry=None)
+    with Face(face, row, [refusal(500)] * 5, endpoint=endpoint) as client:
+        for _ in range(7):
+            with pytest.raises(LLMProviderError):
+                client.chat()
         assert len(client.requests) == 5
 
 
@@ -295,12 +295,13 @@ def test_a_key_is_shown_only_to_the_provider_that_it_was_given_for(face: str) ->
 @every_face
 def test_calls_with_keys_of_their_own_share_the_endpoint(face: str) -> None:
     row = PROVIDERS["openai"]
-    answers = [refusal(500)] * 5
-    with Face(face, row, answers, credentials=credentials(row, key=None)) as client:
-        for number in range(2):
+    known = credentials(row, key=None)
+    endpoint = EndpointSettings(retry=None)
+    with Face(face, row, [refusal(500)] * 5, credentials=known, endpoint=endpoint) as client:
+        for number in range(7):
             with pytest.raises(LLMProviderError):
                 client.chat(metadata={"api_key": f"{OTHER_KEY}-{number}"})
-        # The second call finds the circuit open.
+        # The sixth call finds the circuit open.
         assert len(client.requests) == 5
 
 

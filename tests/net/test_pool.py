@@ -162,6 +162,7 @@ def test_a_request_that_meets_a_closing_kept_connection_is_sent_again_on_a_new_o
             )
             assert await reply.read(10) == b"first"
             assert not reply.connection_reused
+            assert reply.sends == 2  # told of, for the record
             assert len(server.peers) == 2
             assert [r.endswith(b"question") for r in server.requests] == [False, True, True]
             await transport.aclose()

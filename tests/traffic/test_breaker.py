@@ -228,15 +228,29 @@ def test_a_probe_that_is_cancelled_gives_its_turn_to_another():
     play(main)
 
 
+def test_a_patient_caller_does_not_shut_the_circuit_on_its_own_last_retry():
+    async def main():
+        stage = Stage()
+        lane = stage.lane(lambda _: refusal(500), retry=RetryPolicy(jitter=0), total_s=None)
+        with pytest.raises(LLMProviderError, match="says 500"):
+            await stage.text(lane)
+        assert stage.sent() == 6
+        assert stage.clock.monotonic() == 1 + 2 + 4 + 8 + 16
+        assert lane.breaker.state == "closed"
+
+    play(main)
+
+
 def test_retries_stop_where_the_circuit_opens_and_the_real_error_is_raised():
     async def main():
         stage = Stage()
         lane = stage.lane(lambda _: refusal(500), retry=RetryPolicy(jitter=0), total_s=None)
-        with pytest.raises(LLMProviderError, match="says 500") as caught:
-            await stage.text(lane)
-        assert "left alone" in caught.value.__notes__[0]
-        assert stage.sent() == 5
-        assert stage.clock.monotonic() == 15  # and no wait after the fifth
+        calls = [asyncio.ensure_future(stage.text(lane)) for _ in range(5)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert all("says 500" in str(each) for each in ended)
+        assert any("left alone" in note for each in ended for note in each.__notes__)
+        assert stage.sent() <= 10  # five calls, and who had begun to ask again by then
+        assert lane.breaker.state == "open"
 
     play(main)
 
@@ -244,12 +258,18 @@ def test_retries_stop_where_the_circuit_opens_and_the_real_error_is_raised():
 def test_a_call_whose_circuit_others_open_meanwhile_raises_its_own_error():
     async def main():
         stage = Stage()
-        lane = stage.lane([refusal(429, ("retry-after", "40")), *[refusal(500)] * 5], total_s=None)
+        lane = stage.lane(
+            [refusal(429), *[refusal(500)] * 10],
+            retry=RetryPolicy(first_delay_s=40, max_delay_s=40, jitter=0),
+            breaker=BreakerPolicy(open_s=100),
+            total_s=None,
+        )
         waiting = asyncio.ensure_future(stage.text(lane))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        with pytest.raises(LLMProviderError):
-            await stage.text(lane)
+        others = [asyncio.ensure_future(stage.text(lane)) for _ in range(5)]
+        ended = await asyncio.gather(*others, return_exceptions=True)
+        assert all(isinstance(each, LLMProviderError) for each in ended)
         with pytest.raises(LLMRateLimitError, match="says 429") as caught:
             await waiting
         assert "failed 5 times in a row" in caught.value.__notes__[0]

@@ -22,8 +22,8 @@ from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.stores.secret import Secret
-from headrace.traffic.otel import OpenTelemetrySink
 from headrace.traffic.sinks import JsonlFile, log_records, write_line
+from traffic.telemetry import Telemetry
 
 KEY = "a-key-of-nobody"
 RECORD = CallRecord(
@@ -140,6 +140,58 @@ def test_lines_of_several_processes_do_not_mingle(tmp_path):
     assert sorted(ids) == sorted(name * 5000 for name in "abc" for _ in range(200))
 
 
+def test_a_bounded_file_begins_another_and_keeps_as_many_as_it_was_told(tmp_path):
+    path = tmp_path / "calls.jsonl"
+    size = len(write_line(RECORD))
+    with JsonlFile(path, max_bytes=2 * size, keep=2) as sink:
+        for number in range(9):
+            sink(evolve(RECORD, call_id=f"{number:0{len(RECORD.call_id)}}"))
+    ids = {
+        each.name: [int(json.loads(line)["call_id"]) for line in each.read_bytes().splitlines()]
+        for each in tmp_path.iterdir()
+    }
+    assert ids == {"calls.jsonl": [8], "calls.jsonl.1": [6, 7], "calls.jsonl.2": [4, 5]}
+    assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_bounded_file_may_keep_none_of_the_full_ones(tmp_path):
+    with JsonlFile(tmp_path / "calls.jsonl", max_bytes=1, keep=0) as sink:
+        for _ in range(3):
+            sink(RECORD)
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == write_line(RECORD)
+
+
+def test_a_bounded_file_that_somebody_took_away_is_made_again(tmp_path):
+    path = tmp_path / "calls.jsonl"
+    with JsonlFile(path, max_bytes=1) as sink:
+        sink(RECORD)
+        path.unlink()
+        sink(RECORD)
+    assert [each.name for each in tmp_path.iterdir()] == ["calls.jsonl"]
+
+
+@pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"keep": -1}])
+def test_a_bound_that_is_none_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        JsonlFile(tmp_path / "calls.jsonl", **wrong)
+
+
+BOUNDED_WRITER = WRITER.replace(
+    "JsonlFile(sys.argv[1])", "JsonlFile(sys.argv[1], max_bytes=50_000, keep=500)"
+)
+
+
+def test_processes_that_share_a_bounded_file_lose_no_line(tmp_path):
+    path = tmp_path / "calls.jsonl"
+    command = [sys.executable, "-c", BOUNDED_WRITER, str(path)]
+    writers = [subprocess.Popen([*command, name]) for name in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    lines = [line for each in tmp_path.iterdir() for line in each.read_bytes().splitlines()]
+    ids = [json.loads(line)["call_id"] for line in lines]
+    assert sorted(ids) == sorted(name * 5000 for name in "abc" for _ in range(200))
+
+
 def test_a_log_line_has_the_numbers_as_text_and_as_fields(caplog):
     caplog.set_level(logging.INFO, "headrace.calls")
     log_records()(RECORD)
@@ -168,39 +220,6 @@ def test_a_level_that_nobody_wants_costs_no_line(caplog):
     caplog.set_level(logging.ERROR, "headrace.calls")
     log_records()(FAILED)
     assert caplog.records == []
-
-
-class Telemetry:
-    """OpenTelemetry with exporters in memory."""
-
-    def __init__(self) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-        self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.sink = OpenTelemetrySink(
-            tracer_provider=self.tracers,
-            meter_provider=MeterProvider(metric_readers=[self.reader]),
-        )
-
-    @property
-    def spans(self) -> Any:
-        return self.exporter.get_finished_spans()
-
-    @property
-    def points(self) -> dict[str, list[Any]]:
-        data: Any = self.reader.get_metrics_data()
-        return {
-            metric.name: list(metric.data.data_points)
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
 
 
 def test_a_call_is_a_span_in_the_words_of_the_conventions():

@@ -12,6 +12,7 @@ from headrace.net.scripted import ManualClock, Piece, ScriptedAnswer
 from headrace.net.transport import TimeLimits
 from headrace.traffic.call import CallSheet
 from headrace.traffic.patience import Patience
+from headrace.traffic.retry import RetryPolicy
 from traffic.play import ASK, EVENTS, OPENING, Stage, answer, is_idle, play, refusal, said
 
 LONG = TimeLimits(first_byte_s=1000, idle_s=1000)
@@ -125,8 +126,12 @@ def test_the_whole_time_covers_retries_and_their_waits():
 def test_the_whole_time_covers_the_wait_for_a_place_to_ask_again():
     async def main():
         stage = Stage()
-        busy = refusal(429, ("retry-after", "5"))
-        lane = stage.lane([busy, answer(after_s=50)], limits=LONG, max_running=1)
+        lane = stage.lane(
+            [refusal(429), answer(after_s=50)],
+            limits=LONG,
+            max_running=1,
+            retry=RetryPolicy(first_delay_s=5, jitter=0),
+        )
         first = asyncio.ensure_future(stage.text(lane, total_s=20))
         await asyncio.sleep(0)
         other = asyncio.ensure_future(stage.text(lane))

@@ -28,6 +28,7 @@ __all__ = [
     "Format",
     "Provider",
     "Structured",
+    "fill_rows",
     "provider",
     "providers",
     "read_providers",
@@ -120,6 +121,7 @@ LLAMA_CPP_SERVER = Provider(
     # Text to arrive at after the completion: what comes without it is still a continuation.
     ignored=_OPENAI_HOUSEKEEPING | {"suffix"},
     echoes=False,
+    asked_whole=False,
     streams_logprobs_with_tools=False,
     logprobs_alone=False,
     structured=ENGINE,
@@ -194,22 +196,54 @@ def read_providers(text: str) -> tuple[Provider, ...]:
     """
     from headrace.contracts._yaml import read_yaml
 
-    listed = read_yaml(text)
+    return from_plain(fill_rows(read_yaml(text), "$"), tuple[Provider, ...])
+
+
+def fill_rows(listed: object, path: str) -> list[dict[str, object]]:
+    """The mappings ``listed`` at ``path``, each with what the row that it is ``like`` says.
+
+    They are then for ``from_plain`` to read. Raises LLMInvalidRequestError where they are no list
+    of mappings, where two have one name, and where ``like`` names no row that is known, or further
+    up in the list.
+    """
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise LLMInvalidRequestError(
-            "providers are a list of mappings, each with name and base_url, such as\n"
-            "- name: corp\n  base_url: https://llm.corp.example/v1\n  key_env: [CORP_LLM_KEY]"
+            f"providers are a list of mappings @ {path}, each with name and base_url, such as\n"
+            "- name: corp\n  base_url: https://llm.corp.example/v1\n  key_env: [CORP_LLM_KEY]",
+            param="providers",
         )
-    rows = []
+    filled: list[dict[str, object]] = []
+    named: dict[str, dict[str, object]] = {}
     for i, entry in enumerate(listed):
-        like = entry.pop("like", None)
-        base = to_plain(provider(str(like))) if like is not None else {}
-        assert isinstance(base, dict)
-        try:
-            rows.append(from_plain({**base, **entry}, Provider))
-        except LLMInvalidRequestError as error:
-            raise LLMInvalidRequestError(f"providers[{i}]: {error}", param=error.param) from error
-    return tuple(rows)
+        row = {**_lent(entry.get("like"), named, f"{path}[{i}].like"), **entry}
+        row.pop("like", None)
+        name = row.get("name")
+        if isinstance(name, str):
+            if name in named:
+                raise LLMInvalidRequestError(
+                    f"there are two providers {name!r}; give one another name @ {path}[{i}].name",
+                    param="name",
+                )
+            named[name] = row
+        filled.append(row)
+    return filled
+
+
+def _lent(like: object, named: Mapping[str, dict[str, object]], path: str) -> Mapping[str, object]:
+    if like is None:
+        return {}
+    if str(like) in named:
+        return _but_name(named[str(like)])
+    try:
+        plain = to_plain(provider(str(like)))
+    except LLMInvalidRequestError as error:
+        raise LLMInvalidRequestError(f"{error} @ {path}", param="like") from error
+    assert isinstance(plain, dict)
+    return _but_name(plain)
+
+
+def _but_name(row: Mapping[str, object]) -> Mapping[str, object]:
+    return {field: value for field, value in row.items() if field != "name"}
 
 
 def split_model(name: str, default: str | None = None) -> tuple[Provider, str]:

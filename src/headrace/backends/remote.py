@@ -6,14 +6,14 @@ Everything that asks a provider goes through here, our own engines' servers incl
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from types import ModuleType
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.providers import Provider
-from headrace.backends.structured import as_text, asked, mode_of
+from headrace.backends.structured import in_its_way
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -28,7 +28,7 @@ from headrace.net.clock import World
 from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, Url, parse_url
 from headrace.stores.secret import Secret, as_secret, redact_error
 from headrace.wire import json as wire_json
-from headrace.wire.assemble import deltas
+from headrace.wire.assemble import deltas, whole
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
@@ -53,38 +53,32 @@ class Remote:
     model: str | None = None
     limits: TimeLimits = field(factory=TimeLimits)
     _urls: dict[str, Url] = field(factory=dict, init=False, repr=False, eq=False)
+    _fit: Fit = field(init=False, repr=False, eq=False)
 
-    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+    @_fit.default
+    def _fit_of_provider(self) -> Fit:
+        return Fit(self.name, self.provider)
+
+    def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, as the provider sends them."""
-        marks.backend, marks.provider = self.name, self.provider.name
-        key = self._key_of(request)
-        fit = Fit(self.name, self.provider)
-        try:
-            mode = mode_of(request, self.provider, self.model or request.model)
-            if mode is not None:
-                request = asked(request, self.provider, self.model or request.model, mode)
-            pieces = self._ask(fit.request(request, marks), marks)
-            if mode == "tool":
-                pieces = as_text(pieces)
-            if request.echo and not self.provider.echoes:
-                pieces = echoed(pieces, request)
-            if fit.asks_in_vain(request):
-                pieces = without_alternatives(pieces)
-            async with aclosing(pieces):
-                async for delta in pieces:
-                    yield delta
-        except LLMError as failure:
-            failure.provider = failure.provider or self.provider.name
-            redact_error(failure, (key,))
-            raise
+        if request.response_mode is None:
+            pieces = self._ask(request, marks)
+        else:
+            pieces = in_its_way(
+                self._ask, request, marks, self.provider, self.model or request.model
+            )
+        if request.echo and not self.provider.echoes:
+            pieces = echoed(pieces, request)
+        if self._fit.asks_in_vain(request):
+            pieces = without_alternatives(pieces)
+        return pieces
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input."""
         marks.backend, marks.provider = self.name, self.provider.name
         key = self._key_of(request)
         try:
-            fit = Fit(self.name, self.provider)
-            return await self._vectors(fit.inputs(request, marks), marks)
+            return await self._vectors(self._fit.inputs(request, marks), marks, key)
         except LLMError as failure:
             failure.provider = failure.provider or self.provider.name
             redact_error(failure, (key,))
@@ -94,7 +88,7 @@ class Remote:
         self, path: str, value: Mapping[str, object], limits: TimeLimits
     ) -> dict[str, object]:
         """One plain call outside the formats (tokenise, templates): JSON object in and out."""
-        reply = await self._send("POST", path, wire_json.encode(value), limits)
+        reply = await self._send("POST", path, wire_json.encode(value), limits, self.key)
         try:
             body = await reply.read(_MOST_ANSWER_BYTES)
         finally:
@@ -108,7 +102,7 @@ class Remote:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models that it lists."""
-        reply = await self._send("GET", self.provider.models_path, b"", self.limits)
+        reply = await self._send("GET", self.provider.models_path, b"", self.limits, self.key)
         try:
             body = await reply.read(_MOST_ANSWER_BYTES)
         finally:
@@ -157,8 +151,8 @@ class Remote:
         redact_error(error, (self.key,))
         return error
 
-    def _key_of(self, request: LLMRequest | EmbeddingRequest | None) -> Secret | None:
-        own = None if request is None else request.metadata.get("api_key")
+    def _key_of(self, request: LLMRequest | EmbeddingRequest) -> Secret | None:
+        own = request.metadata.get("api_key")
         if own is None or own == "":
             return self.key
         if not isinstance(own, (str, Secret)):
@@ -167,17 +161,54 @@ class Remote:
             )
         return as_secret(own)
 
-    def _headers(self, request: LLMRequest | EmbeddingRequest | None, *, has_body: bool) -> Headers:
+    def _headers(self, key: Secret | None, *, has_body: bool) -> Headers:
         provider = self.provider
         headers = [("accept", "application/json, text/event-stream"), *provider.headers.items()]
         if has_body:
             headers.append(("content-type", "application/json"))
-        key = self._key_of(request)
         if key is not None:
             headers.append((provider.key_header, provider.key_scheme + key.reveal()))
         return tuple(headers)
 
     async def _ask(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        marks.backend, marks.provider = self.name, self.provider.name
+        key = self._key_of(request)
+        try:
+            request = self._fit.request(request, marks)
+            reply, codec = await self._sent(request, marks, key)
+            try:
+                if reply.status != 200:
+                    refusal = await reply.read(_MOST_ERROR_BYTES)
+                    raise codec.read_error(reply.status, refusal, reply.headers)
+                options = request.provider_options
+                keep = [name for name, option in _ASKED_BY.items() if options.get(option)]
+                if "text/event-stream" not in reply.headers.get("content-type", ""):
+                    # Asked so, or it did not stream although asked to.
+                    answer = await reply.read(_MOST_ANSWER_BYTES)
+                    marks.came_whole = True
+                    response = codec.read_response(answer, keep=keep)
+                    for delta in (
+                        deltas(response) if marks.whole_within_s is None else whole(response)
+                    ):
+                        yield delta
+                    return
+                reader = codec.stream_reader(keep)
+                async for piece in reply:
+                    for delta in reader.feed(piece):
+                        yield delta
+                for delta in reader.close():
+                    yield delta
+            finally:
+                await reply.aclose()
+        except LLMError as failure:
+            failure.provider = failure.provider or self.provider.name
+            redact_error(failure, (key,))
+            raise
+
+    async def _sent(
+        self, request: LLMRequest, marks: Marks, key: Secret | None
+    ) -> tuple[HttpReply, ModuleType]:
+        """The reply to ``request``, and the codec that reads it."""
         provider = self.provider
         is_chat = request.prompt is None
         codec = provider.chat if is_chat else provider.completions
@@ -188,13 +219,10 @@ class Remote:
                 "a prompt",
                 param="prompt",
             )
-        options = request.provider_options
-        keep = [name for name, option in _ASKED_BY.items() if options.get(option)]
-        stream = provider.streams_logprobs_with_tools or not (request.logprobs and request.tools)
         body = codec.write_request(
             request,
             model=self.model or request.model,
-            stream=stream,
+            stream=not self._asks_whole(request, marks),
             include_usage=provider.stream_usage,
             dialect=provider.dialect,
         )
@@ -204,30 +232,26 @@ class Remote:
             self._named(path, request),
             body,
             self.limits,
-            request,
+            key,
             () if once is None else (("idempotency-key", once),),
         )
         _note(reply, marks)
-        try:
-            if reply.status != 200:
-                refusal = await reply.read(_MOST_ERROR_BYTES)
-                raise codec.read_error(reply.status, refusal, reply.headers)
-            if "text/event-stream" not in reply.headers.get("content-type", ""):
-                # It did not stream although asked to: a whole answer is a stream of one piece.
-                answer = await reply.read(_MOST_ANSWER_BYTES)
-                for delta in deltas(codec.read_response(answer, keep=keep)):
-                    yield delta
-                return
-            reader = codec.stream_reader(keep)
-            async for piece in reply:
-                for delta in reader.feed(piece):
-                    yield delta
-            for delta in reader.close():
-                yield delta
-        finally:
-            await reply.aclose()
+        return reply, codec
 
-    async def _vectors(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
+    def _asks_whole(self, request: LLMRequest, marks: Marks) -> bool:
+        provider = self.provider
+        if request.logprobs and request.tools and not provider.streams_logprobs_with_tools:
+            return True
+        if not provider.asked_whole or marks.whole_within_s is None:
+            return False
+        # The first byte of a whole answer comes with its last: a shorter limit for it is a wish to
+        # see a beginning by then.
+        first_byte_s = self.limits.first_byte_s
+        return first_byte_s is None or first_byte_s >= marks.whole_within_s
+
+    async def _vectors(
+        self, request: EmbeddingRequest, marks: Marks, key: Secret | None
+    ) -> EmbeddingResult:
         codec, path = self.provider.embeddings, self.provider.embeddings_path
         if codec is None or path is None:
             raise LLMCapabilityError(
@@ -237,9 +261,7 @@ class Remote:
         body = codec.write_request(request, model=self.model or request.model)
         once = marks.idempotency_key
         more = () if once is None else (("idempotency-key", once),)
-        reply = await self._send(
-            "POST", self._named(path, request), body, self.limits, request, more
-        )
+        reply = await self._send("POST", self._named(path, request), body, self.limits, key, more)
         _note(reply, marks)
         try:
             if reply.status != 200:
@@ -261,14 +283,14 @@ class Remote:
         path: str,
         body: bytes,
         limits: TimeLimits,
-        request: LLMRequest | EmbeddingRequest | None = None,
+        key: Secret | None,
         more: Headers = (),
     ) -> HttpReply:
         return await self.world.transport.send(
             HttpRequest(
                 method=method,
                 url=self._url(path),
-                headers=(*self._headers(request, has_body=bool(body)), *more),
+                headers=(*self._headers(key, has_body=bool(body)), *more),
                 body=body,
             ),
             limits,
@@ -277,3 +299,4 @@ class Remote:
 
 def _note(reply: HttpReply, marks: Marks) -> None:
     marks.sent, marks.first_byte, marks.status = reply.sent_at, reply.first_byte_at, reply.status
+    marks.sends = reply.sends

@@ -113,9 +113,10 @@ class Provider:
     do. ``logprobs_alone`` says that it gives log probabilities without alternatives too; of others
     we ask one alternative and leave it out.
 
-    Every backend is asked for a stream, also where the caller wants the answer whole: some
-    (llama.cpp among them) do not notice that the caller of a plain request has left. The exception
-    is ``streams_logprobs_with_tools``: where that is false, such a request is asked whole.
+    ``asked_whole`` says that it is asked for a whole answer where the caller wants one, which
+    costs less than its pieces. Where false it is asked for a stream even then: some (llama.cpp among
+    them) do not notice that the caller of a plain request has left and work on for nobody. Where
+    ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
 
     ``structured`` is how it is asked for answers that meet a schema.
     """
@@ -128,7 +129,7 @@ class Provider:
     needs_key: bool = False
     key_header: str = "authorization"
     key_scheme: str = "Bearer "
-    headers: Mapping[str, str] = field(factory=dict, repr=_names_only)
+    headers: Mapping[str, str] = field(factory=dict, repr=_names_only, metadata={"secret": True})
     query: Mapping[str, str] = field(factory=dict)
     chat_path: str = field(default="/chat/completions", validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)
@@ -142,6 +143,7 @@ class Provider:
     stream_usage: bool = True
     prices: str | None = None
     echoes: bool = True
+    asked_whole: bool = True
     streams_logprobs_with_tools: bool = True
     logprobs_alone: bool = True
     structured: Structured = field(factory=Structured)

@@ -112,6 +112,8 @@ HOSTED: tuple[Provider, ...] = (
         dialect=Dialect(reasoning="reasoning"),
         unsupported=frozenset({"n"}),
         defaults={"provider": {"require_parameters": True}},
+        # https://openrouter.ai/docs/api-reference/streaming#stream-cancellation
+        asked_whole=False,
         prices="openrouter",
         # https://openrouter.ai/docs/features/structured-outputs
         structured=Structured(strict=("*",)),
@@ -180,6 +182,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url_env=("MAX_BASE_URL",),
         key_env=("MAX_SERVE_API_KEY",),
         structured=Structured(modes=("prompt", "schema")),
+        asked_whole=False,
     ),
     # https://lmstudio.ai/docs/developer/openai-compat/chat-completions ("supported payload
     # parameters": the rest is left out); https://lmstudio.ai/docs/developer/core/authentication
@@ -193,7 +196,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         ignored=frozenset({"user", "parallel_tool_calls"}),
         # https://lmstudio.ai/docs/developer/openai-compat/structured-output; no JSON mode.
         structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
+        asked_whole=False,  # llama.cpp is inside
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
-    Provider(name="openai-compatible"),
+    Provider(name="openai-compatible", asked_whole=False),
 )

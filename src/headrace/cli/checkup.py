@@ -9,7 +9,9 @@ neither a key nor an address that is local or was named by the user.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
@@ -27,22 +29,28 @@ from headrace.net.hosts import is_private_host
 from headrace.net.pool import PooledTransport
 from headrace.net.scripted import ScriptedTransport
 from headrace.net.transport import TimeLimits, Transport, parse_url
-from headrace.stores.models import PRESETS, ModelFile, ModelStore, Preset
+from headrace.stores.models import PRESETS, ModelFile, ModelStore
 from headrace.stores.secret import redact
 
 if TYPE_CHECKING:
     from headrace.contracts.capabilities import ModelInfo
+    from headrace.gateway.backend_config import BackendConfig
+    from headrace.gateway.config import Config
     from headrace.stores.credentials import Credentials, FoundKey
 
 T = TypeVar("T")
 
 ImplementationType: TypeAlias = Literal["real", "remote", "scripted"]
+Subject: TypeAlias = Callable[[World], Awaitable["BackendFinding"]]
+"""What is looked at, as what looks at it."""
 State: TypeAlias = Literal["works", "fails", "not there", "not asked"]
 
 _CALL_S = 5.0
 _LIMITS = TimeLimits(connect_s=3.0, first_byte_s=_CALL_S, idle_s=_CALL_S, total_s=_CALL_S)
 # Loading from a cold disk is what takes long; the answer itself is a second.
 _ENGINE_S = 120.0
+# Of a server's models, so many are named where they are only an example.
+_SHOWN = 5
 _QUESTION = "What is the capital of France?"
 
 
@@ -75,29 +83,46 @@ def implementation_type(backend: object) -> ImplementationType:
     return "scripted"
 
 
-def backend_names() -> tuple[str, ...]:
-    """All that ``examine`` knows: the models in the box, and every provider that has a place."""
-    placed = (row.name for row in providers().values() if row.base_url or row.base_url_env)
-    return (*PRESETS, *placed)
+def subjects(credentials: Credentials, config: Config | None = None) -> dict[str, Subject]:
+    """All that can be looked at, by name: the models in the box, and every provider with a place.
+
+    With ``config`` it is that gateway's own models in place of those in the box, and its providers
+    and backends as well; a backend of it goes before a provider of its name.
+    """
+    found: dict[str, Subject] = {
+        name: partial(_engine, name, name, preset.embeddings) for name, preset in PRESETS.items()
+    }
+    rows = list(providers().values())
+    if config is not None:
+        rows += config.providers
+        found = _configured_engines(config)
+    for row in rows:
+        if row.base_url or row.base_url_env:
+            found[row.name] = partial(_provider, row, credentials)
+    for backend in config.backends if config is not None else ():
+        assert config is not None
+        found[backend.name] = partial(_configured, config, backend, credentials)
+    return found
+
+
+def _configured_engines(config: Config) -> dict[str, Subject]:
+    found: dict[str, Subject] = {}
+    for section, embeddings in ((config.engine, False), (config.embeddings, True)):
+        if section.enabled:
+            known = section.model.lower() in PRESETS
+            name = section.name or (section.model.lower() if known else Path(section.model).stem)
+            found[name] = partial(_engine, name, section.model, embeddings)
+    return found
 
 
 async def examine(
-    names: tuple[str, ...], credentials: Credentials, transport: Transport | None = None
+    chosen: Mapping[str, Subject], transport: Transport | None = None
 ) -> tuple[BackendFinding, ...]:
-    """What is found of each of ``names``, in their order; all are asked at once."""
+    """What is found of each of ``chosen``, in their order; all are asked at once."""
     own = PooledTransport() if transport is None else transport
     world = World(transport=own)
     try:
-        return tuple(
-            await asyncio.gather(
-                *(
-                    _engine(PRESETS[name], world)
-                    if name in PRESETS
-                    else _provider(providers()[name], credentials, world)
-                    for name in names
-                )
-            )
-        )
+        return tuple(await asyncio.gather(*(subject(world) for subject in chosen.values())))
     finally:
         if transport is None:
             await own.aclose()
@@ -135,7 +160,11 @@ async def _provider(row: Provider, credentials: Credentials, world: World) -> Ba
     except LLMError as error:  # a file of keys that others can read, a key no header can carry
         return evolve(idle, state="fails", message=str(error))
     return await _ask_for_models(
-        evolve(idle, implementation_type=implementation_type(remote)), remote, found
+        evolve(idle, implementation_type=implementation_type(remote)),
+        remote,
+        found,
+        # At home nobody may have started it; elsewhere, or with a key for it, somebody counts on it.
+        expected=found is not None or remote.base_url != row.base_url,
     )
 
 
@@ -147,8 +176,43 @@ def _may_be_asked(row: Provider, address: str, credentials: Credentials) -> bool
     return url.unix_path is not None or is_private_host(url.host)
 
 
+async def _configured(
+    config: Config, backend: BackendConfig, credentials: Credentials, world: World
+) -> BackendFinding:
+    """A backend of the configuration: its user wants it, so it is asked wherever it is."""
+    from headrace.gateway.remotes import address_of, key_of, open_remote, row_for
+
+    idle = BackendFinding(
+        name=backend.name, implementation_type="remote", address=None, state="fails", message=""
+    )
+    try:
+        row = row_for(config, backend)
+        idle = evolve(idle, address=redact(address_of(backend, row, credentials)))
+        found = key_of(backend, row, credentials)
+        remote = evolve(open_remote(config, backend, world, credentials), limits=_LIMITS)
+    except LLMAuthError as error:
+        where = backend.api_key_env or " or ".join(row.key_env) or "api_key_env"
+        return evolve(idle, message=str(error), remedy=f"set {where}")
+    except LLMError as error:
+        return evolve(idle, message=str(error), remedy=f"give backend {backend.name!r} a base_url")
+    idle = evolve(idle, implementation_type=implementation_type(remote))
+    finding = await _ask_for_models(idle, remote, found, expected=True)
+    wanted = (
+        [backend.model] if backend.model else [m for m in backend.models if not set("*?") & {*m}]
+    )
+    absent = [model for model in wanted if finding.models and model not in finding.models]
+    if finding.state == "works" and absent:
+        return evolve(
+            finding,
+            message=f"{finding.message}, but not {', '.join(absent)}",
+            remedy="look at the models (or model) of this backend; it lists "
+            f"{', '.join(finding.models[:_SHOWN])}",
+        )
+    return finding
+
+
 async def _ask_for_models(
-    idle: BackendFinding, remote: Remote, found: FoundKey | None
+    idle: BackendFinding, remote: Remote, found: FoundKey | None, *, expected: bool
 ) -> BackendFinding:
     row = remote.provider
     asking = evolve(idle, asked=f"GET {row.models_path}, which costs nothing")
@@ -158,7 +222,6 @@ async def _ask_for_models(
 
     listed, asking = await _timed(ask, asking, remote.world, _CALL_S)
     if isinstance(listed, LLMError):
-        expected = found is not None or remote.base_url != row.base_url
         absent = isinstance(listed, LLMUnavailableError) and not expected
         return evolve(
             asking,
@@ -189,6 +252,8 @@ def _remedy(error: LLMError, remote: Remote, found: FoundKey | None) -> str:
     if isinstance(error, LLMAuthError):
         if found is None:
             return f"set {' or '.join(row.key_env)}" if row.key_env else "hand in api_key"
+        if found.name is None:
+            return "put a key that it accepts into its api_key, or better into a variable"
         return f"put a key that it accepts into {found.name} ({found.source})"
     if isinstance(error, (LLMUnavailableError, LLMTimeoutError)):
         named = f", or name another address in {row.base_url_env[0]}" if row.base_url_env else ""
@@ -198,26 +263,33 @@ def _remedy(error: LLMError, remote: Remote, found: FoundKey | None) -> str:
     return "look at its address and at what it says; another server may be listening there"
 
 
-async def _engine(preset: Preset, world: World) -> BackendFinding:
-    store = ModelStore()
+async def _engine(name: str, model: str, embeddings: bool, world: World) -> BackendFinding:
+    """``model``, a preset's name or a file's path, as the engine that answers to ``name``."""
+    store, preset = ModelStore(), PRESETS.get(model.lower())
     idle = BackendFinding(
-        name=preset.name,
+        name=name,
         implementation_type="real",
         address=None,
         state="not asked",
         message="",
-        models=(preset.name,),
+        models=(name,),
     )
-    if not store.is_here(preset.name):
+    if preset is not None and not store.is_here(preset.name):
         megabytes = round(preset.size_bytes / 1e6)
-        ask = "a first request for embeddings does" if preset.embeddings else "headrace serve does"
+        ask = "a first request for embeddings does" if embeddings else "headrace serve does"
         return evolve(
             idle,
             message=f"its file is not in {store.cache}",
             remedy=f"fetch it ({megabytes} MB, once): {ask}",
         )
-    file = store.find(preset.name)
-    if preset.embeddings:
+    try:
+        file = store.find(model)
+    except LLMError as error:
+        section = "embeddings" if embeddings else "engine"
+        return evolve(
+            idle, state="fails", message=str(error), remedy=f"set {section}.model to a GGUF file"
+        )
+    if embeddings:
         asked = "a vector for a sentence, of the engine in a process of its own"
         said, finding = await _timed(
             lambda: _vector(file, world), evolve(idle, asked=asked), world, _ENGINE_S

@@ -7,6 +7,7 @@ import platform
 import re
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from headrace.cli.checkup import BackendFinding
-    from headrace.stores.credentials import Credentials
+    from headrace.gateway.config import Config
 
 # Those of the packages we need that compute answers.
 _ENGINES = frozenset({"xllamacpp"})
@@ -46,51 +47,65 @@ class Cache:
     models: dict[str, bool]
 
 
-@frozen(kw_only=True)
-class KeyFinding:
-    """Whose key, the names it may have, and where one was found; ``remedies`` mend refused files."""
-
-    provider: str
-    names: tuple[str, ...]
-    name: str | None
-    source: str | None
-    refused: tuple[str, ...] = ()
-    remedies: tuple[str, ...] = ()
-
-
 def doctor(
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Ask this one only, and exit with 1 if it does not work. Repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HEADRACE_CONFIG",
+            help="A gateway's YAML file: look at its models, providers and backends too.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is installed, which keys are found, and which backends answer one live call.
 
     The models in the box are started and asked a question. A provider is asked for its list of
-    models, which costs nothing, where there is a key for it or its address is local; no other is
-    contacted, and nothing is fetched.
+    models, which costs nothing, where there is a key for it, its address is local or a configuration
+    names it as a backend; no other is contacted, and nothing is fetched.
     """
     import uvloop
 
-    from headrace.cli.checkup import backend_names, examine
+    from headrace.cli.checkup import examine, subjects
+    from headrace.cli.keys import find_keys, show_keys
     from headrace.stores.credentials import Credentials
 
-    names = backend_names()
-    for name in backend or ():
-        _check_known(name, names)
+    settings = None
+    if config is not None:
+        from headrace.gateway.config import load
+
+        settings = load(config)
     credentials = Credentials()
-    found = uvloop.run(examine(tuple(dict.fromkeys(backend or names)), credentials))
-    installed, cache, keys = _installed(), _cache(), _keys(credentials)
+    known = subjects(credentials, settings)
+    for name in backend or ():
+        _check_known(name, tuple(known))
+    found = uvloop.run(examine({name: known[name] for name in backend or known}))
+    installed, cache, keys = _installed(), _cache(), find_keys(credentials, _names_of(settings))
     if as_json:
         print_json({"installed": installed, "cache": cache, "keys": keys, "backends": found})
     else:
         out = console()
         _show_installed(out, installed, cache)
-        _show_keys(out, keys)
+        out.print("\nKeys", style="bold")
+        show_keys(out, keys)
         _show_backends(out, found)
     if backend and any(each.state != "works" for each in found):
         raise typer.Exit(1)
+
+
+def _names_of(settings: Config | None) -> dict[str, tuple[str, ...]]:
+    """Whose keys the configuration speaks of, and by which names."""
+    if settings is None:
+        return {}
+    of_rows = {row.name: row.key_env for row in settings.providers if row.key_env}
+    return of_rows | {
+        f"backend {each.name}": (each.api_key_env,)
+        for each in settings.backends
+        if each.api_key_env
+    }
 
 
 def _check_known(name: str, names: tuple[str, ...]) -> None:
@@ -153,30 +168,6 @@ def _cache() -> Cache:
     )
 
 
-def _keys(credentials: Credentials) -> tuple[KeyFinding, ...]:
-    """For every provider that may have a key, those included that have no row yet."""
-    from headrace.backends.providers import providers
-    from headrace.stores.credentials import OTHER_KEYS
-
-    names_of = {row.name: row.key_env for row in providers().values() if row.key_env}
-    findings = []
-    for whose, names in {**names_of, **OTHER_KEYS}.items():
-        places = credentials.report(names)
-        found = next((place for place in places if place.state == "found"), None)
-        refused = [place for place in places if place.state == "refused"]
-        findings.append(
-            KeyFinding(
-                provider=whose,
-                names=names,
-                name=None if found is None else found.name,
-                source=None if found is None else found.source,
-                refused=tuple(place.source for place in refused),
-                remedies=tuple(place.remedy for place in refused if place.remedy),
-            )
-        )
-    return tuple(findings)
-
-
 def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
     engine = ", ".join(f"{name} {number}" for name, number in installed.engine.items())
     out.print("Installed", style="bold")
@@ -190,20 +181,6 @@ def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
     out.print(f"  models: {cache.path}, {cache.size_bytes / 1e6:.0f} MB")
     for name, here in cache.models.items():
         out.print(f"    {name}: {'here' if here else 'not fetched yet'}")
-
-
-def _show_keys(out: Console, keys: tuple[KeyFinding, ...]) -> None:
-    out.print("\nKeys", style="bold")
-    for key in keys:
-        if key.source is not None:
-            out.print(f"  {key.provider}: {key.name} in {key.source}")
-    missing = [key.provider for key in keys if key.source is None]
-    if missing:
-        out.print(f"  none for {', '.join(missing)}")
-    for place in dict.fromkeys(place for key in keys for place in key.refused):
-        out.print(f"  {place} is not read: it must be text that its owner alone can read")
-    for remedy in dict.fromkeys(remedy for key in keys for remedy in key.remedies):
-        out.print(f"    -> {remedy}")
 
 
 def _show_backends(out: Console, found: tuple[BackendFinding, ...]) -> None:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from headrace.cli.chat import chat
+from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
 from headrace.cli.models import models
 from headrace.cli.serve import serve
@@ -23,6 +24,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(models)
 app.command()(doctor)
+app.add_typer(credentials, name="credentials")
 
 
 def _version(asked: bool) -> None:

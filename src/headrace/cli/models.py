@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
-from attrs import frozen
+from attrs import evolve, frozen
 
 from headrace.cli.output import console, print_json
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from headrace.backends.capabilities import ModelDescription
     from headrace.backends.row import Provider
     from headrace.contracts.capabilities import ModelInfo
+    from headrace.gateway.config import Config
     from headrace.stores.credentials import Credentials
 
 KeyState: TypeAlias = Literal["present", "missing", "not needed"]
 
 # What the models in the box are listed under; they need neither a key nor an address.
 _BOX = "box"
+# What a gateway's configuration serves.
+_GATEWAY = "gateway"
 
 
 @frozen(kw_only=True)
@@ -67,10 +71,19 @@ class ModelLine:
 
 def models(
     provider: Annotated[
-        str | None, typer.Option(help="Show this provider's models; box is what runs here.")
+        str | None,
+        typer.Option(
+            help="Show this provider's models; box is what runs here, gateway what --config serves."
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="List what the server there answers on /v1/models instead.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HEADRACE_CONFIG", help="A gateway's YAML file: list what it serves, first."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -86,7 +99,11 @@ def models(
             raise LLMInvalidRequestError("--provider and --url exclude one another; give one")
         _show_served(url, _listed_at(url), as_json)
         return
-    rows, lines = _known(provider)
+    if provider == _GATEWAY and config is None:
+        raise LLMInvalidRequestError(
+            "--provider gateway needs a gateway's file: name it by --config"
+        )
+    rows, lines = _known(provider, config)
     if as_json:
         print_json({"providers": rows, "models": lines})
         return
@@ -94,15 +111,16 @@ def models(
     if provider is None:
         _show_providers(out, rows)
         # Of the others one can call nothing: their models are for those who ask by name.
-        lines = [line for line in lines if line.key != "missing"]
+        lines = [line for line in lines if line.key != "missing" or line.provider == _GATEWAY]
     _show_models(out, lines)
 
 
-def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
+def _known(only: str | None, config: Path | None) -> tuple[list[ProviderLine], list[ModelLine]]:
     """Every provider with its models in the price data, or ``only`` that one."""
     from headrace.backends.capabilities import describe_model
     from headrace.backends.providers import provider as row_of
     from headrace.backends.providers import providers, usual_base_url
+    from headrace.gateway.config import load
     from headrace.numbers.price import listed_models
     from headrace.stores.credentials import Credentials
 
@@ -110,8 +128,24 @@ def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
     today = datetime.now(timezone.utc).date()
     found: list[ProviderLine] = []
     lines: list[ModelLine] = []
+    settings = None if config is None else load(config)
+    if settings is not None and only in {None, _GATEWAY}:
+        lines += _configured(settings, credentials)
+        found.append(
+            ProviderLine(
+                provider=_GATEWAY,
+                base_url=f"http://{settings.server.host}:{settings.server.port}/v1",
+                key="not needed",
+                key_names=(),
+                key_source=None,
+                models=len(lines),
+            )
+        )
+    if only == _GATEWAY and settings is not None:
+        return found, lines
     if only is None or only == _BOX:
-        lines += _in_the_box()
+        in_the_box = _in_the_box()
+        lines += in_the_box
         found.append(
             ProviderLine(
                 provider=_BOX,
@@ -119,7 +153,7 @@ def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
                 key="not needed",
                 key_names=(),
                 key_source=None,
-                models=len(lines),
+                models=len(in_the_box),
             )
         )
     for row in [] if only == _BOX else providers().values() if only is None else [row_of(only)]:
@@ -139,37 +173,78 @@ def _known(only: str | None) -> tuple[list[ProviderLine], list[ModelLine]]:
     return found, lines
 
 
-def _key(row: Provider, credentials: Credentials) -> tuple[KeyState, str | None]:
-    for place in credentials.report(row.key_env):
+def _key(
+    row: Provider, credentials: Credentials, names: Sequence[str] | None = None
+) -> tuple[KeyState, str | None]:
+    for place in credentials.report(row.key_env if names is None else names):
         if place.state == "found":
             return "present", f"{place.name} in {place.source}"
     return ("missing" if row.needs_key else "not needed"), None
 
 
 def _in_the_box() -> list[ModelLine]:
+    from headrace.stores.models import PRESETS
+
+    return [
+        _engine_line(_BOX, name, name, embeddings=preset.embeddings)
+        for name, preset in PRESETS.items()
+    ]
+
+
+def _engine_line(provider: str, name: str, model: str, *, embeddings: bool) -> ModelLine:
+    """The ``model`` (a known name, or a file's path) that llama.cpp runs here as ``name``."""
     from headrace.backends.capabilities import capabilities_of
     from headrace.backends.providers import LLAMA_CPP_SERVER
     from headrace.stores.models import PRESETS, ModelStore
+    from headrace.stores.models.gguf_header import context_tokens
 
-    store, lines = ModelStore(), []
-    for preset in PRESETS.values():
-        has = capabilities_of(LLAMA_CPP_SERVER, preset.name)
-        lines.append(
-            ModelLine(
-                provider=_BOX,
-                model=preset.name,
-                key="not needed",
-                known=has.known,
-                context_window=preset.max_input_tokens,
-                tools=has.tool_calling,
-                json_mode=has.json_mode,
-                vision=has.vision,
-                audio=has.audio,
-                reasoning=has.reasoning,
-                embeddings=preset.embeddings,
-                in_cache=store.is_here(preset.name),
-            )
-        )
+    preset = PRESETS.get(model.lower())
+    has = capabilities_of(LLAMA_CPP_SERVER, preset.name if preset is not None else Path(model).stem)
+    if preset is not None:
+        window = preset.max_input_tokens if embeddings else preset.context_tokens
+    else:
+        window = context_tokens(Path(model).expanduser())
+    return ModelLine(
+        provider=provider,
+        model=name,
+        key="not needed",
+        known=has.known,
+        context_window=window,
+        tools=has.tool_calling,
+        json_mode=has.json_mode,
+        vision=has.vision,
+        audio=has.audio,
+        reasoning=has.reasoning,
+        embeddings=embeddings,
+        in_cache=ModelStore().is_here(model),
+    )
+
+
+def _configured(settings: Config, credentials: Credentials) -> list[ModelLine]:
+    """What the gateway of ``settings`` serves, by the names that its callers use."""
+    from headrace.backends.capabilities import describe_model
+    from headrace.gateway.remotes import row_for
+
+    lines = []
+    engine, embedder = settings.engine, settings.embeddings
+    if engine.enabled:
+        name = engine.name or Path(engine.model).stem
+        line = _engine_line(_GATEWAY, name, engine.model, embeddings=False)
+        bounds = (line.context_window, settings.inference.context_length, engine.kv_tokens)
+        window = min(bound for bound in bounds if bound is not None)
+        lines.append(evolve(line, context_window=window))
+    if embedder.enabled:
+        name = embedder.name or Path(embedder.model).stem
+        line = _engine_line(_GATEWAY, name, embedder.model, embeddings=True)
+        lines.append(evolve(line, context_window=embedder.max_input_tokens or line.context_window))
+    today = datetime.now(timezone.utc).date()
+    for backend in settings.backends:
+        row = row_for(settings, backend)
+        names = (backend.api_key_env,) if backend.api_key_env else row.key_env
+        state, _ = ("present", None) if backend.api_key else _key(row, credentials, names)
+        for name in backend.models or (backend.name,):
+            described = describe_model(row, backend.model or name, today)
+            lines.append(evolve(_line(described, state), provider=_GATEWAY, model=name))
     return lines
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator
 from datetime import datetime, timezone
-
-from attrs import evolve
 
 from headrace.client.endpoints import Endpoints
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Provenance
-from headrace.traffic.call import CallSheet
+from headrace.traffic.call import CallSheet, new_call_id
 from headrace.wire.assemble import Assembler
 
 
@@ -47,21 +44,19 @@ class Call:
 
     def response(self) -> LLMResponse:
         """What the pieces make, with where it came from."""
-        way, marks, response = self._way, self._marks, self._assembler.response()
+        way, marks, assembler = self._way, self._marks, self._assembler
         took_s = self._clock.monotonic() - self._begin
         endpoint = way.endpoint
-        model = response.model or way.request.model
-        return evolve(
-            response,
+        return assembler.response(
             provider=marks.provider or endpoint.provider,
             latency_ms=round(took_s * 1000),
             dropped=tuple(dict.fromkeys(marks.dropped)),
             price_usd=marks.price_usd,
-            request_id=response.request_id or way.request.request_id,
+            request_id=way.request.request_id,
             provenance=Provenance(
                 backend_name=marks.backend or endpoint.lane.name,
                 backend_kind=marks.provider or endpoint.provider,
-                model_id=model or "",
+                model_id=assembler.model or way.request.model or "",
                 base_url=endpoint.base_url,
                 started_at=_iso(self._started),
                 completed_at=_iso(self._started + took_s),
@@ -81,7 +76,7 @@ def sheet_of(
 ) -> CallSheet:
     """What is known of a call that begins now."""
     return CallSheet(
-        call_id=secrets.token_hex(16),
+        call_id=new_call_id(),
         operation=operation,
         queued=endpoints.clock.monotonic(),
         stream=stream,
@@ -92,4 +87,4 @@ def sheet_of(
 
 
 def _iso(unix_seconds: float) -> str:
-    return Provenance.now_iso(datetime.fromtimestamp(unix_seconds, timezone.utc))
+    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()

@@ -87,6 +87,12 @@ class Endpoints:
         closed.
         """
         self._refuse_if_closed()
+        if not self._settings.fallbacks:
+            row, model = self._split(request.model or self._settings.model)
+            self._require(row, model, request)
+            own_key = bool(request.metadata.get("api_key"))
+            endpoint = self._endpoint(row, own_key=own_key)
+            return Way(endpoint=endpoint, request=evolve(request, model=model))
         ways = [self._split(request.model or self._settings.model)]
         ways += [split_model(name) for name in self._settings.fallbacks]
         asked, _ = ways[0]

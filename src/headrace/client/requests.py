@@ -35,15 +35,18 @@ def as_request(
     settings: Mapping[str, Any],
 ) -> LLMRequest:
     """The request of a chat call; ``settings`` are fields of LLMRequest by name, and win."""
-    unknown = sorted(settings.keys() - _SETTINGS)
-    if unknown:
+    if not settings.keys() <= _SETTINGS:
+        unknown = sorted(settings.keys() - _SETTINGS)
         from difflib import get_close_matches
 
         near = get_close_matches(unknown[0], _SETTINGS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise LLMInvalidRequestError(f"there is no setting {unknown[0]!r}{hint}", param=unknown[0])
-    chosen = {} if params is None else {name: getattr(params, name) for name in _PARAMS}
-    return LLMRequest(**{"model": model, **chosen, **settings}, messages=as_messages(messages))
+    asked = as_messages(messages)
+    if params is None:
+        return LLMRequest(**{"model": model, **settings}, messages=asked)
+    chosen = {name: getattr(params, name) for name in _PARAMS}
+    return LLMRequest(**{"model": model, **chosen, **settings}, messages=asked)
 
 
 def as_request_of(

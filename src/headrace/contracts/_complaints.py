@@ -105,8 +105,9 @@ def _unknown(name: object, path: str, known: list[str]) -> Complaint:
 
 
 def _is_secret(cls: type, name: str) -> bool:
+    """Whether a field is shown nowhere, or only in part (``metadata={"secret": True}``)."""
     field = attrs.fields_dict(cls).get(name) if attrs.has(cls) else None
-    return field is not None and field.repr is False
+    return field is not None and (field.repr is False or bool(field.metadata.get("secret")))
 
 
 def _child(path: str, key: object) -> str:

@@ -45,9 +45,11 @@ class Marks:
     call's Timeline. Instants are as there. ``backend`` and ``provider`` name who took the call,
     ``status`` is the last HTTP status that came back, ``attempts`` what was
     tried, and ``dropped`` the settings that the backend could not be given. ``idempotency_key``
-    comes from above: by it a backend can know a call that it is asked for once more.
+    comes from above: by it a backend can know a call that it is asked for once more. So does
+    ``whole_within_s``: the caller has no use for pieces and waits so many seconds for all of them.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
-    ``price_usd`` is what the call cost, once it has ended.
+    ``price_usd`` is what the call cost, once it has ended. ``came_whole``: the answer came in one
+    piece, so nobody knows when its first token was made. ``sends`` is as in Attempt.
     """
 
     sent: float | None = None
@@ -58,8 +60,11 @@ class Marks:
     attempts: list[Attempt] = field(factory=list)
     dropped: list[str] = field(factory=list)
     idempotency_key: str | None = None
+    whole_within_s: float | None = None
     batch_occupancy: float | None = None
     price_usd: Decimal | None = None
+    came_whole: bool = False
+    sends: int = 1
 
 
 @frozen(kw_only=True)
@@ -76,13 +81,18 @@ class StageMark:
 
 @frozen(kw_only=True)
 class Attempt:
-    """One try of a call at one backend; ``error_kind`` is the error class's name, or ``None``."""
+    """One try of a call at one backend; ``error_kind`` is the error class's name, or ``None``.
+
+    ``sends`` is 2 where the request was sent once more below us: the connection that was kept from
+    an earlier call had been closed by the peer before it answered a byte.
+    """
 
     backend: str
     begin: float
     end: float
     status: int | None = None
     error_kind: str | None = None
+    sends: int = 1
 
 
 @frozen(kw_only=True)

@@ -35,7 +35,8 @@ ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
 class LLMChatParams:
     """Generation controls of ``chat`` and ``stream_chat``; ``None`` leaves the backend's default.
 
-    ``provider_options`` go into the provider's request body as they are.
+    ``provider_options`` go into the provider's request body as they are; ``priority`` stays with us
+    and orders those that wait for the same backend.
     """
 
     temperature: float | None = None
@@ -58,6 +59,7 @@ class LLMChatParams:
     top_logprobs: int | None = None
     n: int | None = None
     reasoning_effort: ReasoningEffort | None = None
+    priority: Priority = "normal"
 
 
 @frozen(kw_only=True)

@@ -8,37 +8,28 @@ from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.local.templates import read_template
 from headrace.backends.pricing import price_of
-from headrace.backends.providers import Provider, provider, usual_base_url
-from headrace.backends.remote import Remote
-from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
-from headrace.gateway.config import BackendConfig, Config
+from headrace.gateway.config import Config
+from headrace.gateway.records import Records, open_records
+from headrace.gateway.remotes import remote_route
 from headrace.gateway.routes import Defaults, Route, Routes
 from headrace.net.clock import World
-from headrace.net.transport import TimeLimits
 from headrace.numbers.live import Tally
-from headrace.stores.credentials import Credentials
 from headrace.stores.models import PRESETS, ModelFile, ModelStore
 from headrace.stores.models.fetch import find_or_fetch
-from headrace.stores.secret import Secret
 from headrace.traffic.admission import Admission
-from headrace.traffic.breaker import Breaker
 from headrace.traffic.call import Traffic
 from headrace.traffic.embedding import EmbeddingLane, batch_window
 from headrace.traffic.lane import Lane
-from headrace.traffic.retry import RetryBudget, RetryPolicy
-
-# Where nobody answered at all; what a backend does answer is for the caller to act upon.
-_REMOTE_RETRY = RetryPolicy(
-    retries=2, first_delay_s=0.25, max_delay_s=1.0, kinds=(LLMUnavailableError,)
-)
 
 
 @frozen(kw_only=True)
 class Assembly:
-    """A gateway and the engines whose lives belong to it."""
+    """A gateway, and the engines and files whose lives belong to it."""
 
     gateway: Gateway
+    records: Records
     engine: LlamaCpp | None
     embedder: LocalEmbedder | None
 
@@ -53,7 +44,7 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
     if model is not None:
         engine, route = _local(config, model, world)
         routes.append(route)
-    routes += [_remote(config, backend, world) for backend in config.backends]
+    routes += [remote_route(config, backend, world) for backend in config.backends]
     embedder = None
     if config.embeddings.enabled:
         embedder, route = _embedder(config, world)
@@ -74,14 +65,15 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
             param="backends",
         )
     tally = Tally(world.clock.monotonic(), models=names)
+    records = open_records(config.records)
     gateway = Gateway(
         config=config,
         routes=Routes(routes),
-        traffic=Traffic(world.clock, tally, price=price_of),
+        traffic=Traffic(world.clock, tally, records.sinks, price=price_of),
         tally=tally,
         clock=world.clock,
     )
-    return Assembly(gateway=gateway, engine=engine, embedder=embedder)
+    return Assembly(gateway=gateway, records=records, engine=engine, embedder=embedder)
 
 
 def _local(config: Config, model: ModelFile, world: World) -> tuple[LlamaCpp, Route]:
@@ -182,56 +174,3 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         created=int(world.clock.wall()),
     )
     return embedder, route
-
-
-def _remote(config: Config, backend: BackendConfig, world: World) -> Route:
-    row = provider(backend.provider)
-    base_url = backend.base_url or usual_base_url(row)
-    if base_url is None:
-        raise LLMInvalidRequestError(
-            f"backend {backend.name!r} has no base_url, and its provider {row.name!r} has none of "
-            "its own",
-            param="backends",
-        )
-    remote = Remote(
-        name=backend.name,
-        provider=row,
-        base_url=base_url.rstrip("/"),
-        world=world,
-        key=_key(backend, row),
-        model=backend.model,
-        limits=TimeLimits(
-            connect_s=backend.connect_timeout_ms / 1000,
-            first_byte_s=backend.first_token_timeout_ms / 1000,
-            idle_s=backend.idle_timeout_ms / 1000,
-        ),
-    )
-    lane = Lane(
-        backend=remote,
-        admission=Admission(
-            max_running=backend.max_concurrency,
-            max_waiting=config.batching.max_queue_size,
-            timeout_s=config.batching.timeout_ms / 1000,
-        ),
-        retry=_REMOTE_RETRY,
-        budget=RetryBudget(world.clock),
-        breaker=Breaker(backend.name, world.clock),
-    )
-    return Route(
-        model=backend.models[0]
-        if backend.models and "*" not in backend.models[0]
-        else backend.name,
-        lane=lane,
-        patterns=backend.models,
-        passes_names=True,
-        created=int(world.clock.wall()),
-    )
-
-
-def _key(backend: BackendConfig, row: Provider) -> Secret | None:
-    names = row.key_env if backend.api_key_env is None else (backend.api_key_env,)
-    whose = f"backend {backend.name!r}"
-    if row.needs_key or backend.api_key_env is not None:
-        return Credentials().require(whose, names, given=backend.api_key).secret
-    found = Credentials().find(names, given=backend.api_key)
-    return None if found is None else found.secret

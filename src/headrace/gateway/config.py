@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, fields_dict, frozen, resolve_types
 
+from headrace.backends.providers import fill_rows, providers
+from headrace.backends.row import Provider
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.net.transport import parse_url
+from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.fields import at_least, between
 
 LogFormat: TypeAlias = Literal["auto", "json", "text"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -32,30 +36,6 @@ _SHORT_NAMES = {
 }
 # Read elsewhere, by those who need them.
 _OTHERS = {"HEADRACE_CACHE", "HEADRACE_CONFIG", "HEADRACE_API_KEY", "HEADRACE_URL"}
-
-
-def _at_least(least: float) -> Any:
-    def check(_: object, attribute: Any, value: float) -> None:
-        if value < least:
-            raise ValueError(f"{value}, must be at least {least:g}", attribute)
-
-    return check
-
-
-def _between(least: float, most: float) -> Any:
-    def check(_: object, attribute: Any, value: float) -> None:
-        if not least <= value <= most:
-            raise ValueError(f"{value}, must be {least:g} to {most:g}", attribute)
-
-    return check
-
-
-def _url(_: object, attribute: Any, value: str | None) -> None:
-    if value is not None:
-        try:
-            parse_url(value)
-        except LLMInvalidRequestError as error:
-            raise ValueError(str(error), attribute) from error
 
 
 def _hashed(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,7 +60,7 @@ class ServerConfig:
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
     port: int = field(
-        default=8000, validator=_between(0, 65535), metadata={"help": "port; 0 picks a free one"}
+        default=8000, validator=between(0, 65535), metadata={"help": "port; 0 picks a free one"}
     )
     api_keys: tuple[str, ...] = field(
         default=(),
@@ -94,20 +74,20 @@ class ServerConfig:
     )
     max_body_bytes: int = field(
         default=32 << 20,
-        validator=_at_least(1024),
+        validator=at_least(1024),
         metadata={"help": "largest request body; 413 above it"},
     )
     max_connections: int = field(
-        default=4096, validator=_at_least(1), metadata={"help": "connections at once; 503 above it"}
+        default=4096, validator=at_least(1), metadata={"help": "connections at once; 503 above it"}
     )
     body_timeout_ms: int = field(
         default=30_000,
-        validator=_at_least(1),
+        validator=at_least(1),
         metadata={"help": "longest wait for a request's body; 408 after it"},
     )
     drain_timeout_ms: int = field(
         default=30_000,
-        validator=_at_least(0),
+        validator=at_least(0),
         metadata={"help": "how long requests in flight may run on after SIGTERM"},
     )
 
@@ -133,11 +113,11 @@ class EngineConfig:
         },
     )
     threads: int = field(
-        default=0, validator=_at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
+        default=0, validator=at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
     )
     kv_tokens: int = field(
         default=16384,
-        validator=_at_least(256),
+        validator=at_least(256),
         metadata={"help": "tokens in the cache that all running requests share"},
     )
     enabled: bool = field(default=True, metadata={"help": "false: no chat model of our own"})
@@ -163,11 +143,11 @@ class EmbeddingsConfig:
         default=(), metadata={"help": "further names, * and ? as wildcards, that reach this model"}
     )
     threads: int = field(
-        default=0, validator=_at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
+        default=0, validator=at_least(0), metadata={"help": "CPU threads; 0: one a physical core"}
     )
     max_input_tokens: int = field(
         default=0,
-        validator=_at_least(0),
+        validator=at_least(0),
         metadata={"help": "longest input, in tokens; 400 above it. 0: as the model was made for"},
     )
     at_start: bool = field(
@@ -181,21 +161,21 @@ class BatchingConfig:
     """How many requests run at once, how many wait, and how long."""
 
     max_batch_size: int = field(
-        default=32, validator=_between(1, 256), metadata={"help": "requests that run at once"}
+        default=32, validator=between(1, 256), metadata={"help": "requests that run at once"}
     )
     max_queue_size: int = field(
         default=512,
-        validator=_at_least(0),
+        validator=at_least(0),
         metadata={"help": "requests that may wait; 429 for the next"},
     )
     timeout_ms: int = field(
         default=30_000,
-        validator=_at_least(1),
+        validator=at_least(1),
         metadata={"help": "longest wait for a place; 429 after it"},
     )
     max_wait_time_ms: int = field(
         default=10,
-        validator=_at_least(0),
+        validator=at_least(0),
         metadata={
             "help": "longest wait of a request for embeddings for others to be computed with"
         },
@@ -207,14 +187,14 @@ class InferenceConfig:
     """What is used where a request does not say; a model's own preset goes before these."""
 
     max_tokens: int = field(
-        default=2048, validator=_at_least(1), metadata={"help": "longest answer, in tokens"}
+        default=2048, validator=at_least(1), metadata={"help": "longest answer, in tokens"}
     )
     temperature: float = field(
-        default=0.7, validator=_between(0, 2), metadata={"help": "sampling temperature"}
+        default=0.7, validator=between(0, 2), metadata={"help": "sampling temperature"}
     )
     context_length: int = field(
         default=8192,
-        validator=_at_least(16),
+        validator=at_least(16),
         metadata={"help": "prompt and answer together, in tokens; never more than the model's own"},
     )
     system_prompt: str | None = field(
@@ -222,49 +202,6 @@ class InferenceConfig:
         metadata={
             "help": "system turn for conversations that have none; the preset's, if left out"
         },
-    )
-
-
-@frozen(kw_only=True)
-class BackendConfig:
-    """A remote backend that speaks OpenAI's format."""
-
-    name: str = field(metadata={"help": "our name for it"})
-    provider: str = field(
-        default="openai-compatible", metadata={"help": "a row of the provider table"}
-    )
-    base_url: str | None = field(
-        default=None,
-        validator=_url,
-        metadata={"help": "up to and including /v1; the provider's own, if left out"},
-    )
-    models: tuple[str, ...] = field(
-        default=(), metadata={"help": "names it answers to, * and ? as wildcards"}
-    )
-    model: str | None = field(
-        default=None, metadata={"help": "its own name for the model, if that is another one"}
-    )
-    api_key: str | None = field(
-        default=None, repr=False, metadata={"help": "its key; better: api_key_env"}
-    )
-    api_key_env: str | None = field(
-        default=None, metadata={"help": "the environment variable that holds its key"}
-    )
-    max_concurrency: int = field(
-        default=256, validator=_at_least(1), metadata={"help": "requests to it at once"}
-    )
-    connect_timeout_ms: int = field(
-        default=5_000,
-        validator=_at_least(1),
-        metadata={"help": "longest wait for a connection; 503 after it"},
-    )
-    first_token_timeout_ms: int = field(
-        default=60_000,
-        validator=_at_least(1),
-        metadata={"help": "longest wait for an answer to begin; 504 after it"},
-    )
-    idle_timeout_ms: int = field(
-        default=60_000, validator=_at_least(1), metadata={"help": "longest gap inside an answer"}
     )
 
 
@@ -280,6 +217,36 @@ class LoggingConfig:
 
 
 @frozen(kw_only=True)
+class RecordsConfig:
+    """Where the record of every call goes, besides the metrics; never a key.
+
+    The file is readable by its owner only. When it is full it becomes ``<file>.1``, that becomes
+    ``<file>.2`` and so on, and the oldest is removed. OpenTelemetry needs the extra ``otel``; where
+    its spans and metrics go is set by its own variables (docs/records.md).
+    """
+
+    file: str | None = field(
+        default=None, metadata={"help": "append a JSON line a call to this file; ~ is your home"}
+    )
+    content: bool = field(default=False, metadata={"help": "prompts and answers too, in the file"})
+    max_bytes: int = field(
+        default=100 << 20,
+        validator=at_least(0),
+        metadata={"help": "size at which a new file is begun; 0: never"},
+    )
+    keep: int = field(
+        default=3, validator=between(0, 1000), metadata={"help": "full files that are kept"}
+    )
+    log: bool = field(
+        default=False, metadata={"help": "one log line a call, by the logger headrace.calls"}
+    )
+    opentelemetry: bool = field(
+        default=False,
+        metadata={"help": "a span and measurements a call; a caller's traceparent is its parent"},
+    )
+
+
+@frozen(kw_only=True)
 class Config:
     """All of it; each section may be left out, and each field of it."""
 
@@ -289,7 +256,12 @@ class Config:
     batching: BatchingConfig = field(factory=BatchingConfig)
     inference: InferenceConfig = field(factory=InferenceConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
+    records: RecordsConfig = field(factory=RecordsConfig)
+    providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
+
+
+_LISTS = {"providers", "backends"}
 
 
 def load(
@@ -320,7 +292,7 @@ def load(
         if loaded is not None and not isinstance(loaded, dict):
             raise LLMInvalidRequestError(
                 f"{source}: the configuration is a {type(loaded).__name__}, must be a mapping of "
-                "sections (server, engine, embeddings, batching, inference, logging, backends)"
+                f"sections ({', '.join(item.name for item in fields(Config))})"
             )
         # A section whose every line is commented out is null to YAML, and empty to its writer.
         tree = {name: part for name, part in (loaded or {}).items() if part is not None}
@@ -330,22 +302,52 @@ def load(
         if isinstance(branch, dict):
             tree[section] = {**branch, name: value}
     try:
-        return from_plain(tree, Config)
+        if "providers" in tree:
+            tree["providers"] = fill_rows(tree["providers"], "$.providers")
+        config = from_plain(tree, Config)
+        _check_names(config)
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"{source}: {error}", param=error.param) from error
+    return config
+
+
+def row_of(config: Config, name: str) -> Provider | None:
+    """The provider of that name: one of the configuration's own, or one that is known anyway."""
+    own = next((row for row in config.providers if row.name == name), None)
+    return own or providers().get(name)
+
+
+def _check_names(config: Config) -> None:
+    """What the types cannot say: a new provider's name is new, a backend's provider is known."""
+    known = providers()
+    for i, row in enumerate(config.providers):
+        if row.name in known:
+            raise LLMInvalidRequestError(
+                f"there is a provider {row.name!r} already; choose another name, and take over what "
+                f"it says with like: {row.name} @ $.providers[{i}].name",
+                param=f"providers[{i}].name",
+            )
+    named = sorted({*known, *(row.name for row in config.providers)})
+    for i, backend in enumerate(config.backends):
+        if backend.provider not in named:
+            near = get_close_matches(backend.provider, named, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise LLMInvalidRequestError(
+                f"unknown provider {backend.provider!r}; {hint}known: {', '.join(named)} "
+                f"@ $.backends[{i}].provider",
+                param=f"backends[{i}].provider",
+            )
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], object]:
-    from difflib import get_close_matches
-
     found: dict[tuple[str, str], object] = {}
-    fields = variables()
+    known = variables()
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in _OTHERS:
             continue
-        place = fields.get(variable)
+        place = known.get(variable)
         if place is None:
-            near = get_close_matches(variable, [*fields, *_OTHERS], n=1)
+            near = get_close_matches(variable, [*known, *_OTHERS], n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise LLMInvalidRequestError(f"unknown environment variable {variable}{hint}")
         if text == "":
@@ -356,12 +358,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], o
 
 def variables() -> dict[str, tuple[str, str]]:
     """Every environment variable we read, short names first, with its section and field."""
-    from attrs import fields, resolve_types
-
     names = dict(_SHORT_NAMES)
     for section in fields(resolve_types(Config)):
         kind = section.type
-        if section.name == "backends" or kind is None:
+        if section.name in _LISTS or kind is None:
             continue
         for item in fields(kind):
             names[f"{_PREFIX}{section.name}__{item.name}".upper()] = (section.name, item.name)
@@ -369,8 +369,6 @@ def variables() -> dict[str, tuple[str, str]]:
 
 
 def _read(variable: str, text: str, place: tuple[str, str]) -> object:
-    from attrs import fields, fields_dict, resolve_types
-
     section = fields_dict(resolve_types(Config))[place[0]].type
     assert section is not None
     kind = getattr(fields(resolve_types(section)), place[1]).type

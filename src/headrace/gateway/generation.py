@@ -19,7 +19,7 @@ from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Routes
 from headrace.net.clock import Clock
-from headrace.traffic.call import CallSheet, Traffic
+from headrace.traffic.call import CallSheet, Traffic, new_call_id
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
@@ -100,7 +100,7 @@ class Generation:
             asked = route.defaults.fill(evolve(prompt, model=model, request_id=request_id))
             for single in _singles(asked) if alone else [asked]:
                 sheet = CallSheet(
-                    call_id=uuid.uuid4().hex,
+                    call_id=new_call_id(),
                     operation=self.operation,
                     queued=queued,
                     stream=inbound.stream,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
 from headrace.gateway.build import Assembly, assemble
@@ -95,13 +96,19 @@ async def serve_on(
             if engine is not None:
                 await engine.aclose()
         await transport.aclose()
+        assembly.records.close()
     if failures:
         raise failures[0]
 
 
 def _server_config(config: Config, assembly: Assembly) -> uvicorn.Config:
+    application: ASGIApp = assembly.gateway.application()
+    if config.records.opentelemetry:
+        from headrace.gateway.tracing import traced
+
+        application = traced(application)
     return uvicorn.Config(
-        assembly.gateway.application(),
+        application,
         http="httptools",
         ws="none",
         lifespan="off",

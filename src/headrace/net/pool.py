@@ -99,6 +99,7 @@ class PooledTransport:
             return reply
         connection = await self._connect(origin, url, limits, total_at)
         reply = connection.begin(request, head, limits, total_at)
+        reply.sends = 2
         await reply.wait_for_head()
         return reply
 

@@ -42,6 +42,7 @@ class Http1Reply:
         "first_byte_at",
         "headers",
         "keeps_slot",
+        "sends",
         "sent_at",
         "status",
     )
@@ -61,6 +62,7 @@ class Http1Reply:
         self.connection_reused = connection_reused
         # The connection died unanswered and left its place in the pool for a second try.
         self.keeps_slot = False
+        self.sends = 1
         self._loop = loop
         self._source: Source | None = source
         self._idle_s = idle_s

@@ -95,6 +95,7 @@ class ScriptedReply:
         self.sent_at = sent_at
         self.first_byte_at = limited.clock.monotonic()
         self.connection_reused = answer.connection_reused
+        self.sends = 1
         self.closed_early = False
         self.ended = False
         self._limited = limited

@@ -191,6 +191,10 @@ class HttpReply(Protocol):
     @property
     def connection_reused(self) -> bool: ...
 
+    @property
+    def sends(self) -> int:
+        """How often the request was sent for it; 2 where a kept connection proved closed."""
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body without its framing: each piece is all that has come and was not yet taken.
 

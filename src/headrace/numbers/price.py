@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Wide enough that no product or sum is rounded, whatever the caller's own context says.
 _EXACT = Context(prec=80)
+_DAY_0 = date(1970, 1, 1).toordinal()
 # Ours to genai-prices' (https://github.com/pydantic/genai-prices, ModelPrice), the nearest first:
 # where a kind of token has no rate of its own, that of its whole side holds.
 _RATES: Mapping[str, tuple[str, ...]] = {
@@ -95,20 +96,26 @@ def price(usage: Usage | None, rates: Rates | None, at: datetime | None = None) 
     tokens = _kinds(usage)
     if tokens is None:
         return None
-    in_all = sum(tokens[kind] for kind in _RATES if kind.startswith("input"))
+    uncached, read, write, text, reasoning = tokens
+    in_all = uncached + read + write
     step = next(
         s
         for s in reversed(_steps_at(rates, at))
         if in_all > s.above_input_tokens or not s.above_input_tokens
     )
     total = Decimal(0)
-    for kind, count in tokens.items():
+    for count, rate in (
+        (uncached, step.input_uncached),
+        (read, step.input_cache_read),
+        (write, step.input_cache_write),
+        (text, step.output_text),
+        (reasoning, step.output_reasoning),
+    ):
         if not count:
             continue
-        rate = getattr(step, kind)
         if rate is None:
             return None
-        total = _EXACT.add(total, _EXACT.multiply(Decimal(count), rate))
+        total = _EXACT.fma(count, rate, total)
     return _EXACT.scaleb(total, -6)
 
 
@@ -133,9 +140,12 @@ def price_of_call(
     """
     if provider is None or usage is None:
         return None
-    at = datetime.fromtimestamp(wall_s, timezone.utc)
-    found = (rates_of(provider, model, at.date()) for model in models if model)
-    return price(usage, next((rates for rates in found if rates is not None), None), at)
+    for model in models:
+        rates = model and _on_day(provider, model, int(wall_s // 86400))
+        if rates:
+            at = datetime.fromtimestamp(wall_s, timezone.utc) if rates.by_hour else None
+            return price(usage, rates, at)
+    return None
 
 
 def context_window(provider: str | None, model: str | None) -> int | None:
@@ -161,21 +171,21 @@ def load() -> None:
     _snapshot()
 
 
-def _kinds(usage: Usage) -> dict[str, int] | None:
-    """The tokens of each kind; ``None`` where not even the sides' totals are known."""
-    whole = split_parts(fill_totals(usage))
-    if whole.prompt_tokens is None or whole.completion_tokens is None:
+def _kinds(usage: Usage) -> tuple[int, int, int, int, int] | None:
+    """The tokens of each kind, in the order of _RATES; ``None`` where not even the sides' totals
+    are known."""
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        usage = fill_totals(usage)
+    if usage.input_uncached_tokens is not None or usage.output_text_tokens is not None:
+        usage = split_parts(usage)  # what is not told may follow from what is
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    read = whole.input_cache_read_tokens or 0
-    write = whole.input_cache_write_tokens or 0
-    reasoning = whole.output_reasoning_tokens or 0
-    return {
-        "input_uncached": max(0, whole.prompt_tokens - read - write),
-        "input_cache_read": read,
-        "input_cache_write": write,
-        "output_text": max(0, whole.completion_tokens - reasoning),
-        "output_reasoning": reasoning,
-    }
+    read = usage.input_cache_read_tokens or 0
+    write = usage.input_cache_write_tokens or 0
+    reasoning = usage.output_reasoning_tokens or 0
+    uncached = max(0, usage.prompt_tokens - read - write)
+    text = max(0, usage.completion_tokens - reasoning)
+    return uncached, read, write, text, reasoning
 
 
 def _steps_at(rates: Rates, at: datetime | None) -> tuple[TokenRates, ...]:
@@ -191,6 +201,12 @@ def _steps_at(rates: Rates, at: datetime | None) -> tuple[TokenRates, ...]:
 
 
 # Bounded: model names come from callers.
+@lru_cache(maxsize=1024)
+def _on_day(provider: str, model: str, day: int) -> Rates | None:
+    """``day`` counts from 1970-01-01."""
+    return _resolved(provider, model, date.fromordinal(_DAY_0 + day))
+
+
 @lru_cache(maxsize=1024)
 def _resolved(provider: str, model: str, on: date) -> Rates | None:
     info = _find(provider, model)

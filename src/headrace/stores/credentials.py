@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -151,6 +150,8 @@ class Credentials:
 
 def template() -> str:
     """The text of a credentials file with every name that we know and no key."""
+    from importlib.resources import files
+
     return (files("headrace.stores") / "credentials.template").read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
-from math import ceil
+from math import ceil, inf
 
 from attrs import define, field
 
@@ -47,7 +47,8 @@ class Admission:
     ``timeout_s`` seconds.
 
     Higher priorities go first, but nobody waits for ever: after PASSED_OVER admissions in a row
-    that went before somebody who had come earlier, the next is whoever has waited longest.
+    that went before somebody who had come earlier, the next is whoever has waited longest. A
+    ``pause`` holds back all who are not in yet.
     """
 
     max_running: int
@@ -63,6 +64,7 @@ class Admission:
     _passed_over: int = field(default=0, init=False)
     _service_s: float = field(default=_FIRST_GUESS_S, init=False)
     _rate_timer: Timer | None = field(default=None, init=False)
+    _closed_until: float = field(default=-inf, init=False)
 
     @_tiers.default
     def _empty_tiers(self) -> tuple[dict[_Waiting, None], ...]:
@@ -76,7 +78,11 @@ class Admission:
 
     def fits(self, tokens: int, places: int = 1) -> bool:
         """Whether a request of that size would find room at once."""
-        return not any(self._tiers) and self._has_room(tokens, places)
+        return not any(self._tiers) and self._has_room(tokens, places) and self._opens_in_s() <= 0
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody in for so long, or for as long as an earlier pause lasts."""
+        self._closed_until = max(self._closed_until, self.clock.monotonic() + seconds)
 
     async def enter(
         self,
@@ -148,7 +154,7 @@ class Admission:
                 continue
             if not self._has_room(following.tokens, following.places):
                 return
-            wait_s = self._wait_for_rate_s(following.rated_tokens)
+            wait_s = max(self._opens_in_s(), self._wait_for_rate_s(following.rated_tokens))
             if wait_s > 0:
                 self._look_again_in(wait_s)
                 return
@@ -174,6 +180,9 @@ class Admission:
 
     def _wait_for_rate_s(self, rated_tokens: int) -> float:
         return 0.0 if self.limits is None else self.limits.wait_s(rated_tokens)
+
+    def _opens_in_s(self) -> float:
+        return self._closed_until - self.clock.monotonic()
 
     def _has_room(self, tokens: int, places: int) -> bool:
         if not self.running:

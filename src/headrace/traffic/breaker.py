@@ -99,14 +99,19 @@ class Breaker:
             self.answers(era)
             self._failures = 0
 
-    def failed(self, era: int, error: LLMError) -> None:
-        """An attempt has failed with ``error``; it counts where that says that the endpoint is ill."""
+    def failed(self, era: int, error: LLMError, *, again: bool = False) -> None:
+        """An attempt has failed with ``error``; it counts where that says that the endpoint is ill.
+
+        The failures of one call count as one: ``again`` is a retry's. Else a single patient caller
+        would shut the circuit on the last of its own retries.
+        """
         if era != self._era:
             return
         if not says_ill(error):
             self.left(era)
             return
-        self._failures += 1
+        if not again or self._probing:
+            self._failures += 1
         self._last = type(error).__name__
         if self._probing or self._failures >= self._policy.failures:
             self._open_until = self._clock.monotonic() + self._policy.open_s

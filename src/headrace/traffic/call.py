@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from decimal import Decimal
-from random import Random
+from random import Random, getrandbits
 from typing import TypeAlias
 
 from attrs import define, evolve, frozen
@@ -45,6 +45,15 @@ class CallSheet:
     total_s: float | None = None
 
 
+def new_call_id() -> str:
+    """An id that no other call has, in any process: 128 bits of chance.
+
+    Not secret, so not asked of the system, which takes as long as writing the request does. Python
+    sows its generator anew in a forked child.
+    """
+    return f"{getrandbits(128):032x}"
+
+
 class Traffic:
     """Runs calls and sends the record of each, however it ended, to the tally and every sink.
 
@@ -62,6 +71,8 @@ class Traffic:
         self._clock = clock
         self._tally = tally
         self._sinks = (tally.add, *sinks)
+        # A sink that has to look around where a call begins says so by a method ``began``.
+        self._began = tuple(began for s in sinks if (began := getattr(s, "began", None)))
         self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
 
@@ -89,7 +100,9 @@ class Traffic:
             live=self._tally.began(request.model),
             marks=marks,
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
+            stream=sheet.stream,
         )
+        self._begin(sheet.call_id)
         seen = _Seen()
         visit: Visit | None = None
         failure: BaseException | None = None
@@ -130,6 +143,10 @@ class Traffic:
                 marks.price_usd = _paid(self._price, request, sheet, call, seen, usage)
                 self._emit(_record(request, sheet, call, seen, usage, failure))
                 failure = None  # its traceback holds this frame
+
+    def _begin(self, call_id: str) -> None:
+        for began in self._began:
+            began(call_id)
 
     def _emit(self, record: CallRecord) -> None:
         for sink in self._sinks:
@@ -224,7 +241,7 @@ def _record(
             admitted=call.admitted,
             sent=call.latest.sent,
             first_byte=call.latest.first_byte,
-            first_token=seen.first_token,
+            first_token=None if call.latest.came_whole else seen.first_token,
             last_token=seen.last_token,
             done=done,
         ),

@@ -20,6 +20,7 @@ from headrace.numbers.timeline import (
 )
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
@@ -33,8 +34,8 @@ _TOKENS = tuple(4.0**power for power in range(14))
 class OpenTelemetrySink:
     """Makes one span of each call, and its measurements.
 
-    The span is a child of the one that is current where the call ends; it begins and ends when the
-    call did. Prompts and answers are not in it. The providers are the global ones if left out.
+    The span is a child of the one that is current where the call begins, whoever ends it; it begins
+    and ends when the call did. Prompts and answers are not in it. The providers are the global ones if left out.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class OpenTelemetrySink:
         meter_provider: MeterProvider | None = None,
     ) -> None:
         try:
-            from opentelemetry import metrics, trace
+            from opentelemetry import context, metrics, trace
         except ImportError as missing:
             raise ImportError(
                 "OpenTelemetry is not installed; run: pip install 'headrace[otel]'"
@@ -71,9 +72,17 @@ class OpenTelemetrySink:
         )
         self._client_kind = trace.SpanKind.CLIENT
         self._failed = trace.Status(trace.StatusCode.ERROR)
+        self._here = context.get_current
+        self._parents: dict[str, Context] = {}
+        """Of the calls under way, by their ids."""
+
+    def began(self, call_id: str) -> None:
+        """A call begins here: whatever span is current now is the parent of its span."""
+        self._parents[call_id] = self._here()
 
     def __call__(self, record: CallRecord) -> None:
         """Emit the span and the measurements of ``record``."""
+        parent = self._parents.pop(record.call_id, None)
         shared = _shared(record)
         self._measure(record, shared)
         t = record.timeline
@@ -83,6 +92,7 @@ class OpenTelemetrySink:
         )
         span = self._tracer.start_span(
             " ".join(filter(None, (shared["gen_ai.operation.name"], _asked_model(record)))),
+            context=parent,
             kind=self._client_kind,
             attributes={**shared, **_details(record)},
             start_time=_nanoseconds(begin),

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,20 +34,37 @@ class JsonlFile:
     without the fields that hold nothing. Prompts and answers are left out unless ``content`` is
     set; keys are left out always. Each line is one write at the end of the file, so several
     processes may share it, and it may be cut by ``logrotate`` with ``copytruncate``.
+
+    With ``max_bytes`` the file is bounded: a line that would make it longer goes to a new one, and
+    the full ones, at most ``keep``, are ``<path>.1`` (the latest), ``<path>.2`` and so on.
     """
 
-    def __init__(self, path: Path | str, *, content: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        content: bool = False,
+        max_bytes: int | None = None,
+        keep: int = 3,
+    ) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes}, must be at least 1, or None for no bound")
+        if keep < 0:
+            raise ValueError(f"keep is {keep}, must be at least 0")
         self.path = Path(path)
         self._content = content
-        self._descriptor: int | None = os.open(
-            self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        self._max_bytes, self._keep = max_bytes, keep
+        self._descriptor: int | None = _open_for_lines(self.path)
 
     def __call__(self, record: CallRecord) -> None:
         """Write ``record``; after ``close`` it is dropped."""
         if self._descriptor is None:
             return
         line = memoryview(write_line(record, content=self._content))
+        if self._max_bytes is not None:
+            held = os.fstat(self._descriptor).st_size
+            if held and held + len(line) > self._max_bytes:
+                self._descriptor = _begin_another(self.path, self._descriptor, self._keep)
         while line:
             line = line[os.write(self._descriptor, line) :]
 
@@ -66,6 +84,41 @@ class JsonlFile:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open_for_lines(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _begin_another(path: Path, full: int, keep: int) -> int:
+    """Put the file of ``full`` aside, unless another process has done so; the new one, opened.
+
+    Whoever holds the lock of the full file renames it; who waited for that finds another file in
+    its place.
+    """
+    import fcntl
+
+    fcntl.flock(full, fcntl.LOCK_EX)
+    try:
+        if _is_still(path, full):
+            places = [path, *(path.with_name(f"{path.name}.{i}") for i in range(1, keep + 1))]
+            for newer, older in reversed(list(pairwise(places))):
+                if newer.exists():
+                    newer.replace(older)
+            if not keep:
+                path.unlink()
+        another = _open_for_lines(path)
+    finally:
+        fcntl.flock(full, fcntl.LOCK_UN)
+    os.close(full)
+    return another
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_line(record: CallRecord, *, content: bool = False) -> bytes:

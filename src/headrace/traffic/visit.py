@@ -11,7 +11,13 @@ from random import Random
 
 from attrs import define, field
 
-from headrace.contracts.errors import LLMCancelledError, LLMError, LLMTimeoutError
+from headrace.contracts.errors import (
+    LLMCancelledError,
+    LLMError,
+    LLMOverloadedError,
+    LLMRateLimitError,
+    LLMTimeoutError,
+)
 from headrace.contracts.record import Attempt, Marks
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
@@ -37,6 +43,7 @@ class Running:
     live: LiveCall
     marks: Marks
     total_s: float | None
+    stream: bool = False
     admitted: float | None = None
     latest: Marks = field(factory=Marks)
     attempts: list[Attempt] = field(factory=list)
@@ -97,6 +104,7 @@ class Visit:
                 return
             except LLMError as error:
                 await self._leave(error)
+                self._spare_the_endpoint(error)
                 delay_s = self._delay_s(self._retries + 1, error)
                 if delay_s is None:
                     raise
@@ -144,6 +152,8 @@ class Visit:
         if lane.retry is not None and lane.retry.retries:
             # For all providers: one that does not know the header ignores it.
             marks.idempotency_key = call.call_id
+        if not call.stream and lane.first_token_s is None:
+            marks.whole_within_s = call.total_s
         self._answering = False
         self.held.clear()
         self.deltas = lane.backend.stream(self.request, marks)
@@ -177,6 +187,19 @@ class Visit:
             return None
         return delay_s
 
+    def _spare_the_endpoint(self, error: LLMError) -> None:
+        """Where it said how long to leave it alone, nobody goes there before that."""
+        retry, wait_s = self.lane.retry, error.retry_after_s
+        if (
+            retry is not None
+            and wait_s is not None
+            and wait_s <= retry.max_retry_after_s
+            and isinstance(error, LLMRateLimitError | LLMOverloadedError)
+            # A limit on one caller's own key is no business of the others.
+            and "api_key" not in self.request.metadata
+        ):
+            self.lane.admission.pause(wait_s)
+
     async def _leave(self, error: BaseException | None) -> None:
         """The attempt is over, if there is one."""
         deltas, self.deltas = self.deltas, None
@@ -197,6 +220,7 @@ class Visit:
             begin=self._begin,
             end=call.clock.monotonic(),
             status=call.latest.status,
+            sends=call.latest.sends,
             error_kind=error_kind(error),
         )
         call.attempts.append(attempt)
@@ -207,7 +231,7 @@ class Visit:
             if error is None:
                 breaker.succeeded(self._era)
             elif isinstance(error, LLMError) and not out_of_time:
-                breaker.failed(self._era, error)
+                breaker.failed(self._era, error, again=self._retries > 0)
             else:
                 breaker.left(self._era)
         self._era = None

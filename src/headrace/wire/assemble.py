@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import define, field
 
 from headrace.contracts.messages import ToolCall
@@ -59,7 +61,8 @@ class Assembler:
     def __init__(self) -> None:
         self._answers: dict[int, _Answer] = {}
         self._usage: Usage | None = None
-        self._model: str | None = None
+        self.model: str | None = None
+        """As the answer named it so far."""
         self._response_id: str | None = None
         self._fingerprint: str | None = None
         self._beyond: dict[str, object] = {}
@@ -68,7 +71,7 @@ class Assembler:
         """Takes the next delta."""
         if delta.usage_delta is not None:
             self._usage = delta.usage_delta
-        self._model = self._model or delta.model
+        self.model = self.model or delta.model
         self._response_id = self._response_id or delta.response_id
         self._fingerprint = self._fingerprint or delta.system_fingerprint
         if delta.provider_fields is not None:
@@ -92,13 +95,13 @@ class Assembler:
         if delta.tool_call_delta is not None:
             _add_call(answer, delta.tool_call_delta)
 
-    def response(self) -> LLMResponse:
-        """What the deltas so far make together."""
+    def response(self, **known: Any) -> LLMResponse:
+        """What the deltas so far make together; ``known`` are fields that they do not tell."""
         choices = tuple(a.choice(index) for index, a in sorted(self._answers.items()))
         first = choices[0] if choices else LLMChoice(index=0)
         return LLMResponse(
             text=first.text,
-            model=self._model,
+            model=self.model,
             finish_reason=first.finish_reason,
             usage=self._usage,
             tool_calls=first.tool_calls,
@@ -110,6 +113,7 @@ class Assembler:
             response_id=self._response_id,
             system_fingerprint=self._fingerprint,
             provider_fields=self._beyond or None,
+            **known,
         )
 
 
@@ -175,6 +179,35 @@ def deltas(response: LLMResponse) -> list[LLMDelta]:
     if isinstance(response.usage, Usage):
         say(0, usage_delta=response.usage, provider_fields=response.provider_fields)
     return pieces
+
+
+def whole(response: LLMResponse) -> list[LLMDelta]:
+    """``response`` in as few deltas as can hold it, for those who only put them together."""
+    if response.choices or len(response.tool_calls) > 1 or response.reasoning_parts:
+        return deltas(response)
+    call = None
+    if response.tool_calls:
+        only = response.tool_calls[0]
+        call = ToolCallDelta(
+            call_id=only.call_id, name=only.name, arguments_json_delta=only.arguments_json
+        )
+    return [
+        LLMDelta(
+            text_delta=response.text,
+            tool_call_delta=call,
+            usage_delta=response.usage if isinstance(response.usage, Usage) else None,
+            reasoning_delta=response.reasoning,
+            refusal_delta=response.refusal,
+            finish_reason=response.finish_reason,  # type: ignore[arg-type]
+            raw_finish_reason=response.raw_finish_reason,
+            logprobs=response.logprobs,
+            model=response.model,
+            response_id=response.response_id,
+            system_fingerprint=response.system_fingerprint,
+            provider_fields=response.provider_fields,
+            stop_sequence=response.stop_sequence,
+        )
+    ]
 
 
 def _says_nothing(delta: LLMDelta) -> bool:

@@ -274,14 +274,17 @@ def read_response(
     if not answer.choices:
         raise LLMBadResponseError("The backend's answer has no choices.")
     choices = [_choice(choice, i, answer.id) for i, choice in enumerate(answer.choices)]
-    choices.sort(key=lambda choice: choice.index)
+    usage = answer.usage
+    if len(choices) > 1:
+        choices.sort(key=lambda choice: choice.index)
+    if usage is None:
+        usage = next((c.usage for c in answer.choices if c.usage is not None), None)
     first = choices[0]
-    usage = next((c.usage for c in answer.choices if c.usage is not None), None)
     return LLMResponse(
         text=first.text,
         model=answer.model,
         finish_reason=first.finish_reason,
-        usage=usage_from_wire(answer.usage or usage),
+        usage=usage_from_wire(usage),
         tool_calls=first.tool_calls,
         raw=decode_reply(body) if keep_raw else None,
         raw_finish_reason=first.raw_finish_reason,

@@ -20,8 +20,9 @@ class Preset:
     other files that this takes, named from the source's folder.
 
     A model that makes ``embeddings`` answers nothing else; it reads at most ``max_input_tokens``
-    of one text and makes vectors of ``dimensions`` numbers. ``max_tokens``, ``temperature`` and ``top_p`` are used where a request names none;
-    ``system_prompt`` where a conversation opens without a system turn.
+    of one text and makes vectors of ``dimensions`` numbers. Any other was made for prompts and
+    answers of ``context_tokens`` together. ``max_tokens``, ``temperature`` and ``top_p`` are used
+    where a request names none; ``system_prompt`` where a conversation opens without a system turn.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Preset:
     requantise: str | None = None
     convert: str | None = None
     beside: tuple[str, ...] = ()
+    context_tokens: int | None = None
     embeddings: bool = False
     max_input_tokens: int | None = None
     dimensions: int | None = None
@@ -53,6 +55,7 @@ BOX = Preset(
     # Q8_0 is 1.4 to 1.6 times faster than the Q4_1 that is shipped, and loses nothing of it.
     requantise_from="Q4_1",
     requantise="Q8_0",
+    context_tokens=8192,
     max_tokens=64,
     # The model card's own sampling values.
     temperature=0.2,

@@ -1,0 +1,136 @@
+"""What the configuration says of one remote backend."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from attrs import field, frozen
+
+from headrace.gateway.fields import at_least, between, url
+
+RetryOn: TypeAlias = Literal["unavailable", "transient"]
+
+
+@frozen(kw_only=True)
+class BackendConfig:
+    """A remote backend that speaks OpenAI's format.
+
+    Retries are made before the first piece of an answer only, and all of them together are at most
+    the share ``retry_ratio`` of the requests (or 20 in 10 s, where that is more). The defaults are
+    a gateway's: they let many through and leave most retries to the caller, who knows better.
+    """
+
+    name: str = field(metadata={"help": "our name for it"})
+    provider: str = field(
+        default="openai-compatible",
+        metadata={"help": "a row of the provider table, or of providers above"},
+    )
+    base_url: str | None = field(
+        default=None,
+        validator=url,
+        metadata={"help": "up to and including /v1; the provider's own, if left out"},
+    )
+    models: tuple[str, ...] = field(
+        default=(), metadata={"help": "names it answers to, * and ? as wildcards"}
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "its own name for the model, if that is another one"}
+    )
+    api_key: str | None = field(
+        default=None, repr=False, metadata={"help": "its key; better: api_key_env"}
+    )
+    api_key_env: str | None = field(
+        default=None, metadata={"help": "the environment variable that holds its key"}
+    )
+    max_concurrent_requests: int = field(
+        default=256, validator=at_least(1), metadata={"help": "requests to it at once"}
+    )
+    queue_size: int | None = field(
+        default=None,
+        validator=at_least(0),
+        metadata={
+            "help": "requests that may wait for it; 429 for the next. batching.max_queue_size, "
+            "if left out"
+        },
+    )
+    queue_timeout_ms: int | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata={
+            "help": "longest wait for a place; 429 after it. batching.timeout_ms, if left out"
+        },
+    )
+    requests_per_minute: float | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata={"help": "further ones wait in the queue; no limit, if left out"},
+    )
+    tokens_per_minute: float | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata={"help": "prompts and answers together; no limit, if left out"},
+    )
+    max_retries: int = field(
+        default=2, validator=between(0, 100), metadata={"help": "further attempts a request"}
+    )
+    retry_on: RetryOn = field(
+        default="unavailable",
+        metadata={
+            "help": "unavailable: only where nobody answered; transient: whatever may pass, 429 "
+            "and 500 among it"
+        },
+    )
+    initial_retry_delay: float = field(
+        default=0.25,
+        validator=between(0, 3600),
+        metadata={"help": "seconds before the first retry, where the server names no time"},
+    )
+    backoff_factor: float = field(
+        default=2.0,
+        validator=between(1, 100),
+        metadata={"help": "each further delay is so many times the one before"},
+    )
+    max_retry_delay: float = field(
+        default=1.0, validator=between(0, 3600), metadata={"help": "longest delay, in seconds"}
+    )
+    retry_jitter: float = field(
+        default=0.5,
+        validator=between(0, 1),
+        metadata={"help": "the share of each delay that is left to chance"},
+    )
+    retry_ratio: float = field(
+        default=0.1,
+        validator=between(0, 1),
+        metadata={"help": "retries of all requests together, as a share of the requests"},
+    )
+    breaker_failures: int = field(
+        default=5,
+        validator=at_least(0),
+        metadata={"help": "failures in a row after which it is left alone (503); 0: never"},
+    )
+    breaker_open_ms: int = field(
+        default=30_000,
+        validator=at_least(1),
+        metadata={"help": "how long it is left alone, before one request tries it again"},
+    )
+    connect_timeout_ms: int = field(
+        default=5_000,
+        validator=at_least(1),
+        metadata={"help": "longest wait for a connection; 503 after it"},
+    )
+    first_token_timeout_ms: int = field(
+        default=60_000,
+        validator=at_least(1),
+        metadata={"help": "longest wait for an answer's first token; 504 after it"},
+    )
+    idle_timeout_ms: int = field(
+        default=60_000, validator=at_least(1), metadata={"help": "longest gap inside an answer"}
+    )
+    timeout_ms: int | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata={
+            "help": "longest time for a whole answer, retries included (for a stream: until its "
+            "first token); 504 after it. No limit, if left out"
+        },
+    )

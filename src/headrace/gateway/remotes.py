@@ -1,0 +1,114 @@
+"""From what the configuration says of a remote backend to the route that leads to it."""
+
+from __future__ import annotations
+
+from headrace.backends.providers import Provider, provider, usual_base_url
+from headrace.backends.remote import Remote
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
+from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.config import Config, row_of
+from headrace.gateway.routes import Route
+from headrace.net.clock import World
+from headrace.net.transport import TimeLimits
+from headrace.stores.credentials import Credentials, FoundKey
+from headrace.traffic.breaker import BreakerPolicy
+from headrace.traffic.endpoint import EndpointSettings, open_lane
+from headrace.traffic.retry import RetryPolicy
+
+
+def remote_route(config: Config, backend: BackendConfig, world: World) -> Route:
+    """The way to ``backend``; raises as ``open_remote``."""
+    remote = open_remote(config, backend, world)
+    return Route(
+        model=backend.models[0]
+        if backend.models and "*" not in backend.models[0]
+        else backend.name,
+        lane=open_lane(remote, world.clock, endpoint_settings(config, backend)),
+        patterns=backend.models,
+        passes_names=True,
+        created=int(world.clock.wall()),
+    )
+
+
+def open_remote(
+    config: Config, backend: BackendConfig, world: World, credentials: Credentials | None = None
+) -> Remote:
+    """``backend`` with its address and key.
+
+    Raises LLMInvalidRequestError where it has no address, and LLMAuthError where it has no key and
+    needs one.
+    """
+    credentials = credentials or Credentials()
+    row = row_for(config, backend)
+    found = key_of(backend, row, credentials)
+    return Remote(
+        name=backend.name,
+        provider=row,
+        base_url=address_of(backend, row, credentials),
+        world=world,
+        key=None if found is None else found.secret,
+        model=backend.model,
+        limits=TimeLimits(
+            connect_s=backend.connect_timeout_ms / 1000,
+            first_byte_s=backend.first_token_timeout_ms / 1000,
+            idle_s=backend.idle_timeout_ms / 1000,
+        ),
+    )
+
+
+def row_for(config: Config, backend: BackendConfig) -> Provider:
+    """The row of its provider, which the configuration may have brought along."""
+    return row_of(config, backend.provider) or provider(backend.provider)
+
+
+def address_of(backend: BackendConfig, row: Provider, credentials: Credentials) -> str:
+    """Where it is: by its own entry, by its provider's variables, or by its provider's row."""
+    base_url = backend.base_url or usual_base_url(row, credentials.environment)
+    if base_url is None:
+        variables = "".join(f", or set {name}" for name in row.base_url_env)
+        raise LLMInvalidRequestError(
+            f"backend {backend.name!r} has no base_url, and its provider {row.name!r} has none of "
+            f"its own: give it one{variables}",
+            param="backends",
+        )
+    return base_url.rstrip("/")
+
+
+def key_of(backend: BackendConfig, row: Provider, credentials: Credentials) -> FoundKey | None:
+    """Its key; raises LLMAuthError where there is none and there has to be one."""
+    names = row.key_env if backend.api_key_env is None else (backend.api_key_env,)
+    if row.needs_key or backend.api_key_env is not None:
+        return credentials.require(f"backend {backend.name!r}", names, given=backend.api_key)
+    return credentials.find(names, given=backend.api_key)
+
+
+def endpoint_settings(config: Config, backend: BackendConfig) -> EndpointSettings:
+    """How ``backend`` is treated; its queue is as long as all others where it does not say."""
+    size, wait_ms = backend.queue_size, backend.queue_timeout_ms
+    # What a backend does answer is for the caller to act upon, unless the operator says otherwise.
+    kind = LLMError if backend.retry_on == "transient" else LLMUnavailableError
+    return EndpointSettings(
+        max_running=backend.max_concurrent_requests,
+        max_waiting=config.batching.max_queue_size if size is None else size,
+        queue_s=(config.batching.timeout_ms if wait_ms is None else wait_ms) / 1000,
+        requests_per_minute=backend.requests_per_minute,
+        tokens_per_minute=backend.tokens_per_minute,
+        retry=RetryPolicy(
+            retries=backend.max_retries,
+            first_delay_s=backend.initial_retry_delay,
+            factor=backend.backoff_factor,
+            max_delay_s=backend.max_retry_delay,
+            jitter=backend.retry_jitter,
+            kinds=(kind,),
+        )
+        if backend.max_retries
+        else None,
+        retry_ratio=backend.retry_ratio,
+        breaker=BreakerPolicy(
+            failures=backend.breaker_failures, open_s=backend.breaker_open_ms / 1000
+        )
+        if backend.breaker_failures
+        else None,
+        first_token_s=backend.first_token_timeout_ms / 1000,
+        total_s=None if backend.timeout_ms is None else backend.timeout_ms / 1000,
+    )

@@ -1,0 +1,76 @@
+"""A model's context window, out of the first bytes of its file."""
+
+from __future__ import annotations
+
+import struct
+
+import gguf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.tiny_llama import write_tiny_llama
+from headrace.stores.models import BOX
+from headrace.stores.models.gguf_header import context_tokens
+
+
+def test_the_window_is_what_the_file_says(tmp_path):
+    assert context_tokens(write_tiny_llama(tmp_path / "tiny.gguf")) == 4096
+
+
+def test_the_model_in_the_box_has_the_window_that_its_file_says(box_model):
+    assert context_tokens(box_model.path) == BOX.context_tokens
+
+
+def test_fields_of_every_type_before_it_are_passed_over(tmp_path):
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "odd")
+    for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"):
+        getattr(writer, f"add_{kind}")(f"a.{kind}", 1)
+    for kind in ("float32", "float64"):
+        getattr(writer, f"add_{kind}")(f"a.{kind}", 0.5)
+    writer.add_bool("a.bool", True)
+    writer.add_string("a.string", "text")
+    writer.add_array("a.texts", ["one", "two"])
+    writer.add_array("a.numbers", [1, 2, 3])
+    writer.add_array("a.reals", [0.5])
+    writer.add_uint32("other.context_length", 7)
+    writer.add_context_length(1234)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert context_tokens(path) == 1234
+
+
+def test_a_file_that_does_not_say_gives_nothing(tmp_path):
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "odd")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert context_tokens(path) is None
+
+
+def test_a_file_that_is_not_there_gives_nothing(tmp_path):
+    assert context_tokens(tmp_path / "nowhere.gguf") is None
+
+
+@pytest.mark.parametrize("length", [1 << 40, 1 << 63])
+def test_lengths_that_no_file_has_are_not_believed(tmp_path, length):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, length))
+    assert context_tokens(path) is None
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, length))
+    assert context_tokens(path) is None
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny_llama(tmp_path_factory.mktemp("gguf") / "tiny.gguf").read_bytes()
+
+
+@given(cut=st.integers(0, 600), junk=st.binary(max_size=100))
+def test_a_broken_file_is_no_error(tiny, tmp_path_factory, cut, junk):
+    path = tmp_path_factory.getbasetemp() / "broken.gguf"
+    path.write_bytes(tiny[:cut] + junk + tiny[cut + len(junk) :])
+    assert isinstance(context_tokens(path), int | None)
