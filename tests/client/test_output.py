@@ -104,6 +104,15 @@ def called(*pieces: str) -> ScriptedAnswer:
     return ScriptedAnswer(headers=EVENTS, body=tuple(body))
 
 
+def at_once(message: dict[str, object], reason: str) -> ScriptedAnswer:
+    """An answer that is not streamed."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
+    body = {"id": "r", "object": "chat.completion", "created": 1, "model": "m"}
+    body |= {"choices": [choice], "usage": USAGE}
+    json_type = (("content-type", "application/json"),)
+    return ScriptedAnswer(headers=json_type, body=json.dumps(body).encode())
+
+
 def ended(text: str, reason: str) -> ScriptedAnswer:
     """An answer that ends for that reason."""
     return ScriptedAnswer(headers=EVENTS, body=(OPENING, said(text), said("", reason), *ENDING[1:]))
@@ -415,6 +424,22 @@ def test_text_beside_a_tool_call_is_left_out_and_without_one_it_is_the_answer() 
     with openai("async", [beside, answer(TEXT)], output=settings) as client:
         assert client.chat(output=SCHEMA).repaired is False
         assert client.chat(output=SCHEMA).output == PLAIN
+
+
+@every_face
+def test_an_answer_that_comes_at_once_is_read_alike(face: str) -> None:
+    function = {"name": "answer", "arguments": TEXT}
+    call = {"id": "c1", "type": "function", "function": function}
+    replies = [at_once({"content": None, "tool_calls": [call]}, "tool_calls")] * 2
+    with openai(face, replies, output=OutputSettings(mode="tool")) as client:
+        result = client.chat(output=OfMsgspec)
+        assert (result.output, result.response.finish_reason) == (KINDS[OfMsgspec], "stop")
+        *views, last = client.stream_output(output=OfMsgspec)
+    assert views[-1].partial == PLAIN
+    assert last.result is not None
+    assert last.result.output == KINDS[OfMsgspec]
+    with openai(face, [at_once({"content": TEXT}, "stop")]) as client:
+        assert client.chat(output=OfMsgspec).output == KINDS[OfMsgspec]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ Everything that asks a provider goes through here, our own engines' servers incl
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from types import ModuleType
 from urllib.parse import quote, urlencode
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.providers import Provider
@@ -62,26 +61,19 @@ class Remote:
 
     def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, as the provider sends them."""
-        if request.response_mode is not None:
-            return self._shaped(request, marks)
-        pieces = self._ask(request, marks)
+        if request.response_mode is None:
+            pieces = self._ask(request, marks)
+        else:
+            from headrace.backends.structured import in_its_way
+
+            pieces = in_its_way(
+                self._ask, request, marks, self.provider, self.model or request.model
+            )
         if request.echo and not self.provider.echoes:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):
             pieces = without_alternatives(pieces)
         return pieces
-
-    async def _shaped(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
-        from headrace.backends.structured import as_text, asked, mode_of
-
-        model = self.model or request.model
-        mode = mode_of(request, self.provider, model)
-        if mode is not None:
-            request = asked(request, self.provider, model, mode)
-        pieces = self.stream(evolve(request, response_mode=None), marks)
-        async with aclosing(pieces):
-            async for delta in as_text(pieces) if mode == "tool" else pieces:
-                yield delta
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input."""

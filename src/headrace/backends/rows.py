@@ -199,6 +199,11 @@ HOSTED: tuple[Provider, ...] = (
         ),
         stream_usage=False,
         prices="anthropic",
+        # https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+        structured=Structured(
+            modes=("schema", "tool", "prompt"),
+            models=("claude-*-4-[5-9]*", "claude-opus-4-1*", "claude-*-[5-9]*"),
+        ),
     ),
 )
 
@@ -230,8 +235,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("MAX_BASE_URL",),
         key_env=("MAX_SERVE_API_KEY",),
-        asked_whole=False,
         structured=Structured(modes=("prompt", "schema")),
+        asked_whole=False,
     ),
     # https://lmstudio.ai/docs/developer/openai-compat/chat-completions ("supported payload
     # parameters": the rest is left out); https://lmstudio.ai/docs/developer/core/authentication
@@ -243,9 +248,9 @@ SELF_HOSTED: tuple[Provider, ...] = (
         dialect=Dialect(repetition_penalty="repeat_penalty"),
         unsupported=frozenset({"min_p", "n", "logprobs", "top_logprobs"}),
         ignored=frozenset({"user", "parallel_tool_calls"}),
-        asked_whole=False,  # llama.cpp is inside
         # https://lmstudio.ai/docs/developer/openai-compat/structured-output; no JSON mode.
         structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
+        asked_whole=False,  # llama.cpp is inside
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     Provider(name="openai-compatible", asked_whole=False),

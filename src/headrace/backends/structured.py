@@ -7,7 +7,7 @@ leaves: the arguments of a forced tool call are handed on as the text that they 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from attrs import evolve
@@ -16,6 +16,7 @@ from headrace.backends.capabilities import can_be_asked, names
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
+from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest, NamedTool, ResponseMode
 from headrace.contracts.responses import LLMDelta
 from headrace.wire import json as wire_json
@@ -23,6 +24,23 @@ from headrace.wire.openai_strict import strict_schema
 
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _LONGEST_NAME = 64
+
+
+async def in_its_way(
+    ask: Callable[[LLMRequest, Marks], AsyncGenerator[LLMDelta, None]],
+    request: LLMRequest,
+    marks: Marks,
+    provider: Provider,
+    model: str | None,
+) -> AsyncGenerator[LLMDelta, None]:
+    """What ``ask`` answers to ``request`` put in the way that is right for it there."""
+    mode = mode_of(request, provider, model)
+    if mode is not None:
+        request = asked(request, provider, model, mode)
+    pieces = ask(request, marks)
+    async with aclosing(as_text(pieces) if mode == "tool" else pieces) as deltas:
+        async for delta in deltas:
+            yield delta
 
 
 def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> ResponseMode | None:
@@ -41,6 +59,7 @@ def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> Respo
             f"{provider.name} cannot be asked in mode {wanted!r}; it knows "
             f"{', '.join(dict.fromkeys([*modes, 'prompt']))}",
             param="response_mode",
+            provider=provider.name,
         )
     return wanted
 

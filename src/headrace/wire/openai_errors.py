@@ -19,6 +19,7 @@ from headrace.contracts.errors import (
     LLMInsufficientFundsError,
     LLMInvalidRequestError,
     LLMModelNotFoundError,
+    LLMOutputError,
     LLMOverloadedError,
     LLMProviderError,
     LLMRateLimitError,
@@ -41,6 +42,7 @@ _BY_CODE: dict[str, type[LLMError]] = {
     "overloaded": LLMOverloadedError,
     "backend_unavailable": LLMUnavailableError,
     "bad_response": LLMBadResponseError,
+    "output_invalid": LLMOutputError,
     "cancelled": LLMCancelledError,
 }
 """The short reason, where a server gives one; it says most."""
