@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse
@@ -66,6 +66,7 @@ __all__ = [
     "PING",
     "ROWS",
     "ResponsesInbound",
+    "answer_id",
     "read_error",
     "read_request",
     "read_response",
@@ -81,6 +82,7 @@ OWN_FIELDS = CHAT_FIELDS | HINTS
 """As those of chat completions."""
 
 PING: bytes | None = None
+"""There is no event that means nothing."""
 
 LOSSES: Mapping[str, str] = {
     "messages.name": "a message has no field for its speaker's name",
@@ -93,9 +95,8 @@ LOSSES: Mapping[str, str] = {
     "prompt": "refused: a conversation is asked, never the continuation of a text",
     "suffix": "belongs to text completions",
     "echo": "belongs to text completions",
-    "n": "refused above 1: a response is one answer",
+    "n": "refused by the rows of this format: a response is one answer",
     "answer.choices": "a response is one answer",
-    "answer.finish_reason": "'tool_calls' is told by there being calls, and 'other' is not told",
     "answer.raw_finish_reason": "a status, and a reason where it is incomplete, is all",
     "answer.stop_sequence": "there is no field for it",
     "answer.system_fingerprint": "there is no field for it",
@@ -276,14 +277,10 @@ def write_request(
     """``request`` as a body for a backend that knows the request's model as ``model``.
 
     Usage comes unasked. Nothing is left at the backend, unless the request's options say ``store``.
+    There is no place for ``n``: a row of this format refuses it.
     """
     if not request.messages:
         raise LLMInvalidRequestError("A chat request needs at least one message.", param="messages")
-    if request.n is not None and request.n > 1:
-        raise LLMCapabilityError(
-            f"A response is one answer, and {request.n} were asked for ('n'); ask as many times.",
-            param="n",
-        )
     options = dict(request.provider_options)
     body = write_settings(request, model, dialect)
     body.pop("n", None)
@@ -345,6 +342,11 @@ def write_response(
     output = output_of(response, whole.removeprefix("resp_"), status_of(reason))
     wire = ended(begun, reason, output, response.usage, completed_at)
     return encode(wire | (response.provider_fields or {}))
+
+
+def answer_id(given: str | None, fresh: str) -> str:
+    """The id of an answer: always one of ours, made of ``fresh``, for it is kept under it."""
+    return f"resp_{fresh}"
 
 
 def stream_reader(keep: Collection[str] = ()) -> StreamReader:

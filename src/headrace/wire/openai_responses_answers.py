@@ -237,25 +237,25 @@ class StreamReader:
 
 
 def usage_from_wire(wire: dict[str, Any] | None) -> Usage | None:
-    """The token counts of a response."""
+    """The token counts of a response.
+
+    The format requires every part, so that 0 may also be what nobody counted: it is no knowledge.
+    """
     if not wire:
         return None
-    read = (wire.get("input_tokens_details") or {}).get("cached_tokens")
-    wrote = (wire.get("input_tokens_details") or {}).get("cache_write_tokens")
-    thought = (wire.get("output_tokens_details") or {}).get("reasoning_tokens")
+    read = (wire.get("input_tokens_details") or {}).get("cached_tokens") or None
+    wrote = (wire.get("input_tokens_details") or {}).get("cache_write_tokens") or None
+    thought = (wire.get("output_tokens_details") or {}).get("reasoning_tokens") or None
     prompt, completion = wire.get("input_tokens"), wire.get("output_tokens")
+    cached = None if read is None and wrote is None else (read or 0) + (wrote or 0)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=wire.get("total_tokens"),
-        input_uncached_tokens=None
-        if prompt is None or read is None
-        else max(0, prompt - read - (wrote or 0)),
+        input_uncached_tokens=_rest(prompt, cached),
         input_cache_read_tokens=read,
         input_cache_write_tokens=wrote,
-        output_text_tokens=None
-        if completion is None or thought is None
-        else max(0, completion - thought),
+        output_text_tokens=_rest(completion, thought),
         output_reasoning_tokens=thought,
     )
 
@@ -354,6 +354,10 @@ def _part(item: dict[str, Any], said: str) -> ReasoningPart | None:
     """A piece that its provider sealed and wants back; no other is worth keeping as a piece."""
     part = unseal(item.get("encrypted_content"), item.get("id"), said)
     return part if part.encrypted is not None or part.signature is not None else None
+
+
+def _rest(whole: int | None, part: int | None) -> int | None:
+    return None if whole is None or part is None else max(0, whole - part)
 
 
 def _bytes(token: dict[str, Any]) -> bytes | None:

@@ -1,7 +1,8 @@
 """Items of the Responses API and the messages that they make.
 
 One turn of the assistant is several items here: its reasoning, what it said, each call. Read, they
-become one message again; a second text, or reasoning behind a text, begins another turn. Roles
+become one message again; a second text, reasoning behind a text, or a message that is the empty
+text begins another turn. Roles
 ``system`` and ``developer`` are one role to us. An item's id and status tell us nothing, but for
 reasoning, whose id belongs to what its provider sealed.
 """
@@ -92,7 +93,8 @@ def messages_from_items(items: Sequence[dict[str, Any]], path: str = "input") ->
             turns.append(_heard(item, at))
         elif kind != "item_reference":
             said = _said(item, kind, at)
-            joined = _joined(turns[-1], said) if turns else None
+            begins = not turns or (kind == "message" and item["content"] == "")
+            joined = None if begins else _joined(turns[-1], said)
             if joined is None:
                 turns.append(said)
             else:
@@ -105,7 +107,14 @@ def items_from_messages(messages: Iterable[LLMMessage], *, reasoning: bool) -> l
 
     ``reasoning`` also sends what no provider sealed; others refuse it, or do not know it.
     """
-    return [item for message in messages for item in _items(message, reasoning)]
+    items: list[dict[str, Any]] = []
+    before: LLMMessage | None = None
+    for message in messages:
+        if before is not None and before.role == message.role == "assistant":
+            items.append({"type": "message", "role": "assistant", "content": ""})
+        items += _items(message, reasoning)
+        before = message
+    return items
 
 
 def reasoning_from_wire(item: dict[str, Any], path: str) -> ReasoningPart:
@@ -150,9 +159,7 @@ def unseal(sealed: str | None, item_id: str | None, shown: str) -> ReasoningPart
     found = json.decode_object(sealed[len(_SEALED) :].encode())
     told = [found.get(name) for name in ("signature", "encrypted", "id")]
     signature, encrypted, own_id = (each if isinstance(each, str) else None for each in told)
-    return ReasoningPart(
-        text=shown, signature=signature, encrypted=encrypted, part_id=own_id or item_id
-    )
+    return ReasoningPart(text=shown, signature=signature, encrypted=encrypted, part_id=own_id)
 
 
 def _stored(item: dict[str, Any], base: str) -> dict[str, Any]:
@@ -254,14 +261,9 @@ def _joined(turn: LLMMessage, said: LLMMessage) -> LLMMessage | None:
             reasoning=(turn.reasoning or "") + said.reasoning,
             reasoning_parts=(*turn.reasoning_parts, *said.reasoning_parts),
         )
-    if spoke or _only_says_nothing(turn):
+    if spoke:
         return None
     return evolve(turn, content=said.content, refusal=said.refusal)
-
-
-def _only_says_nothing(turn: LLMMessage) -> bool:
-    """A turn that is an empty text is one all the same, and what follows is another."""
-    return not turn.tool_calls and turn.reasoning is None
 
 
 def _without_unsealed(turn: LLMMessage) -> LLMMessage:
