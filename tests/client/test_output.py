@@ -17,13 +17,16 @@ from client.faces import FACES, KEY, ROWS, Face
 from headrace import (
     LLMCapabilityError,
     LLMContentFilterError,
+    LLMDelta,
     LLMInvalidRequestError,
     LLMMessage,
     LLMOutputError,
     LLMRequest,
     NamedTool,
     OutputSettings,
+    ToolCallDelta,
     ToolSpec,
+    Usage,
 )
 from headrace.backends.providers import PROVIDERS, Provider
 from headrace.net.scripted import ScriptedAnswer
@@ -86,7 +89,12 @@ every_kind = pytest.mark.parametrize(
 every_face = pytest.mark.parametrize("face", FACES)
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 OPENAI = PROVIDERS["openai"]
-MODELS = {"groq": "llama-3.3-70b-versatile", "deepseek": "deepseek-chat", "xai": "grok-4"}
+MODELS = {
+    "groq": "llama-3.3-70b-versatile",
+    "deepseek": "deepseek-chat",
+    "xai": "grok-4",
+    "anthropic": "claude-sonnet-4-5",
+}
 
 
 def called(*pieces: str) -> ScriptedAnswer:
@@ -116,6 +124,26 @@ def at_once(message: dict[str, object], reason: str) -> ScriptedAnswer:
 def ended(text: str, reason: str) -> ScriptedAnswer:
     """An answer that ends for that reason."""
     return ScriptedAnswer(headers=EVENTS, body=(OPENING, said(text), said("", reason), *ENDING[1:]))
+
+
+def in_its_format(row: Provider, way: str) -> ScriptedAnswer:
+    """The right answer, by a call where that is the way, as a server of the row's format sends it."""
+    if row.format == "openai":
+        return called(TEXT) if way == "tool" else answer(TEXT)
+    writer = row.chat.stream_writer(response_id="r", model="m", created=1, include_usage=True)
+    call = ToolCallDelta(call_id="c1", name="answer", arguments_json_delta=TEXT)
+    piece = LLMDelta(tool_call_delta=call) if way == "tool" else LLMDelta(text_delta=TEXT)
+    usage = Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
+    end = LLMDelta(finish_reason="tool_calls" if way == "tool" else "stop", usage_delta=usage)
+    return ScriptedAnswer(
+        headers=EVENTS, body=(writer.write(piece), writer.write(end), writer.finish())
+    )
+
+
+def asked_for(row: Provider, client: Face) -> LLMRequest:
+    """The request that it was sent, as a server of its format reads it."""
+    request: LLMRequest = row.chat.read_request(client.requests[0].body).request
+    return request
 
 
 def openai(face: str, answers: Sequence[ScriptedAnswer], **settings: Any) -> Face:
@@ -182,20 +210,19 @@ def test_every_provider_is_asked_in_its_own_way(row: Provider, face: str) -> Non
     model = MODELS.get(row.name, "gpt-4o")
     ways = {"groq": "tool", "deepseek": "json", "max": "prompt"}
     way = ways.get(row.name, "schema")
-    reply = called(TEXT) if way == "tool" else answer(TEXT)
-    with Face(face, row, [reply], model=model) as client:
+    with Face(face, row, [in_its_format(row, way)], model=model) as client:
         result = client.chat(output=SCHEMA)
-        body = body_of(client)
+        request = asked_for(row, client)
         (record,) = client.records
     assert (result.output, result.repaired, result.response.finish_reason) == (PLAIN, False, "stop")
     assert result.response.text == TEXT
     assert record.dropped == ()
-    assert ("tools" in body, "tool_choice" in body) == (way == "tool", way == "tool")
-    asked = body.get("response_format", {}).get("type")
-    assert asked == {"schema": "json_schema", "json": "json_object"}.get(way)
+    assert bool(request.tools) is isinstance(request.tool_choice, NamedTool) is (way == "tool")
+    assert (request.response_schema is not None) is (way == "schema")
+    assert ((request.response_format or {}).get("type") == "json_object") is (way == "json")
     told = way in ("json", "prompt") or row.structured.told
-    assert [message["role"] for message in body["messages"]] == ["system"] * told + ["user"]
-    assert ("JSON Schema" in body["messages"][0]["content"]) is told
+    assert [message.role for message in request.messages] == ["system"] * told + ["user"]
+    assert ("JSON Schema" in str(request.messages[0].content)) is told
 
 
 @every_face
@@ -205,18 +232,17 @@ def test_a_way_can_be_forced_where_the_provider_knows_it(
     row: Provider, mode: Any, face: str
 ) -> None:
     settings = OutputSettings(mode=mode)
-    reply = called(TEXT) if mode == "tool" else answer(TEXT)
-    with Face(face, row, [reply], output=settings) as client:
+    with Face(face, row, [in_its_format(row, mode)], output=settings) as client:
         if mode != "prompt" and mode not in row.structured.modes:
             with pytest.raises(LLMCapabilityError, match=f"{row.name}.*{mode}"):
                 client.chat(output=OfMsgspec)
             assert client.requests == []
             return
         assert client.chat(output=OfMsgspec).output == KINDS[OfMsgspec]
-        body = body_of(client)
-    kind = {"schema": "json_schema", "json": "json_object"}.get(mode)
-    assert body.get("response_format", {}).get("type") == kind
-    assert ("tools" in body) is (mode == "tool")
+        request = asked_for(row, client)
+    assert bool(request.tools) is (mode == "tool")
+    assert (request.response_schema is not None) is (mode == "schema")
+    assert ((request.response_format or {}).get("type") == "json_object") is (mode == "json")
 
 
 @pytest.mark.parametrize(
