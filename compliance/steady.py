@@ -21,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from compliance.steady_requests import CHATS, COMPLETIONS, EMBEDDINGS
-from headrace import AsyncClient, LLMError, LLMRequest
-from headrace.backends.providers import provider
+from headrace import AsyncClient, LLMCapabilityError, LLMError, LLMRequest
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, parse_url
 from headrace.stores.models.store import default_cache
@@ -40,6 +39,7 @@ _SCHEMAS = {
     "/chat/completions": "CreateChatCompletionRequest",
     "/completions": "CreateCompletionRequest",
     "/embeddings": "CreateEmbeddingRequest",
+    "/responses": "CreateResponse",
 }
 
 
@@ -68,7 +68,9 @@ class Judge:
         faults = [
             f"{value} at {reply.headers.get(name.replace('-message', '-path'), '?')}"
             for name, value in reply.headers.items()
-            if name.startswith("x-steady-error-") and name.endswith("-message")
+            if name.startswith("x-steady-error-")
+            and name.endswith("-message")
+            and not _cannot_tell(path, value, reply.headers[name.replace("-message", "-path")])
         ]
         if reply.headers.get("x-steady-request-valid") != "true" and not faults:
             faults.append(f"the judge answered {reply.status} and did not say that it is valid")
@@ -80,6 +82,15 @@ class Judge:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _cannot_tell(path: str, message: str, place: str) -> bool:
+    """Whether Steady complains of content in parts in an item of ``/responses``.
+
+    Two of the variants of an item have the type ``message``, and it chooses wrongly: it says so of
+    the documentation's own example too, and calls the request valid beside it.
+    """
+    return path == "/responses" and place == "body.input" and "2 variants all failed" in message
 
 
 def main() -> int:
@@ -104,27 +115,17 @@ async def judge(base: str, fields: dict[str, frozenset[str]]) -> int:
     if not await _is_awake(base, fields):
         print("steady: it calls a request valid that is not; its verdicts are worth nothing")
         return 1
-    client = AsyncClient(
-        provider="openai",
-        base_url=base,
-        api_key="sk-not-a-key",
-        model="gpt-4o",
-        endpoint=EndpointSettings(retry=None, breaker=None),
-        transport=transport,
-    )
-    async with client:
-        for name, request in {**CHATS, **COMPLETIONS}.items():
-            with contextlib.suppress(LLMError):  # it does not stream: its answers are not judged
-                await client.generate(request)
-            bad += _told(f"{name}, streamed", transport)
-            await _whole(transport, base, request)
-            bad += _told(f"{name}, whole", transport)
-        for name, asked in EMBEDDINGS.items():
-            with contextlib.suppress(LLMError):
-                await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
-            bad += _told(name, transport)
-        await client.healthcheck()
-        bad += _told("models", transport)
+    for name in ("openai", "openai-responses"):
+        client = AsyncClient(
+            provider=name,
+            base_url=base,
+            api_key="sk-not-a-key",
+            model="gpt-4o",
+            endpoint=EndpointSettings(retry=None, breaker=None),
+            transport=transport,
+        )
+        async with client:
+            bad += await _judged(name, client, transport)
     await transport.aclose()
     print("steady: every request is valid" if not bad else f"steady: {bad} requests are not valid")
     return 1 if bad else 0
@@ -140,18 +141,47 @@ async def _is_awake(base: str, fields: dict[str, frozenset[str]]) -> bool:
     return len(verdict.faults) == 2
 
 
-async def _whole(transport: Judge, base: str, request: LLMRequest) -> None:
-    """The same request as our wire modules write it for an answer that is not streamed."""
-    row = provider("openai")
-    codec, path = (
-        (row.chat, row.chat_path)
-        if request.prompt is None
-        else (row.completions, row.completions_path)
-    )
-    body = codec.write_request(
-        request, model=request.model or "gpt-4o", stream=False, dialect=row.dialect
-    )
-    await _post(transport, f"{base}{path}", body)
+async def _judged(provider: str, client: AsyncClient, transport: Judge) -> int:
+    """How many of the requests that ``client`` writes for ``provider`` are not valid."""
+    bad = 0
+    asked = {**CHATS, **COMPLETIONS} if provider == "openai" else CHATS
+    if provider != "openai":
+        asked = {name: _without_chats_own(request) for name, request in asked.items()}
+    for name, request in asked.items():
+        for way in ("streamed", "whole"):
+            label = f"{provider}: {name}, {way}"
+            try:
+                if way == "whole":
+                    await client.generate(request)
+                else:
+                    await _stream(client, request)
+            except LLMCapabilityError as refusal:
+                print(f"none  {label}: {refusal}")  # we refuse it, so nothing was sent
+                continue
+            except LLMError:
+                pass  # the judge's answers are made up; they are not what is judged
+            bad += _told(label, transport)
+    if provider != "openai":
+        return bad
+    for name, asked in EMBEDDINGS.items():
+        with contextlib.suppress(LLMError):
+            await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
+        bad += _told(f"{provider}: {name}", transport)
+    await client.healthcheck()
+    return bad + _told(f"{provider}: models", transport)
+
+
+def _without_chats_own(request: LLMRequest) -> LLMRequest:
+    """``request`` without the fields that only chat completions have."""
+    options = dict(request.provider_options)
+    for name in ("modalities", "prediction"):
+        options.pop(name, None)
+    return evolve(request, provider_options=options)
+
+
+async def _stream(client: AsyncClient, request: LLMRequest) -> None:
+    async for _ in client.stream(request):
+        pass
 
 
 async def _post(transport: Judge, url: str, body: bytes) -> None:

@@ -30,6 +30,7 @@ from headrace.contracts.requests import LLMRequest, NamedTool
 from headrace.contracts.responses import LLMDelta, LLMResponse, ToolCallDelta, Usage
 from headrace.wire import openai_responses as codec
 from headrace.wire.assemble import assemble, deltas
+from headrace.wire.openai_params import OPENAI_RESPONSES, RESPONSES
 
 from .spec_events import check_events, check_response
 from .strategies import chat_requests, choppings, responses, streams
@@ -46,6 +47,11 @@ def as_carried(message: LLMMessage) -> LLMMessage:
     content = message.content
     if message.role == "assistant" and not isinstance(content, str) and len(content) == 1:
         content = content[0].text  # type: ignore[union-attr]
+    if not isinstance(content, str):
+        content = tuple(
+            evolve(part, detail=None) if getattr(part, "detail", None) == "auto" else part
+            for part in content
+        )
     return evolve(message, content=content, name=None, tool_name=None)
 
 
@@ -319,7 +325,7 @@ SEALED = (
 def test_sealed_reasoning_goes_back_to_whom_it_came_from():
     turn = LLMMessage(role="assistant", content="Yes.", reasoning="Hm.", reasoning_parts=SEALED)
     request = LLMRequest(messages=(turn, LLMMessage(role="user", content="Why?")), model="m")
-    body = codec.write_request(request, stream=False, dialect=codec.OPENAI_RESPONSES)
+    body = codec.write_request(request, stream=False, dialect=OPENAI_RESPONSES)
     assert json.loads(body)["include"] == ["reasoning.encrypted_content"]
     assert codec.read_request(body).request == request
 
@@ -327,7 +333,7 @@ def test_sealed_reasoning_goes_back_to_whom_it_came_from():
 def test_reasoning_that_nobody_sealed_is_kept_from_openai():
     turn = LLMMessage(role="assistant", content="Yes.", reasoning="Hm.")
     request = LLMRequest(messages=(turn,))
-    for dialect, kept in ((codec.OPENAI_RESPONSES, None), (codec.RESPONSES, "Hm.")):
+    for dialect, kept in ((OPENAI_RESPONSES, None), (RESPONSES, "Hm.")):
         body = codec.write_request(request, stream=False, dialect=dialect)
         assert codec.read_request(body).request.messages[0].reasoning == kept
 

@@ -147,7 +147,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("reasoning_effort", {"reasoning_effort": "minimal"}),
     ("user", {"user": "ann"}),
 ]
-STAY_WITH_US = {"metadata", "task_profile", "request_id", "priority"}
+STAY_WITH_US = {"metadata", "response_mode", "task_profile", "request_id", "priority"}
 
 SAID = LLMResponse(
     text="12 °C",

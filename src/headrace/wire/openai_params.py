@@ -30,7 +30,8 @@ class Dialect:
     ``reasoning`` is the field of an assistant message; ``None`` leaves earlier reasoning out, for
     servers that refuse it. With ``counted_logprobs`` a chat's ``logprobs`` is the number of
     alternatives wanted, and there is no ``top_logprobs``. ``beside_stop`` are fields that a server
-    needs beside ``stop`` in order to say which of the strings ended the answer.
+    needs beside ``stop`` in order to say which of the strings ended the answer. ``audio`` says that
+    a message may hold a recording.
     """
 
     max_tokens: str = "max_tokens"
@@ -39,6 +40,7 @@ class Dialect:
     counted_logprobs: bool = False
     reasoning: str | None = "reasoning_content"
     beside_stop: Mapping[str, object] = field(factory=dict)
+    audio: bool = True
 
 
 COMMON = Dialect()
@@ -101,7 +103,7 @@ CARRIED: Mapping[str, Check] = {
 RESPONSES = Dialect(max_tokens="max_output_tokens")
 """The names of a server that takes earlier reasoning back as it showed it."""
 
-OPENAI_RESPONSES = Dialect(max_tokens="max_output_tokens", reasoning=None)
+OPENAI_RESPONSES = Dialect(max_tokens="max_output_tokens", reasoning=None, audio=False)
 """OpenAI's own: earlier reasoning goes back only where they sealed it."""
 
 HINTS = frozenset({"truncation", "reasoning_summary"})

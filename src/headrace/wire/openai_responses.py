@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse
@@ -35,6 +35,7 @@ from headrace.wire.openai_params import OWN_FIELDS as CHAT_FIELDS
 from headrace.wire.openai_responses_answers import StreamReader, read_response
 from headrace.wire.openai_responses_envelope import ended, envelope, output_of, status_of
 from headrace.wire.openai_responses_items import (
+    has_recording,
     input_from_wire,
     items_from_messages,
     messages_from_items,
@@ -281,6 +282,11 @@ def write_request(
     """
     if not request.messages:
         raise LLMInvalidRequestError("A chat request needs at least one message.", param="messages")
+    if not dialect.audio and any(has_recording(message) for message in request.messages):
+        raise LLMCapabilityError(
+            "a recording has no place in the Responses format; ask a provider of chat completions",
+            param="messages",
+        )
     options = dict(request.provider_options)
     body = write_settings(request, model, dialect)
     body.pop("n", None)
@@ -296,7 +302,8 @@ def write_request(
         body["top_logprobs"] = request.top_logprobs
     form, verbosity = format_of(request), options.pop("verbosity", None)
     if form is not None or verbosity is not None:
-        body["text"] = text_to_wire(form, verbosity)
+        body["text"] = said = text_to_wire(form, verbosity)
+        said["format"] = {key: each for key, each in said["format"].items() if each is not None}
     summary = options.pop("reasoning_summary", None)
     told = {"effort": request.reasoning_effort, "summary": summary}
     reasoning = {name: value for name, value in told.items() if value is not None}

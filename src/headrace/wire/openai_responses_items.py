@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from attrs import evolve
 
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.contracts.messages import LLMMessage, LLMRole, ReasoningPart, ToolCall
+from headrace.contracts.messages import AudioPart, LLMMessage, LLMRole, ReasoningPart, ToolCall
 from headrace.wire import json
 from headrace.wire.openai_fields import (
     array,
@@ -114,7 +114,18 @@ def items_from_messages(messages: Iterable[LLMMessage], *, reasoning: bool) -> l
             items.append({"type": "message", "role": "assistant", "content": ""})
         items += _items(message, reasoning)
         before = message
+    for place, item in enumerate(items):
+        if item.get("role") == "assistant" and not isinstance(item["content"], str):
+            # In parts it is a message that was put out, and those have ids and a status.
+            items[place] = {**item, "id": f"msg_{place}", "status": "completed"}
     return items
+
+
+def has_recording(message: LLMMessage) -> bool:
+    """Whether there is sound among the parts of ``message``."""
+    return not isinstance(message.content, str) and any(
+        isinstance(part, AudioPart) for part in message.content
+    )
 
 
 def reasoning_from_wire(item: dict[str, Any], path: str) -> ReasoningPart:

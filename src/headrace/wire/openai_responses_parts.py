@@ -112,6 +112,7 @@ def _image(wire: dict[str, Any], path: str) -> ContentPart:
         )
     url = member(wire, "image_url", path, filled_text, "an http(s) URL or a data: URL")
     detail = optional(wire, "detail", path, _detail)
+    detail = None if detail == "auto" else detail  # as if nothing were said
     # The chat form has the same rules for URLs one level deeper.
     described = {"url": url} if detail is None else {"url": url, "detail": detail}
     try:
@@ -150,8 +151,9 @@ def _part_to_wire(part: ContentPart) -> dict[str, Any]:
             return {"type": "input_text", "text": part.text}
         case ImagePart():
             image: Any = part_to_wire(part)["image_url"]
-            wire = {"type": "input_image", "image_url": image["url"]}
-            return wire if part.detail is None else {**wire, "detail": part.detail}
+            # The specification requires a detail, and says that this is the usual one.
+            detail = part.detail or "auto"
+            return {"type": "input_image", "image_url": image["url"], "detail": detail}
         case AudioPart():
             return part_to_wire(part)
         case FilePart():
