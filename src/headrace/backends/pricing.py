@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import cache
 
 from headrace.backends.providers import PROVIDERS
 from headrace.contracts.responses import Usage
@@ -20,6 +21,12 @@ def price_of(
     row = PROVIDERS.get(provider_name or "")
     if row is None or row.prices is None:
         return None
+    return _priced()(row.prices, models, usage, wall_s)
+
+
+@cache
+def _priced() -> Callable[..., Decimal | None]:
+    # Loaded by the first call that costs something; an import statement in each costs a microsecond.
     from headrace.numbers.price import price_of_call
 
-    return price_of_call(row.prices, models, usage, wall_s)
+    return price_of_call

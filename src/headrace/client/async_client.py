@@ -76,11 +76,7 @@ class AsyncClient:
         or asked for again as ``output_settings`` allow, and in the end an LLMOutputError.
         """
         if output is None:
-            call = Call(self._endpoints, request, stream=False)
-            async with aclosing(call.deltas) as deltas:
-                async for delta in deltas:
-                    call.add(delta)
-            return call.response()
+            return await _whole(Call(self._endpoints, request, stream=False))
         result: Structured[Any] | None = None
         events = self._structured(request, output, output_settings, stream=False)
         async with aclosing(events):
@@ -184,9 +180,11 @@ class AsyncClient:
         ``settings`` are fields of LLMRequest by name, for those who need no LLMChatParams;
         ``output`` is as in ``generate``.
         """
-        request = as_request(messages, model, params, settings)
         if output is None:
-            return await self.generate(request)
+            row, name = self._endpoints.named(model)
+            request = as_request(messages, name, params, settings)
+            return await _whole(Call(self._endpoints, request, stream=False, row=row))
+        request = as_request(messages, model, params, settings)
         result: Structured[Any] = await self.generate(
             request, output=output, output_settings=output_settings
         )
@@ -313,3 +311,10 @@ class AsyncClient:
             if result is not None:
                 yield StructuredEvent(kind="completed", ask=ask, result=result)
                 return
+
+
+async def _whole(call: Call) -> LLMResponse:
+    async with aclosing(call.deltas) as deltas:
+        async for delta in deltas:
+            call.add(delta)
+    return call.response()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timezone
+from functools import lru_cache, partial
 
+from headrace.backends.row import Provider
 from headrace.client.endpoints import Endpoints
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Provenance
 from headrace.traffic.call import CallSheet, new_call_id
-from headrace.wire.assemble import Assembler
+from headrace.wire.assemble import Assembler, of_one
 
 
 class Call:
@@ -23,11 +25,14 @@ class Call:
         *,
         stream: bool,
         parent_id: str | None = None,
+        row: Provider | None = None,
     ) -> None:
-        way = self._way = endpoints.pick(request)
+        way = self._way = endpoints.pick(request, row)
         self._clock = endpoints.clock
         self._begin, self._started = self._clock.monotonic(), self._clock.wall()
-        self._marks, self._assembler = Marks(), Assembler()
+        self._marks = Marks()
+        self._first: LLMDelta | None = None
+        self._assembler: Assembler | None = None
         sheet = sheet_of(
             endpoints,
             "chat" if way.request.prompt is None else "completion",
@@ -40,14 +45,27 @@ class Call:
         self.deltas: AsyncGenerator[LLMDelta, None] = endpoints.traffic.run(
             way.request, way.endpoint.lane, sheet, self._marks, fallbacks=way.fallbacks
         )
-        self.add = self._assembler.add
+
+    def add(self, delta: LLMDelta) -> None:
+        """Takes the next piece."""
+        if self._assembler is None:
+            if self._first is None:  # and perhaps the only one: a whole answer
+                self._first = delta
+                return
+            self._assembler = Assembler()
+            self._assembler.add(self._first)
+        self._assembler.add(delta)
 
     def response(self) -> LLMResponse:
         """What the pieces make, with where it came from."""
-        way, marks, assembler = self._way, self._marks, self._assembler
+        way, marks, first = self._way, self._marks, self._first
         took_s = self._clock.monotonic() - self._begin
         endpoint = way.endpoint
-        return assembler.response(
+        made: Callable[..., LLMResponse] = partial(of_one, first or LLMDelta())
+        model = first and first.model
+        if self._assembler is not None:
+            made, model = self._assembler.response, self._assembler.model
+        return made(
             provider=marks.provider or endpoint.provider,
             latency_ms=round(took_s * 1000),
             dropped=tuple(dict.fromkeys(marks.dropped)),
@@ -56,7 +74,7 @@ class Call:
             provenance=Provenance(
                 backend_name=marks.backend or endpoint.lane.name,
                 backend_kind=marks.provider or endpoint.provider,
-                model_id=assembler.model or way.request.model or "",
+                model_id=model or way.request.model or "",
                 base_url=endpoint.base_url,
                 started_at=_iso(self._started),
                 completed_at=_iso(self._started + took_s),
@@ -87,4 +105,10 @@ def sheet_of(
 
 
 def _iso(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat()
+    second, rest = divmod(unix_seconds, 1.0)
+    return f"{_second(int(second))}.{int(rest * 1e6):06d}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _second(unix_second: int) -> str:
+    return datetime.fromtimestamp(unix_second, timezone.utc).replace(tzinfo=None).isoformat()

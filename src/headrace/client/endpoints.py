@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import cache
 
 from attrs import evolve, field, frozen
 
@@ -80,8 +82,12 @@ class Endpoints:
         self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
-    def pick(self, request: LLMRequest) -> Way:
-        """Where ``request`` goes.
+    def named(self, model: str | None) -> tuple[Provider, str]:
+        """The provider of ``model``, or of the default one, and the model's own name there."""
+        return self._split(model or self._settings.model)
+
+    def pick(self, request: LLMRequest, row: Provider | None = None) -> Way:
+        """Where ``request`` goes; its model's name is the provider's own where ``row`` is given.
 
         Raises LLMInvalidRequestError without a model, LLMAuthError without a key that is needed,
         LLMCapabilityError where no model named can do what is asked, and LLMUnavailableError once
@@ -89,12 +95,13 @@ class Endpoints:
         """
         self._refuse_if_closed()
         if not self._settings.fallbacks:
-            row, model = self._split(request.model or self._settings.model)
-            self._require(row, model, request)
+            if row is None:
+                row, model = self.named(request.model)
+                request = evolve(request, model=model)
+            self._require(row, request.model or "", request)
             own_key = bool(request.metadata.get("api_key"))
-            endpoint = self._endpoint(row, own_key=own_key)
-            return Way(endpoint=endpoint, request=evolve(request, model=model))
-        ways = [self._split(request.model or self._settings.model)]
+            return Way(endpoint=self._endpoint(row, own_key=own_key), request=request)
+        ways = [self.named(request.model) if row is None else (row, request.model or "")]
         ways += [split_model(name) for name in self._settings.fallbacks]
         asked, _ = ways[0]
         lacks: LLMCapabilityError | None = None
@@ -242,9 +249,7 @@ class Endpoints:
         return None if settings.model is None else split_model(settings.model)[0]
 
     def _require(self, row: Provider, model: str, request: LLMRequest) -> None:
-        from headrace.backends.capabilities import require
-
-        require(request, self._abilities(row, model), model=model)
+        _require()(request, self._abilities(row, model), model=model)
 
     def _abilities(self, row: Provider, model: str) -> BackendCapabilities:
         known = self._capabilities.get((row.name, model))
@@ -253,3 +258,11 @@ class Endpoints:
 
             known = self._capabilities[row.name, model] = capabilities_of(row, model)
         return known
+
+
+@cache
+def _require() -> Callable[..., None]:
+    # An import statement in every call would cost it a microsecond.
+    from headrace.backends.capabilities import require
+
+    return require

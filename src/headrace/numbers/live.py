@@ -133,6 +133,7 @@ class Tally:
         self.running: dict[str, int] = {}
         self.running_at: dict[str, int] = {}
         self._window = _Window()
+        self._found: dict[tuple[str | None, ...], Series] = {}
 
     def began(self, model: str | None = None) -> LiveCall:
         """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
@@ -225,7 +226,18 @@ class Tally:
         return sorted(seen)
 
     def _series_of(self, record: CallRecord) -> Series:
-        reached = record.backend is not None or record.model is not None
+        names = record.operation, record.requested_model, record.model
+        key = (*names, record.provider, record.backend)
+        found = self._found.get(key)
+        if found is None:
+            reached = record.backend is not None or record.model is not None
+            found = self._labelled(record, reached=reached)
+            # What nobody was reached by may get a name of its own later.
+            if reached and len(self._found) < MAX_SERIES:
+                self._found[key] = found
+        return found
+
+    def _labelled(self, record: CallRecord, *, reached: bool) -> Series:
         labels = Labels(
             operation=record.operation,
             requested_model=self._model_name(record.requested_model, reached=reached),

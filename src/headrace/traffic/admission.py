@@ -80,6 +80,13 @@ class Admission:
         """Whether a request of that size would find room at once."""
         return not any(self._tiers) and self._has_room(tokens, places) and self._opens_in_s() <= 0
 
+    def enter_now(self, tokens: int = 0, places: int = 1, rated_tokens: int = 0) -> bool:
+        """As ``enter``, where nobody has to wait; whether it was so."""
+        if not self.fits(tokens, places) or self._wait_for_rate_s(rated_tokens) != 0:
+            return False
+        self._take(tokens, places, rated_tokens)
+        return True
+
     def pause(self, seconds: float) -> None:
         """Let nobody in for so long, or for as long as an earlier pause lasts."""
         self._closed_until = max(self._closed_until, self.clock.monotonic() + seconds)
@@ -102,8 +109,7 @@ class Admission:
         Raises LLMRateLimitError, with ``retry_after_s``, when the queue is full or the wait too
         long. A request that alone is larger than the cache runs when nothing else does.
         """
-        if self.fits(tokens, places) and self._wait_for_rate_s(rated_tokens) == 0:
-            self._take(tokens, places, rated_tokens)
+        if self.enter_now(tokens, places, rated_tokens):
             return
         if self.waiting >= self.max_waiting and not again:
             raise LLMRateLimitError(

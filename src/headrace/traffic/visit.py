@@ -127,11 +127,20 @@ class Visit:
             if lane.breaker is not None:
                 lane.breaker.check()  # before the queue: an open circuit fails fast
             seat = lane.seat(request)
-            tokens, places = await lane.cost(request, seat)
+            door = seat.admission
+            if door.max_tokens is None:
+                tokens, places = 0, request.n or 1
+            else:
+                tokens, places = await lane.cost(request, seat)
             rated_tokens = lane.rated_tokens(request)
-            await seat.admission.enter(
-                tokens, places, rated_tokens=rated_tokens, priority=request.priority, again=again
-            )
+            if not door.enter_now(tokens, places, rated_tokens):
+                await door.enter(
+                    tokens,
+                    places,
+                    rated_tokens=rated_tokens,
+                    priority=request.priority,
+                    again=again,
+                )
         self._begin = call.clock.monotonic()
         self._seat = seat
         self._tokens, self._places, self._rated_tokens = tokens, places, rated_tokens

@@ -128,6 +128,29 @@ class Assembler:
         )
 
 
+def of_one(delta: LLMDelta, **known: Any) -> LLMResponse:
+    """What ``delta`` makes alone; ``known`` is as in Assembler.response."""
+    if delta.index or delta.tool_call_delta or delta.reasoning_part or _says_nothing(delta):
+        assembler = Assembler()
+        assembler.add(delta)
+        return assembler.response(**known)
+    return LLMResponse(
+        text=delta.text_delta or "",
+        model=delta.model,
+        finish_reason=delta.finish_reason,
+        usage=delta.usage_delta,
+        raw_finish_reason=delta.raw_finish_reason,
+        reasoning=delta.reasoning_delta or None,
+        refusal=delta.refusal_delta or None,
+        logprobs=delta.logprobs or None,
+        response_id=delta.response_id,
+        system_fingerprint=delta.system_fingerprint,
+        provider_fields=delta.provider_fields,
+        stop_sequence=delta.stop_sequence,
+        **known,
+    )
+
+
 def assemble(deltas: list[LLMDelta]) -> LLMResponse:
     """What ``deltas`` make together."""
     assembler = Assembler()
