@@ -25,7 +25,7 @@ MOST_SCHEMA_BYTES = 256 * 1024
 _MOST_KEPT = 256
 _HEAD = "%llguidance {}\n"
 _OPTIONS = {"whitespace_flexible": False}
-# Half of what llguidance allows itself in the engine, which generates for everyone meanwhile.
+# At most half of what llguidance allows itself in the engine, which generates for everyone meanwhile.
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 500_000,
     "max_grammar_size": 100_000,
