@@ -35,19 +35,20 @@ class Suite:
     """One project's tests.
 
     ``place`` is the folder, inside the source package, where pytest is started and ``files`` are
-    what it is given. ``requirements`` go into an environment of the suite's own, at the versions of
+    what it is given. Tests that come with an installed package need no ``source``: ``own_files``
+    ask them, and pytest is started beside these. ``requirements`` go into an environment of the suite's own, at the versions of
     ``pins``; a path in them is inside the source package. ``gateway`` are the gateway's settings,
     ``environment`` what the suite reads, where {port} stands for the gateway's.
     """
 
     name: str
-    source: SourcePackage
-    place: str
-    files: tuple[str, ...]
     requirements: tuple[str, ...]
     pins: Path
     gateway: Mapping[str, str]
     environment: Mapping[str, str]
+    source: SourcePackage | None = None
+    place: str = "."
+    files: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     own_files: tuple[Path, ...] = ()
     left_out: tuple[LeftOut, ...] = field(default=())
@@ -257,7 +258,10 @@ LLAMACPP = Suite(
         ),
         LeftOut(
             file=_MESSAGES,
-            tests=("test_anthropic_tool_result_with_image", "test_anthropic_vision_format_accepted"),
+            tests=(
+                "test_anthropic_tool_result_with_image",
+                "test_anthropic_vision_format_accepted",
+            ),
             reason="takes a status of 500 for an image that the model cannot see, where Anthropic's "
             f"API and ours answer 400; {_RESTATED}",
         ),
@@ -308,4 +312,27 @@ ANTHROPIC = Suite(
     plugins=("tests._alias_httpx", "compliance.anthropic_plugin"),
 )
 
-SUITES = {suite.name: suite for suite in (OPENAI, ANTHROPIC, LLAMACPP)}
+_FACES = HERE / "faces"
+LANGCHAIN = Suite(
+    name="langchain",
+    requirements=(
+        "langchain-tests==1.1.9",
+        "langchain-openai==1.7.3",
+        "langchain-anthropic==1.7.7",
+    ),
+    pins=HERE / "pins-langchain.txt",
+    gateway={"HEADRACE_ENGINE__ALIASES": "*", "HEADRACE_ENGINE__NAME": "the-model"},
+    environment={
+        "HEADRACE_URL": "http://127.0.0.1:{port}",
+        "HEADRACE_MODEL": "the-model",
+        # Nothing about a run is told to anybody.
+        "LANGSMITH_TRACING": "false",
+        "LANGCHAIN_TRACING_V2": "false",
+    },
+    own_files=tuple(
+        _FACES / f"test_langchain_{face}.py" for face in ("chat", "responses", "messages")
+    ),
+    left_out=(),
+)
+
+SUITES = {suite.name: suite for suite in (OPENAI, ANTHROPIC, LLAMACPP, LANGCHAIN)}

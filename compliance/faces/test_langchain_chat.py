@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_models import BASE_URL, Face
+from langchain_models import ANY_NAME, BASE_URL, Face
 from langchain_openai import ChatOpenAI
 
 
@@ -19,7 +19,9 @@ class TestChatCompletions(Face):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """Whom it asks."""
-        return {"model": "some-model", "base_url": f"{BASE_URL}/v1", "api_key": "none"}
+        whom = {"model": ANY_NAME, "base_url": f"{BASE_URL}/v1", "api_key": "none"}
+        # LangChain asks only OpenAI itself for a stream's usage, unless told to.
+        return {**whom, "stream_usage": True}
 
     @property
     def supports_json_mode(self) -> bool:

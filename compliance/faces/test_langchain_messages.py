@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_anthropic import ChatAnthropic
-from langchain_models import BASE_URL, Face
+from langchain_models import ANY_NAME, BASE_URL, Face
 
 
 class TestMessages(Face):
@@ -19,4 +19,4 @@ class TestMessages(Face):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """Whom it asks."""
-        return {"model": "some-model", "base_url": BASE_URL, "api_key": "none"}
+        return {"model": ANY_NAME, "base_url": BASE_URL, "api_key": "none"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_models import BASE_URL, Face
+from langchain_models import ANY_NAME, BASE_URL, Face
 from langchain_openai import ChatOpenAI
 
 
@@ -19,7 +19,7 @@ class TestResponses(Face):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """Whom it asks."""
-        whom = {"model": "some-model", "base_url": f"{BASE_URL}/v1", "api_key": "none"}
+        whom = {"model": ANY_NAME, "base_url": f"{BASE_URL}/v1", "api_key": "none"}
         return {**whom, "use_responses_api": True}
 
     @property

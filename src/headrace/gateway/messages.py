@@ -19,6 +19,7 @@ from headrace.contracts.record import Marks
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.gateway.generation import Generation
 from headrace.gateway.routes import Route
+from headrace.net.clock import Clock
 from headrace.traffic.lane import CountsTokens
 from headrace.wire.inbound import Inbound
 
@@ -39,7 +40,7 @@ class Messages(Generation):
             return calls
         model = route.asked(inbound.request.model)
         asked = route.defaults.fill(evolve(inbound.request, model=model, request_id=request_id))
-        return _counted_first(calls, partial(backend.count_tokens, asked))
+        return _counted_first(calls, partial(backend.count_tokens, asked), self.clock)
 
 
 class _Count(Protocol):
@@ -47,7 +48,7 @@ class _Count(Protocol):
 
 
 async def _counted_first(
-    calls: AsyncGenerator[LLMDelta, None], count: _Count
+    calls: AsyncGenerator[LLMDelta, None], count: _Count, clock: Clock
 ) -> AsyncGenerator[LLMDelta, None]:
     """The pieces of ``calls``; the first one says the prompt's length, where it can be had."""
     counting = asyncio.create_task(count(), name="count a prompt")
@@ -55,7 +56,7 @@ async def _counted_first(
         async with aclosing(calls):
             async for delta in calls:
                 if delta.usage_delta is None:
-                    yield evolve(delta, usage_delta=await _usage(counting))
+                    yield evolve(delta, usage_delta=await _usage(counting, clock))
                 else:
                     yield delta
                 break
@@ -66,8 +67,13 @@ async def _counted_first(
         await asyncio.gather(counting, return_exceptions=True)
 
 
-async def _usage(counting: asyncio.Task[int]) -> Usage | None:
-    await asyncio.wait({counting}, timeout=_COUNT_WITHIN_S)
+async def _usage(counting: asyncio.Task[int], clock: Clock) -> Usage | None:
+    if not counting.done():
+        limit = asyncio.ensure_future(clock.sleep(_COUNT_WITHIN_S))
+        try:
+            await asyncio.wait({counting, limit}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            limit.cancel()
     if not counting.done():
         return None
     try:
