@@ -28,6 +28,7 @@ from headrace.contracts.messages import (
 )
 from headrace.contracts.requests import LLMRequest, NamedTool
 from headrace.contracts.responses import LLMDelta, LLMResponse, ToolCallDelta, Usage
+from headrace.wire import openai_params
 from headrace.wire import openai_responses as codec
 from headrace.wire.assemble import assemble, deltas
 
@@ -319,7 +320,7 @@ SEALED = (
 def test_sealed_reasoning_goes_back_to_whom_it_came_from():
     turn = LLMMessage(role="assistant", content="Yes.", reasoning="Hm.", reasoning_parts=SEALED)
     request = LLMRequest(messages=(turn, LLMMessage(role="user", content="Why?")), model="m")
-    body = codec.write_request(request, stream=False, dialect=codec.OPENAI_RESPONSES)
+    body = codec.write_request(request, stream=False, dialect=openai_params.OPENAI_RESPONSES)
     assert json.loads(body)["include"] == ["reasoning.encrypted_content"]
     assert codec.read_request(body).request == request
 
@@ -327,7 +328,7 @@ def test_sealed_reasoning_goes_back_to_whom_it_came_from():
 def test_reasoning_that_nobody_sealed_is_kept_from_openai():
     turn = LLMMessage(role="assistant", content="Yes.", reasoning="Hm.")
     request = LLMRequest(messages=(turn,))
-    for dialect, kept in ((codec.OPENAI_RESPONSES, None), (codec.RESPONSES, "Hm.")):
+    for dialect, kept in ((openai_params.OPENAI_RESPONSES, None), (openai_params.RESPONSES, "Hm.")):
         body = codec.write_request(request, stream=False, dialect=dialect)
         assert codec.read_request(body).request.messages[0].reasoning == kept
 
