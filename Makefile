@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-steady compliance-schemas format clean help
+.PHONY: serve test check docs bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,7 +39,7 @@ bench: $(DEV_READY) ## Measure us and the peers on this machine
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
 
-compliance-openai compliance-anthropic compliance-llamacpp: compliance-%: $(RUN_READY)
+compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain: compliance-%: $(RUN_READY)
 	@$(BIN)/python -m compliance $* $(ARGS)
 
 compliance-steady: $(RUN_READY) ## OpenAI's specification judges the requests that we write (needs npm)

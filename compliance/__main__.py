@@ -1,4 +1,4 @@
-"""``python -m compliance [openai] [llamacpp]``: run the suites, print what came of them.
+"""``python -m compliance [openai] [anthropic] [llamacpp] [langchain]``: run the suites, print what came of them.
 
 Exits with 0 only if every test that was not left out by name passed.
 """
@@ -47,7 +47,11 @@ def main() -> int:
 
 def run(suite: Suite, only: str | None = None) -> dict[str, Any]:
     """What the plugin wrote down about the suite's tests."""
-    source = fetch(suite.source, default_cache() / "compliance")
+    if suite.source is None:
+        source, start = None, suite.own_files[0].parent
+    else:
+        source = fetch(suite.source, default_cache() / "compliance")
+        start = source / suite.place
     requirements = [each.format(source=source) for each in suite.requirements]
     python = prepare(ROOT / ".venv-compliance" / suite.name, requirements, suite.pins)
     with tempfile.TemporaryDirectory(prefix="compliance-") as place:
@@ -64,7 +68,7 @@ def run(suite: Suite, only: str | None = None) -> dict[str, Any]:
             said = {name: text.format(port=port) for name, text in suite.environment.items()}
             environment = {**os.environ, **said, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
             environment["COMPLIANCE_PLAN"] = str(plan)
-            _run_pytest(command, source / suite.place, environment)
+            _run_pytest(command, start, environment)
         if not results.is_file():
             raise SystemExit(f"pytest ended without having run the {suite.name} suite")
         found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))

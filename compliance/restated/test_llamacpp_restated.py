@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import requests
 from openai import OpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
@@ -170,3 +171,45 @@ def test_responses_stream_with_llama_telemetry(client: OpenAI) -> None:
     # Where theirs says 'completed', an answer that was cut says so.
     assert events[-1]["type"] == "response.incomplete"
     assert events[-1]["response"]["usage"]["output_tokens"] == 8
+
+
+PIXEL = {
+    "type": "image",
+    "source": {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==",
+    },
+}
+READ = {"type": "tool_use", "id": "tool_1", "name": "read", "input": {"file": "test.png"}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, PIXEL]}],
+        [
+            {"role": "user", "content": "What is in this image?"},
+            {"role": "assistant", "content": [READ]},
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "tool_1",
+                        "content": [{"type": "text", "text": "File: test.png"}, PIXEL],
+                    }
+                ],
+            },
+        ],
+    ],
+    ids=["anthropic_vision_format_accepted", "anthropic_tool_result_with_image"],
+)
+def test_an_image_is_refused_by_a_model_that_sees_none(messages: list[object]) -> None:
+    url = f"http://127.0.0.1:{os.environ['PORT']}/v1/messages"
+    body = {"model": "any", "max_tokens": 10, "messages": messages}
+    answer = requests.post(url, json=body, timeout=60)
+    # Where theirs says 500: the request is at fault, not the server.
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "error"
+    assert "image input is not supported" in answer.json()["error"]["message"].lower()

@@ -23,6 +23,12 @@ WEATHER = {
     },
 }
 CLOCK = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 PNG = "iVBORw0KGgo="
 
 
@@ -99,6 +105,28 @@ def test_a_stream_says_what_a_plain_answer_says(claude):
     assert kinds[0] == "message_start"
     assert kinds[-1] == "message_stop"
     assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"system": "Be brief.", "stop_sequences": ["Paris"]},
+        {"tools": [WEATHER, CLOCK]},
+        {"tools": [WEATHER, CLOCK], "tool_choice": {"type": "any"}},
+        {"tools": [WEATHER], "tool_choice": {"type": "none"}},
+        {"output_config": {"format": {"type": "json_schema", "schema": CITY}}},
+    ],
+    ids=["plain", "system", "tools", "forced", "no tools", "schema"],
+)
+def test_a_stream_says_at_its_beginning_how_long_the_prompt_is(claude, more):
+    with claude.messages.create(
+        model=MODEL, max_tokens=24, messages=FRANCE, stream=True, **more
+    ) as events:
+        told = [event for event in events if event.type in ("message_start", "message_delta")]
+    start, end = told
+    assert start.message.usage.input_tokens == end.usage.input_tokens > 5
+    assert start.message.usage.output_tokens == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -256,6 +284,26 @@ def test_an_unknown_model_is_not_found(claude):
                 ]
             },
             "image",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "document",
+                                "source": {
+                                    "type": "text",
+                                    "media_type": "text/plain",
+                                    "data": "Paris is a city.",
+                                },
+                            }
+                        ],
+                    }
+                ]
+            },
+            "files or documents",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.served import Reply, Served, is_alive, until
+from gateway.served import MODEL, Reply, Served, is_alive, until
 from headrace.backends.local.openvino import is_installed
 from headrace.stores.models import ModelFile
 
@@ -69,6 +70,20 @@ def test_one_caller_is_answered_by_llama_cpp_and_many_by_openvino(served: Served
     assert answered_by(served, "openvino") == 0
     make_busy(served)
     assert answered_by(served, "openvino") >= MANY - 2
+
+
+def test_a_streamed_message_begins_with_its_prompts_length_from_openvino_too(
+    served: Served,
+) -> None:
+    make_busy(served)
+    before = answered_by(served, "openvino")
+    asked = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+    reply = served.post("/v1/messages", {"model": MODEL, **asked, "stream": True})
+    lines = reply.body.decode().splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if "usage" in line]
+    start, end = events[0]["message"]["usage"], events[-1]["usage"]
+    assert start["input_tokens"] == end["input_tokens"] > 5
+    assert answered_by(served, "openvino") == before + 1
 
 
 def test_a_full_openvino_keeps_no_schema_waiting(served: Served) -> None:

@@ -95,6 +95,11 @@ def ask(path: str, body: dict[str, Any]) -> tuple[int, dict[bytes, bytes], Any, 
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
         ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        (
+            "/v1/messages",
+            {"max_tokens": 4, "model": "broken", "messages": [{"role": "user", "content": "Hi"}]},
+        ),
     ],
 )
 def test_a_mistake_of_ours_is_a_plain_500_and_its_detail_is_in_the_log(
@@ -104,8 +109,13 @@ def test_a_mistake_of_ours_is_a_plain_500_and_its_detail_is_in_the_log(
         logging.getLogger("headrace").propagate = True
         status, headers, answer, failed = ask(path, {**body, "stream": stream})
     assert status == 500
-    assert answer["error"]["type"] == "server_error"
-    assert answer["error"]["code"] == "internal_error"
+    if path == "/v1/messages":
+        assert answer["type"] == "error"
+        assert answer["error"]["type"] == "api_error"
+        assert answer["request_id"].encode() == headers[b"request-id"]
+    else:
+        assert answer["error"]["type"] == "server_error"
+        assert answer["error"]["code"] == "internal_error"
     assert DETAIL not in json.dumps(answer)
     (told,) = [record for record in caplog.records if record.getMessage() == "unexpected error"]
     assert told.exc_info is not None

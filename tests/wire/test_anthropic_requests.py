@@ -136,6 +136,60 @@ def test_documents(source, part):
     assert turn.content == (part,)
 
 
+TEXT = {"type": "text", "text": "said"}
+FOUND = {"type": "search_result", "source": "https://x", "title": "T", "content": [TEXT]}
+CHUNKS = {"type": "document", "source": {"type": "content", "content": [TEXT]}}
+
+
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        (FOUND, "type"),
+        ({**FOUND, "citations": {"enabled": True}}, "type"),
+        (CHUNKS, "source.type"),
+        ({"type": "document", "source": {"type": "content", "content": "said"}}, "source.type"),
+        (
+            {
+                "type": "document",
+                "source": {"type": "text", "media_type": "text/html", "data": "<p>"},
+            },
+            "source.media_type",
+        ),
+        ({"type": "container_upload", "file_id": "f1"}, "type"),
+        ({"type": "web_search_tool_result", "tool_use_id": "t", "content": []}, "type"),
+    ],
+)
+@pytest.mark.parametrize("within", ["turn", "result"])
+def test_a_block_that_cannot_be_carried_is_refused_by_its_name(block, field, within):
+    path = "messages.0.content.0"
+    if within == "result":
+        block, path = (
+            {"type": "tool_result", "tool_use_id": "t", "content": [block]},
+            f"{path}.content.0",
+        )
+    with pytest.raises(LLMInvalidRequestError, match="Expected") as caught:
+        user(block)
+    assert caught.value.param == f"{path}.{field}"
+
+
+@pytest.mark.parametrize("within", ["turn", "result"])
+def test_citations_that_will_not_come_are_named(within):
+    asked = {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": "said", "own": 1},
+        "citations": {"enabled": True},
+        "context": "found",
+    }
+    if within == "result":
+        asked = {"type": "tool_result", "tool_use_id": "t", "content": [asked]}
+    read = inbound(messages=[{"role": "user", "content": [asked]}])
+    assert set(read.dropped) == {
+        "messages.content.citations",
+        "messages.content.context",
+        "messages.content.source.own",
+    }
+
+
 def test_an_uploaded_image_is_known_by_its_id():
     (turn,) = user({"type": "image", "source": {"type": "file", "file_id": "f1"}})
     assert turn.content == (FilePart(file_id="f1", media_type="image/*"),)

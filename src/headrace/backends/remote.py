@@ -203,7 +203,7 @@ class Remote:
         key = self._key_of(request)
         try:
             request = self._fit.request(request, marks)
-            marks.dropped += lost(request, self.provider.chat.LOSSES)
+            marks.dropped += lost(request, self.provider.chat.LOSSES, self.provider.dialect)
             reply, codec = await self._sent(request, marks, key)
             try:
                 if reply.status != 200:

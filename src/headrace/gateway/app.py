@@ -37,6 +37,7 @@ from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.faces import codec_of, speaks_anthropic
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
+from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
@@ -92,7 +93,7 @@ class Gateway:
         }
         chat = Generation(codec=openai_chat, operation="chat", **shared)
         completions = Generation(codec=openai_completions, operation="completion", **shared)
-        messages = Generation(codec=anthropic, operation="chat", format="anthropic", **shared)
+        messages = Messages(codec=anthropic, operation="chat", format="anthropic", **shared)
         count = TokenCount(routes=self.routes, server=self.config.server)
         embeddings = Embeddings(**shared)
         kept = self.config.responses

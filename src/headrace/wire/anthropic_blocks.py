@@ -45,6 +45,7 @@ _MAGIC = (
     (b"RIFF", "image/webp"),
 )
 _ttl = one_of("5m", "1h")
+_text_type = one_of("text/plain")
 
 
 def content_from_wire(wire: Any, path: str, kinds: Sequence[str]) -> str | tuple[ContentPart, ...]:
@@ -167,6 +168,7 @@ def _document(source: dict[str, Any], path: str) -> FilePart:
             return FilePart(url=_url(source, path))
         case "text":
             said = member(source, "data", path, text, "the document's text")
+            optional(source, "media_type", path, _text_type)
             return FilePart(data=said.encode(), media_type="text/plain")
     media_type = member(source, "media_type", path, text, "'application/pdf'")
     return FilePart(data=_base64(source, path), media_type=media_type)

@@ -19,6 +19,7 @@ _BLOCKS = {
     "tool_use": {"id", "name", "input"},
     "tool_result": {"tool_use_id", "content", "is_error", "cache_control"},
 }
+_SOURCE = {"type", "media_type", "data", "url", "file_id"}
 _ASKS_NOTHING: tuple[object, ...] = (
     None,
     False,
@@ -51,6 +52,8 @@ def _of_blocks(blocks: object, where: str) -> Iterator[str]:
     for block in _objects(blocks):
         known = _BLOCKS.get(str(block.get("type")), set())
         yield from _beyond(block, known | {"type"}, where)
+        if isinstance(block.get("source"), dict):
+            yield from _beyond(block["source"], _SOURCE, f"{where}.source")
         if block.get("type") == "tool_result":
             yield from _of_blocks(block.get("content"), where)
 

@@ -7,26 +7,35 @@ an answer, and a bare name is a setting. What the reason calls refused is never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from headrace.contracts.messages import LLMMessage, ReasoningPart
 from headrace.contracts.requests import LLMRequest
+from headrace.wire.openai_params import COMMON, Dialect
 
-_OF_TURNS = ("name", "tool_name", "tool_error", "refusal", "reasoning", "reasoning_parts")
+_OF_TURNS = ("name", "tool_name", "tool_error", "refusal")
 _OF_PARTS = ("cache", "detail")
+_REASONING = "messages.reasoning"
+_PIECES = "messages.reasoning_parts"
 
 
-def lost(request: LLMRequest, losses: Mapping[str, str]) -> tuple[str, ...]:
-    """What of the conversation in ``request`` is left out by the format whose table this is."""
+def lost(
+    request: LLMRequest, losses: Mapping[str, str], dialect: Dialect = COMMON
+) -> tuple[str, ...]:
+    """What of the conversation in ``request`` is left out by the format whose table this is.
+
+    ``dialect`` is the backend's: some take no reasoning back although their format could hold it.
+    """
     found: dict[str, None] = {}
     turns, parts = _looked_for(tuple(losses))
     for message in request.messages:
         for name in turns:
-            if not getattr(message, name):
-                continue
-            # The same reasoning in pieces goes where its text alone does not.
-            if name != "reasoning" or not message.reasoning_parts:
+            if getattr(message, name):
                 found[f"messages.{name}"] = None
+        if message.reasoning or message.reasoning_parts:
+            for name in _of_reasoning(message, losses, dialect):
+                found[name] = None
         if not isinstance(message.content, str):
             for part in message.content:
                 for name in parts:
@@ -39,6 +48,30 @@ def lost(request: LLMRequest, losses: Mapping[str, str]) -> tuple[str, ...]:
     ):
         found["tools.cache"] = None
     return tuple(found)
+
+
+def _of_reasoning(
+    message: LLMMessage, losses: Mapping[str, str], dialect: Dialect
+) -> Iterator[str]:
+    """What of one turn's reasoning does not go."""
+    no_text = dialect.reasoning is None or _REASONING in losses
+    for part in message.reasoning_parts:
+        if (part.signature or part.encrypted) and _PIECES in losses:
+            yield _PIECES
+        for name in ("signature", "part_id"):
+            if getattr(part, name) and f"{_PIECES}.{name}" in losses:
+                yield f"{_PIECES}.{name}"
+        if no_text and part.text and not _goes_sealed(part, losses):
+            yield _REASONING
+    if no_text and message.reasoning and not message.reasoning_parts:
+        yield _REASONING
+
+
+def _goes_sealed(part: ReasoningPart, losses: Mapping[str, str]) -> bool:
+    """Whether ``part`` goes with a seal, which takes its text along where text alone does not."""
+    if _PIECES in losses or (part.part_id and f"{_PIECES}.part_id" in losses):
+        return False
+    return bool(part.encrypted or (part.signature and f"{_PIECES}.signature" not in losses))
 
 
 @lru_cache

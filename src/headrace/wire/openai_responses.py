@@ -90,7 +90,7 @@ LOSSES: Mapping[str, str] = {
     "messages.tool_name": "an output names the call that it answers, not the tool",
     "messages.tool_error": "an output has no mark for failure; what the tool said must tell",
     "messages.content.cache": "no part can be marked for the prompt cache; a request has one key",
-    "messages.reasoning_parts": "a signature is another provider's seal, which this one could not "
+    "messages.reasoning_parts.signature": "a signature is another provider's seal, which this one could not "
     "read; callers get it back within encrypted_content",
     "tools.cache": "as messages.content.cache",
     "prompt": "refused: a conversation is asked, never the continuation of a text",

@@ -30,6 +30,7 @@ from headrace.backends.local.schemas.bounds import bounds_for
 from headrace.backends.local.schemas.grammar import Grammar, Grammars, Part, why_not
 from headrace.backends.local.schemas.judge import Judge, Judges
 from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
+from headrace.contracts.messages import ToolSpec
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta
@@ -39,6 +40,7 @@ Ask: TypeAlias = Callable[[LLMRequest, Marks], AsyncGenerator[LLMDelta, None]]
 
 MOST_ASKED_AGAIN = 2
 _ANY_OBJECT: dict[str, object] = {"type": "object"}
+_OF_NO_PARAMETERS = {"$schema", "type", "title", "description", "properties", "required"}
 
 
 @frozen(kw_only=True)
@@ -131,7 +133,7 @@ class Constraints:
     def _held_call(self, request: LLMRequest) -> Held:
         parts, judges = [], {}
         for place, tool in callable_tools(request):
-            schema = {"type": "object", **tool.input_schema}
+            schema = _arguments(tool)
             part = Part(schema=schema, param=f"tools[{place}].function.parameters")
             parts.append((tool.name, part))
             judges[tool.name] = self._judges.judge(schema, part.param)
@@ -140,6 +142,17 @@ class Constraints:
         grammar = self._grammars.calls(parts, bounds, several=several)
         asked = _asked_with(as_json_request(request), grammar)
         return Held(request=asked, judges=judges, calls=True)
+
+
+def _arguments(tool: ToolSpec) -> dict[str, object]:
+    """The schema of the arguments of ``tool``; one that names no parameters has none.
+
+    OpenAI says so of a function without them, where JSON Schema would let the model make some up.
+    """
+    schema = {"type": "object", **tool.input_schema}
+    if not schema.get("properties") and schema.keys() <= _OF_NO_PARAMETERS:
+        return {**schema, "additionalProperties": False}
+    return schema
 
 
 @define

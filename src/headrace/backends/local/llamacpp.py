@@ -20,11 +20,12 @@ from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMBadResponseError,
+    LLMCapabilityError,
     LLMError,
     LLMProviderError,
     LLMUnavailableError,
 )
-from headrace.contracts.messages import LLMMessage, ToolSpec
+from headrace.contracts.messages import FilePart, LLMMessage, ToolSpec
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
@@ -65,6 +66,19 @@ class LlamaCppSettings:
 def child_settings(settings: LlamaCppSettings, key: str) -> dict[str, object]:
     """What the child process is told; it answers only callers that show ``key``."""
     return {**asdict(settings), "path": str(settings.path), "key": key}
+
+
+def _check_parts(request: LLMRequest) -> None:
+    """Refuse what the engine would name only as an unsupported type."""
+    for message in request.messages:
+        if isinstance(message.content, str):
+            continue
+        if any(isinstance(part, FilePart) for part in message.content):
+            raise LLMCapabilityError(
+                "The model in the box takes no files or documents; send what they say as text, or "
+                "ask another model.",
+                param="messages",
+            )
 
 
 class LlamaCpp:
@@ -117,6 +131,7 @@ class LlamaCpp:
         """The answer's pieces; closing the generator frees the engine within a step."""
         marks.backend, marks.provider = self.name, LLAMA_CPP_SERVER.name
         check_grammars(request)
+        _check_parts(request)
         held = await self._constraints.hold(request)
         await self._ready.wait()
         remote = self._reachable()
@@ -155,6 +170,7 @@ class LlamaCpp:
 
     async def prompt_tokens(self, request: LLMRequest) -> tuple[int, ...]:
         """The token ids that the engine computes for the prompt."""
+        _check_parts(request)
         if must_call(request):
             request = as_json_request(request)
         await self._ready.wait()
