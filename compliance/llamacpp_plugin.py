@@ -87,6 +87,8 @@ class _Terms:
 
     def _settled(self, server: Any, path: str, data: dict[str, Any]) -> dict[str, Any]:
         """``data`` with what their server would have been started with: seed and temperature."""
+        if path.startswith("/v1/messages"):  # which has no seed
+            return data
         settled = {"seed": server.seed, "temperature": server.temperature, **data}
         if self.endless:
             settled["ignore_eos"] = True

@@ -427,3 +427,12 @@ def test_a_body_that_is_too_large_is_413(guarded):
     reply = guarded.post("/v1/messages", b" " * 5000, {"x-api-key": KEY})
     assert reply.status == 413
     assert reply.json["error"]["type"] == "request_too_large"
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_forced_call_of_a_tool_without_parameters_has_no_arguments(claude, temperature):
+    asked = [{"role": "user", "content": "Set the clock in Paris to seven, please."}]
+    choice = {"type": "tool", "name": "get_time"}
+    answer = ask(claude, asked, temperature=temperature, tools=[CLOCK], tool_choice=choice)
+    (block,) = answer.content
+    assert (block.name, block.input) == ("get_time", {})
