@@ -17,8 +17,8 @@ export function show(name, text, value = null) {
 export function showFigures(s) {
   const n = (outcome) => s.requests[outcome] ?? 0;
   const all = n("ok") + n("error") + n("cancelled");
-  const taken = s.lanes.reduce((sum, lane) => sum + lane.running, 0);
-  const room = s.lanes.reduce((sum, lane) => sum + lane.places, 0);
+  const fullness = (lane) => (lane.places ? lane.running / lane.places : 0);
+  const fullest = s.lanes.reduce((a, b) => (fullness(b) > fullness(a) ? b : a));
   show("uptime", duration(s.uptime_s), s.uptime_s);
   show("version", s.version ?? "");
   show("requests_per_s", rate(s.requests_per_s), s.requests_per_s);
@@ -27,10 +27,12 @@ export function showFigures(s) {
   }
   show("running", count(s.running), s.running);
   show("queued", count(s.queued), s.queued);
-  show("occupancy", share(room ? taken / room : null), room ? taken / room : null);
-  show("places.taken", count(taken), taken);
-  show("places", count(room), room);
-  show("batch", s.batch_occupancy === null ? "" : ` · batches ${share(s.batch_occupancy)} full`);
+  show("occupancy", share(fullness(fullest)), fullness(fullest));
+  show("places.taken", count(fullest.running), fullest.running);
+  show("places", count(fullest.places), fullest.places);
+  show("batch", s.batch_occupancy === null ? "" : ` · batch ${share(s.batch_occupancy)}`);
+  document.getElementById("occupancy-of").title =
+    `Places taken at ${fullest.name}, the fullest backend; then how full the last 10 s' batches were`;
   for (const kind of ["prompt_tokens", "completion_tokens"]) {
     show(`${kind}_per_s`, rate(s[`${kind}_per_s`]), s[`${kind}_per_s`]);
     show(kind, count(s[kind]), s[kind]);
@@ -39,7 +41,6 @@ export function showFigures(s) {
   show("ttft.count", count(s.ttft.count), s.ttft.count);
   const failed = all ? n("error") / all : null;
   show("error_share", share(failed), failed);
-  show("requests.error.again", count(n("error")), n("error"));
   show("requests.all", count(all), all);
   show("price_usd", dollars(s.price_usd), s.price_usd);
   show("priced", count(s.priced), s.priced);

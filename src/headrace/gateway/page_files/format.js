@@ -39,7 +39,7 @@ export function dollars(text) {
   if (text === null || text === undefined) return NOTHING;
   const n = Number(text);
   if (n === 0) return "$0";
-  if (n < 0.01) return "$" + n.toPrecision(3).replace(/0+$/, "");
+  if (n < 0.01) return "$" + n.toFixed(2 - Math.floor(Math.log10(n)));
   return "$" + (n < 10_000 ? n.toFixed(n < 1 ? 4 : 2) : count(n));
 }
 

@@ -15,10 +15,13 @@ export function chosen() {
   return document.querySelector('input[name="heat"]:checked').value;
 }
 
-export function drawHeat(s) {
-  const { bounds, interval_s: step, kept_s: span, intervals } = s.history;
+/** The last `span` seconds of the snapshot's history. */
+export function drawHeat(s, span) {
+  const { bounds, interval_s: step, intervals } = s.history;
   const which = chosen();
-  const cells = intervals.map((i) => ({ age: s.taken - i.begin, counts: i[which] }));
+  const cells = intervals
+    .map((i) => ({ age: s.taken - i.begin, counts: i[which] }))
+    .filter(({ age }) => age - step < span);
   const [low, high] = rows(cells, bounds.length);
   const { pen, width, height } = sheet(canvas);
   const box = { w: width - PAD.left - PAD.right, h: height - PAD.top - PAD.bottom };
@@ -47,11 +50,11 @@ export function drawHeat(s) {
   const calls = cells.reduce((n, { counts }) => n + counts.reduce((a, b) => a + b, 0), 0);
   if (!calls) {
     pen.textAlign = "center";
-    pen.fillText("nothing measured in the last 10 minutes", PAD.left + box.w / 2, PAD.top + box.h / 2);
+    pen.fillText("nothing measured yet", PAD.left + box.w / 2, PAD.top + box.h / 2);
   }
-  const span_of = calls ? `, between ${edge(bounds, low)} and ${edge(bounds, high + 1)}` : "";
-  canvas.setAttribute("aria-label", `Latency over the last 10 minutes: ${calls} calls${span_of}`);
-  drawn = { s, cells, x, low, high, tall, box, bounds, step, span };
+  const between = calls ? `, between ${edge(bounds, low)} and ${edge(bounds, high + 1)}` : "";
+  canvas.setAttribute("aria-label", `Latency over the last ${span / 60} minutes: ${calls} calls${between}`);
+  drawn = { cells, x, low, high, tall, box, bounds, step };
 }
 
 /** The rows that hold something, with some room around them. */
@@ -89,7 +92,7 @@ function mixed(shades, part) {
 
 canvas.addEventListener("pointermove", (event) => {
   if (!drawn) return;
-  const { s, cells, x, low, high, tall, box, bounds, step } = drawn;
+  const { cells, x, low, high, tall, box, bounds, step } = drawn;
   const row = high - Math.floor((event.offsetY - PAD.top) / tall);
   const found = cells.find(({ age }) => event.offsetX >= x(age) && event.offsetX < x(Math.max(0, age - step)));
   const n = found && row >= low && row <= high ? found.counts[row] : 0;

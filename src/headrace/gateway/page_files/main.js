@@ -21,10 +21,10 @@ function show(snapshot) {
   gauges.push([snapshot.taken, snapshot.running, snapshot.queued]);
   while (gauges[0][0] < snapshot.taken - QUEUE_SPAN_S) gauges.shift();
   showPrices(snapshot);
+  showFigures(snapshot);
   if (at("dashboard").hidden) return;
   const calls = Object.values(snapshot.requests).reduce((a, b) => a + b, 0);
   at("no-requests").hidden = calls + snapshot.running + snapshot.queued > 0;
-  showFigures(snapshot);
   showPercentiles(snapshot);
   showErrors(snapshot);
   showLanes(snapshot);
@@ -38,7 +38,8 @@ function draw() {
   if (!latest || at("dashboard").hidden) return;
   drawnAt = performance.now();
   const { taken, history } = latest;
-  const { interval_s: step, kept_s: span, intervals } = history;
+  const { interval_s: step, intervals } = history;
+  const span = spanOf(latest);
   const bars = [];
   const byBegin = new Map(intervals.map((i) => [i.begin, i]));
   const now = Math.floor(taken / step) * step;
@@ -47,13 +48,13 @@ function draw() {
     const passed = Math.max(1, Math.min(step, taken - begin));
     bars.push({ begin, age: taken - begin, step: passed, found: byBegin.get(begin) });
   }
-  const tokens = (name) => bars.map(({ age, step: s, found }) => [Math.min(age, span), (found?.[name] ?? 0) / s]);
+  const tokens = (name) => bars.map(({ age, step: s, found }) => [age, (found?.[name] ?? 0) / s]);
   lines(at("chart-tokens"), [
     { name: "in", points: tokens("prompt_tokens") },
     { name: "out", points: tokens("completion_tokens") },
   ], span);
   stacks(at("chart-requests"), bars.filter(({ found }) => found).map(({ age, step: s, found }) => ({
-    age: Math.min(age, span),
+    age,
     step: s,
     parts: {
       ok: (found.requests.ok ?? 0) / s,
@@ -61,7 +62,12 @@ function draw() {
       error: (found.requests.error ?? 0) / s,
     },
   })), span);
-  drawHeat(latest);
+  drawHeat(latest, span);
+}
+
+/** How far back the charts go: as long as the server runs, in whole minutes, and as far as it keeps. */
+function spanOf({ uptime_s: uptime, history: { kept_s: kept } }) {
+  return Math.min(kept, Math.max(120, Math.ceil(uptime / 60) * 60));
 }
 
 function drawQueue() {

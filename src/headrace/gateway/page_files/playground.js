@@ -23,9 +23,10 @@ export async function loadModels() {
 /** The prices of answers come with the snapshot's recent calls, by the request's id. */
 export function showPrices({ history: { recent } }) {
   for (const call of unpriced.size ? recent : []) {
-    const facts = unpriced.get(call.request_id);
-    if (!facts) continue;
-    if (call.price_usd !== null) facts.append(node("span", "", dollars(call.price_usd)));
+    const answer = unpriced.get(call.request_id);
+    if (!answer) continue;
+    answer.price = call.price_usd;
+    say(answer);
     unpriced.delete(call.request_id);
   }
 }
@@ -53,11 +54,12 @@ function turn(who, text = "") {
 async function ask(text) {
   const asked = body(text);
   turn("user", text);
-  const { made, words } = turn("model");
-  const facts = node("p", "facts");
-  made.append(facts);
+  const { made, words } = turn("model", "…");
+  const answer = {
+    facts: made.appendChild(node("p", "facts")),
+    text: "", thought: "", begin: performance.now(), first: null, end: null, usage: null, reason: null, price: null,
+  };
   running = new AbortController();
-  const answer = { text: "", thought: "", begin: performance.now(), first: null, usage: null, reason: null };
   busy(true);
   try {
     const reply = await fetch("/v1/chat/completions", {
@@ -67,12 +69,12 @@ async function ask(text) {
       signal: running.signal,
     });
     if (!reply.ok) throw new Error((await reply.json()).error?.message ?? `answer ${reply.status}`);
-    unpriced.set(reply.headers.get("x-request-id"), facts);
+    unpriced.set(reply.headers.get("x-request-id"), answer);
     for await (const { data } of events(reply.body)) {
       if (data === "[DONE]") break;
       take(answer, JSON.parse(data));
       draw(words, answer);
-      say(facts, answer);
+      say(answer);
     }
   } catch (error) {
     if (error.name === "AbortError") answer.reason = "stopped";
@@ -80,7 +82,8 @@ async function ask(text) {
   } finally {
     busy(false);
     answer.end = performance.now();
-    say(facts, answer);
+    draw(words, answer);
+    say(answer);
   }
   if (answer.text) history.push({ role: "user", content: text }, { role: "assistant", content: answer.text });
 }
@@ -111,7 +114,8 @@ function draw(words, answer) {
   });
 }
 
-function say(facts, { begin, first, end = performance.now(), usage, reason }) {
+function say({ facts, begin, first, end: ended, usage, reason, price }) {
+  const end = ended ?? performance.now();
   const told = [];
   if (first !== null) told.push(`first token ${seconds((first - begin) / 1000)}`);
   const n = usage?.completion_tokens;
@@ -119,8 +123,8 @@ function say(facts, { begin, first, end = performance.now(), usage, reason }) {
   if (usage) told.push(`${count(usage.prompt_tokens)} in, ${count(n)} out`);
   told.push(seconds((end - begin) / 1000));
   if (reason) told.push(reason);
-  const price = facts.querySelector("span:nth-child(n + 99)");
-  facts.replaceChildren(...told.map((text) => node("span", "", text)), ...(price ? [price] : []));
+  if (price !== null) told.push(dollars(price));
+  facts.replaceChildren(...told.map((text) => node("span", "", text)));
 }
 
 function fail(made, answer, message) {

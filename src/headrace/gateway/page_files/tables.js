@@ -30,9 +30,23 @@ function write(td, cell) {
     if (td.textContent !== text || td.firstElementChild) td.textContent = text;
     return;
   }
-  const label = td.querySelector(".pill") ?? td.replaceChildren(node("span")) ?? td.firstElementChild;
+  let label = td.firstElementChild;
+  if (!label) {
+    label = node("span");
+    td.replaceChildren(label);
+  }
   label.className = `pill ${pill}`;
-  if (label.textContent !== text) label.textContent = text;
+  put(label, text);
+}
+
+/** The error class's name without what they all have in common. */
+function kindOf(name) {
+  return name.replace(/^LLM/, "").replace(/Error$/, "");
+}
+
+function ending({ outcome, finish_reason: reason, status, error }) {
+  if (outcome === "ok") return reason ?? "ok";
+  return outcome === "cancelled" ? "cancelled" : `${status ?? ""} ${kindOf(error ?? "error")}`;
 }
 
 function empty(name, isEmpty) {
@@ -59,11 +73,12 @@ export function showErrors(s) {
   const kinds = Object.entries(s.errors).sort((a, b) => b[1] - a[1]);
   const most = kinds.length ? kinds[0][1] : 1;
   const body = document.querySelector("#errors tbody");
-  fill(body, kinds.map(([kind, n]) => [kind.replace(/^LLM/, "").replace(/Error$/, ""), count(n), ""]));
+  fill(body, kinds.map(([kind, n]) => [kindOf(kind), count(n), ""]));
   kinds.forEach(([kind, n], at) => {
     const cell = body.rows[at].cells[2];
     const track = cell.firstElementChild ?? cell.appendChild(node("div", "track"));
-    const bar = track.firstElementChild ?? track.appendChild(node("i", "error"));
+    const bar = track.firstElementChild ?? track.appendChild(node("i"));
+    bar.className = kind === "LLMCancelledError" ? "left" : "error";
     bar.style.width = `${(100 * n) / most}%`;
     body.rows[at].cells[0].title = kind;
   });
@@ -90,14 +105,14 @@ export function showRecent(s) {
   fill(document.querySelector("#recent tbody"), recent.toReversed().map((r) => [
     clock(r.ended),
     {
-      text: r.outcome === "ok" ? r.finish_reason ?? "ok" : r.outcome === "cancelled" ? "left" : `${r.status ?? ""} ${(r.error ?? "").replace(/^LLM/, "").replace(/Error$/, "")}`,
+      text: ending(r),
       className: "text", pill: OUTCOMES[r.outcome],
       title: [r.error, r.attempts > 1 ? `${r.attempts} attempts` : null].filter(Boolean).join(", "),
     },
     { text: r.model ?? NOTHING, className: "text cut", title: `${r.operation}: ${r.model ?? "no model"}` },
-    { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut mid" },
-    count(r.prompt_tokens),
-    count(r.completion_tokens),
+    { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut wide" },
+    { text: count(r.prompt_tokens), className: "mid" },
+    { text: count(r.completion_tokens), className: "mid" },
     { text: seconds(r.queue_s), className: "wide" },
     { text: seconds(r.ttft_s), className: "mid" },
     { text: seconds(r.tpot_s), className: "wide" },
@@ -118,24 +133,33 @@ export function showLanes(s) {
     const { parts } = card;
     put(parts.name, lane.name);
     put(parts.provider, lane.provider ?? "in the box");
-    const [look, word] = CIRCUITS[lane.circuit] ?? ["", "no breaker"];
-    put(parts.circuit, lane.engines.length ? "" : `circuit ${word}`.replace("circuit no", "no"));
-    parts.circuit.className = lane.engines.length ? "" : `pill ${look}`;
+    parts.circuit.hidden = lane.circuit === null;
+    if (lane.circuit !== null) {
+      const [look, word] = CIRCUITS[lane.circuit];
+      parts.circuit.className = `pill ${look}`;
+      put(parts.circuit, `circuit ${word}`);
+    }
     meter(parts.places, lane.running, lane.places);
     meter(parts.waiting, lane.waiting, lane.max_waiting);
     parts.tokens.forEach((part) => { part.hidden = lane.max_tokens === null; });
     if (lane.max_tokens !== null) meter(parts.tokens, lane.tokens, lane.max_tokens);
     const n = group?.requests ?? {};
     put(parts.ended, `${count(n.ok ?? 0)} ok · ${count(n.error ?? 0)} failed`);
-    parts.enginesName.hidden = parts.engines.hidden = lane.engines.length === 0;
-    const told = lane.engines.map((e) => `${e.name}${e.restarts ? `, ${e.restarts} restarts` : ""}`);
-    while (parts.engines.children.length > told.length) parts.engines.lastElementChild.remove();
-    told.forEach((text, place) => {
-      const pill = parts.engines.children[place] ?? parts.engines.appendChild(node("span", "pill"));
-      put(pill, text);
-      pill.className = lane.engines[place].ready ? "pill ok" : "pill";
-      pill.title = lane.engines[place].ready ? "answers" : "not loaded";
-    });
+    const isOurs = lane.provider === null;
+    parts.enginesName.hidden = parts.engines.hidden = !isOurs;
+    if (isOurs) showEngines(parts.engines, lane.engines);
+  });
+}
+
+function showEngines(box, engines) {
+  const asleep = { name: "not loaded yet", ready: false, restarts: 0 };
+  const shown = engines.length ? engines : [asleep];
+  while (box.children.length > shown.length) box.lastElementChild.remove();
+  shown.forEach(({ name, ready, restarts }, place) => {
+    const pill = box.children[place] ?? box.appendChild(node("span"));
+    pill.className = ready ? "pill ok" : "pill";
+    pill.title = ready ? "answers" : "does not answer now";
+    put(pill, restarts ? `${name}, restarts: ${restarts}` : name);
   });
 }
 
