@@ -191,7 +191,10 @@ def test_a_wrong_setting_names_its_place_its_value_and_what_is_right(tmp_path, f
         ("providers: [{name: corp, base-url: x}]", ["'base-url'", "$.providers[0]", "'base_url'"]),
         ("providers: [{name: corp, key_env: KEY}]", ["$.providers[0].key_env", "a list", "'KEY'"]),
         ("providers: [{name: groq}]", ["'groq' already", "like: groq", "$.providers[0].name"]),
-        ("providers: [{name: a, like: grok}]", ["'grok'", "known: anthropic, azure", "$.providers[0].like"]),
+        (
+            "providers: [{name: a, like: grok}]",
+            ["'grok'", "known: anthropic, azure", "$.providers[0].like"],
+        ),
         ("providers: [{name: a}, {name: a}]", ["two providers 'a'", "$.providers[1].name"]),
         (
             "providers: [{name: corp}]\nbackends: [{name: x, provider: crop}]",

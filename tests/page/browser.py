@@ -80,9 +80,13 @@ class Browser:
         return self._ask(method, self._session, **params)
 
     def open(self, url: str) -> None:
-        """Go to ``url``."""
-        self.ask("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        """Go to ``url``, afresh also where only what follows its ``#`` is another."""
+        for address in ("about:blank", url):
+            told = self.ask("Page.navigate", url=address)
+            assert "errorText" not in told, (address, told)
+            self.until(
+                f"document.readyState === 'complete' && location.href.startsWith('{address}')"
+            )
 
     def value(self, script: str) -> Any:
         """What ``script``, an expression, gives."""

@@ -145,7 +145,7 @@ class Gateway:
                 draining=lambda: self.draining,
                 max_watchers=self.config.server.max_watchers,
             )
-            page = Page()
+            page = Page(needs_key=bool(self.config.server.api_keys))
             paths += [Path(path, page, methods=["GET"]) for path in PAGE_PATHS]
             paths += [
                 Path(SNAPSHOT_PATH, Handler(watch.snapshot), methods=["GET"]),
@@ -211,7 +211,10 @@ class Gateway:
         from headrace import __version__
 
         needs_key = bool(self.config.server.api_keys)
-        body = wire_json.encode(describe(needs_key=needs_key, version=__version__))
+        document = describe(
+            needs_key=needs_key, version=__version__, is_watched=self.config.server.page
+        )
+        body = wire_json.encode(document)
         await answer(send, 200, body, scope["headrace.headers"])
 
 

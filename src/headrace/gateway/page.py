@@ -73,10 +73,10 @@ class _File:
 
 
 class Page:
-    """An ASGI application that answers for PAGE_PATHS."""
+    """An ASGI application that answers for PAGE_PATHS; ``needs_key``: the page asks for a key."""
 
-    def __init__(self) -> None:
-        self._files = {path: _read(name) for path, name in PAGE_PATHS.items()}
+    def __init__(self, *, needs_key: bool) -> None:
+        self._files = {path: _read(name, needs_key) for path, name in PAGE_PATHS.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         file = self._files[scope["path"]]
@@ -88,9 +88,11 @@ class Page:
         await answer(send, 200, file.body, headers, content_type=file.content_type)
 
 
-def _read(name: str) -> _File:
+def _read(name: str, needs_key: bool) -> _File:
     from importlib.resources import files
 
     body = (files("headrace.gateway") / "page_files" / name).read_bytes()
+    if needs_key:
+        body = body.replace(b'data-needs-key="no"', b'data-needs-key="yes"')
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'.encode()
     return _File(body, _TYPES[PurePosixPath(name).suffix], tag)

@@ -29,7 +29,6 @@ SNAPSHOT_PATH = "/snapshot"
 STREAM_PATH = "/snapshot/stream"
 TICK_S = 0.25
 
-_SLOWEST_READER_S = 10.0
 _RETRY_AFTER_S = 5.0
 _SAFETY: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
@@ -39,8 +38,8 @@ class Watch:
     """An ASGI application: one watcher's stream of snapshots.
 
     Its first event holds the whole history, each later one what came since the one before. A reader
-    that is slow is given fewer events, and none is made for it meanwhile; one that takes nothing at
-    all for 10 s is dropped. The stream ends with an event ``end`` once the server drains.
+    that is slow is given fewer events, and none is made for it meanwhile; one that takes nothing
+    for ``slowest_s`` seconds is dropped. The stream ends with an event ``end`` once the server drains.
     """
 
     tally: Tally
@@ -49,6 +48,7 @@ class Watch:
     clock: Clock
     draining: Callable[[], bool]
     max_watchers: int
+    slowest_s: float = 10.0
     watchers: int = field(default=0, init=False)
     _tick: int = field(default=-1, init=False)
     _now: Snapshot | None = field(default=None, init=False)
@@ -76,16 +76,22 @@ class Watch:
             self.watchers -= 1
 
     async def _stream(self, scope: Scope, send: Send) -> None:
-        headers = [*STREAM_HEADERS, *scope["headrace.headers"], (b"x-content-type-options", b"nosniff")]
+        headers = [
+            *STREAM_HEADERS,
+            *scope["headrace.headers"],
+            (b"x-content-type-options", b"nosniff"),
+        ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         seen = 0
         while not self.draining():
             event, seen = self._event(seen)
             try:
-                async with asyncio.timeout(_SLOWEST_READER_S):
+                async with asyncio.timeout(self.slowest_s):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             except TimeoutError:
-                raise LLMCancelledError("a watcher took nothing for 10 s") from None
+                raise LLMCancelledError(
+                    f"a watcher took nothing for {self.slowest_s:g} s"
+                ) from None
             now = self.clock.monotonic()
             await self.clock.sleep((math.floor(now / TICK_S) + 1) * TICK_S - now)
         await send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})

@@ -26,6 +26,10 @@ export class Feed {
 
   start() {
     if (this.running) return;
+    if (document.documentElement.dataset.needsKey === "yes" && !key.get()) {
+      this.tell("needs-key", null);
+      return;
+    }
     this.running = true;
     this.abort = new AbortController();
     this.keepOn(this.abort.signal);

@@ -13,8 +13,7 @@ export function count(n) {
 export function rate(n) {
   if (n === null || n === undefined) return NOTHING;
   if (n === 0) return "0";
-  if (n < 1) return n.toFixed(2);
-  return n < 100 ? n.toFixed(1) : count(Math.round(n));
+  return n < 100 ? n.toFixed(n < 1 ? 3 : n < 10 ? 2 : 1) : count(Math.round(n));
 }
 
 export function seconds(s) {
@@ -39,12 +38,13 @@ export function dollars(text) {
   if (text === null || text === undefined) return NOTHING;
   const n = Number(text);
   if (n === 0) return "$0";
-  if (n < 0.01) return "$" + n.toFixed(2 - Math.floor(Math.log10(n)));
+  if (n < 0.01) return "$" + n.toFixed(2 - Math.floor(Math.log10(n))).replace(/0+$/, "");
   return "$" + (n < 10_000 ? n.toFixed(n < 1 ? 4 : 2) : count(n));
 }
 
 export function share(n) {
-  return n === null || n === undefined ? NOTHING : (n * 100).toFixed(n > 0 && n < 0.1 ? 1 : 0) + "%";
+  if (n === null || n === undefined) return NOTHING;
+  return (n * 100).toFixed(n === 0 || n === 1 ? 0 : n < 0.1 ? 2 : 1) + "%";
 }
 
 export function clock(unix) {
