@@ -160,3 +160,12 @@ def test_it_survives_json(made):
         history.add(each)
     told = history.snapshot(max([0.0, *(r.timeline.done for r in made)]))
     assert from_json(to_json(told), HistorySnapshot) == told
+
+
+def test_a_call_that_ended_after_the_instant_of_the_snapshot_is_not_lost():
+    """Whoever looks may hold an instant from a moment ago; they will not be told again."""
+    history = History()
+    history.add(record(105.1))
+    told = history.snapshot(104.9)
+    assert [i.begin for i in told.intervals] == [105.0]
+    assert len(told.recent) == 1

@@ -15,7 +15,6 @@ from attrs import define, evolve, field
 from starlette.types import Receive, Scope, Send
 
 from headrace import __version__
-from headrace.contracts.convert import to_json
 from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
 from headrace.contracts.snapshot import EngineSnapshot, LaneSnapshot, Snapshot
 from headrace.gateway.asgi import Headers, answer, while_connected
@@ -24,12 +23,14 @@ from headrace.gateway.routes import Route, Routes
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
+from headrace.wire import json as wire_json
 
 SNAPSHOT_PATH = "/snapshot"
 STREAM_PATH = "/snapshot/stream"
 TICK_S = 0.25
 
 _RETRY_AFTER_S = 5.0
+_TIMER_S = 0.001
 _SAFETY: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -59,7 +60,7 @@ class Watch:
         """The snapshot of now, with its whole history."""
         now = self.clock.monotonic()
         whole = evolve(self._taken(now), history=self.history.snapshot(now))
-        await answer(send, 200, to_json(whole), [*scope["headrace.headers"], *_SAFETY])
+        await answer(send, 200, wire_json.encode(whole), [*scope["headrace.headers"], *_SAFETY])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.watchers >= self.max_watchers:
@@ -85,6 +86,7 @@ class Watch:
         seen = 0
         while not self.draining():
             event, seen = self._event(seen)
+            tick = self._tick
             try:
                 async with asyncio.timeout(self.slowest_s):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -92,9 +94,13 @@ class Watch:
                 raise LLMCancelledError(
                     f"a watcher took nothing for {self.slowest_s:g} s"
                 ) from None
-            now = self.clock.monotonic()
-            await self.clock.sleep((math.floor(now / TICK_S) + 1) * TICK_S - now)
+            await self._after(tick)
         await send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})
+
+    async def _after(self, tick: int) -> None:
+        """Wait until ``tick`` is over; timers may go off a little early."""
+        while (left := (tick + 1) * TICK_S - self.clock.monotonic()) > 0:
+            await self.clock.sleep(left + _TIMER_S)
 
     def _event(self, seen: int) -> tuple[bytes, int]:
         """This tick's event for who has seen the history's revision ``seen``; what it has then."""
@@ -104,7 +110,7 @@ class Watch:
             self._tick, self._now, self._events = tick, self._taken(now), {}
         if seen not in self._events:
             history = self.history.snapshot(self._now.taken, since=seen)
-            body = to_json(evolve(self._now, history=history))
+            body = wire_json.encode(evolve(self._now, history=history))
             event = b"event: snapshot\ndata: " + body + b"\n\n"
             self._events[seen] = event, history.revision
         return self._events[seen]

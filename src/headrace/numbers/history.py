@@ -100,10 +100,10 @@ class History:
         )
 
     def _changed(self, now: float, since: int) -> Iterator[_Interval]:
-        last = math.floor(now / INTERVAL_S)
+        oldest = math.floor(now / INTERVAL_S) - INTERVALS
         held = (slot for slot in self._slots if slot is not None)
         for revision, interval in sorted(held, key=lambda slot: slot[1].place):
-            if revision > since and last - INTERVALS < interval.place <= last:
+            if revision > since and interval.place > oldest:
                 yield interval
 
     def _interval(self, place: int) -> _Interval | None:

@@ -353,8 +353,8 @@ def outcome_of(error: str) -> Outcome:
 def _group(name: str, series: Iterable[Series], running: int, queued: int) -> GroupSnapshot:
     requests: dict[Outcome, int] = {}
     errors: dict[str, int] = {}
-    ttft, tpot, e2e, queue = LogHistogram(), LogHistogram(), LogHistogram(), LogHistogram()
     prompt = completion = 0
+    series = tuple(series)
     for s in series:
         for (_, error), n in s.ended.items():
             requests[outcome_of(error)] = requests.get(outcome_of(error), 0) + n
@@ -362,10 +362,6 @@ def _group(name: str, series: Iterable[Series], running: int, queued: int) -> Gr
                 errors[error] = errors.get(error, 0) + n
         prompt += s.prompt_tokens
         completion += s.completion_tokens
-        ttft.merge(s.ttft)
-        tpot.merge(s.tpot)
-        e2e.merge(s.e2e)
-        queue.merge(s.queue)
     return GroupSnapshot(
         name=name,
         running=running,
@@ -373,12 +369,21 @@ def _group(name: str, series: Iterable[Series], running: int, queued: int) -> Gr
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        ttft=summary(ttft),
-        tpot=summary(tpot),
-        e2e=summary(e2e),
-        queue=summary(queue),
+        ttft=_summary_of([s.ttft for s in series]),
+        tpot=_summary_of([s.tpot for s in series]),
+        e2e=_summary_of([s.e2e for s in series]),
+        queue=_summary_of([s.queue for s in series]),
         errors=errors,
     )
+
+
+def _summary_of(parts: list[LogHistogram]) -> LatencySummary:
+    if len(parts) == 1:
+        return summary(parts[0])
+    whole = LogHistogram()
+    for part in parts:
+        whole.merge(part)
+    return summary(whole)
 
 
 # Below these counts a quantile is not told: stats.percentile_needs at 95% confidence.

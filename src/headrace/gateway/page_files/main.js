@@ -105,7 +105,7 @@ function tabs() {
       const is = tab === chosen;
       tab.setAttribute("aria-selected", String(is));
       tab.tabIndex = is ? 0 : -1;
-      at(tab.getAttribute("aria-controls")).hidden = !is;
+      at(tab.getAttribute("aria-controls")).hidden = !is || !at("ask-key").hidden;
     }
     history.replaceState(null, "", chosen.id === "tab-playground" ? "#playground" : "#");
     redraw();
