@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas format clean help
+.PHONY: serve test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,6 +32,9 @@ docs: $(DEV_READY) ## Write the documents that are made from the code
 format: $(DEV_READY) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dark, at three widths (slow)
+	@HEADRACE_SCREENSHOTS=$(or $(SCREENSHOTS),build/page) $(BIN)/pytest tests/page/check_in_a_browser.py $(ARGS)
 
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -42,7 +42,18 @@ def test_the_api_describes_itself(gateway):
     assert reply.json["openapi"].startswith("3.1")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/../etc"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page",
+        "/page/",
+        "/page/nothing.js",
+        "/v1",
+        "/v1/nothing",
+        "/v1/chat/completions/",
+        "/../etc",
+    ],
+)
 def test_an_unknown_path_is_404_in_openais_form(gateway, path):
     reply = gateway.get(path)
     assert reply.status == 404

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from decimal import Decimal
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -322,3 +323,26 @@ def test_a_declared_model_is_shown_before_its_first_call():
     found = metrics(Tally(0.0, ["box"]))
     assert value(found, "vllm:num_requests_running", model_name="box") == 0
     assert value(found, "vllm:generation_tokens_total", model_name="box") == 0
+
+
+def test_what_calls_cost_adds_up_and_an_unknown_price_is_no_zero():
+    assert tally_of(record()).snapshot(10.0).price_usd is None
+    told = tally_of(record(price_usd=Decimal("0.1")), record(price_usd=Decimal("0.2")), record())
+    snapshot = told.snapshot(10.0)
+    assert (snapshot.price_usd, snapshot.priced) == (Decimal("0.3"), 2)
+    assert value(metrics(told), "headrace_cost_usd_total") == 0.3
+
+
+def test_the_rate_of_requests_is_of_the_last_ten_seconds():
+    tally = tally_of(
+        record(done=50.0), record(done=55.0), failed("LLMTimeoutError", 504, done=59.0)
+    )
+    assert tally.snapshot(59.0).requests_per_s == 0.3
+    assert tally.snapshot(64.0).requests_per_s == 0.2
+    assert tally.snapshot(100.0).requests_per_s == 0.0
+
+
+def test_batches_are_as_full_as_those_of_the_last_ten_seconds_were():
+    tally = tally_of(record(batch_occupancy=0.25), record(batch_occupancy=0.75), record())
+    assert tally.snapshot(10.0).batch_occupancy == 0.5
+    assert tally.snapshot(40.0).batch_occupancy is None

@@ -107,7 +107,10 @@ def _run(settings: Config, file: ModelFile | None, listener: socket.socket) -> N
         _say()
         _say(f"headrace serves {', '.join(models)} ({time.monotonic() - started:.1f} s)")
         _say(f"  chat:     {_url(listener)}/v1/chat/completions")
-        _say(f"  metrics:  {_url(listener)}/metrics   health: /health   API: /openapi.json")
+        first = (
+            "page:     {}/   metrics: /metrics" if settings.server.page else "metrics:  {}/metrics"
+        )
+        _say(f"  {first.format(_url(listener))}   health: /health   API: /openapi.json")
         _say(f"  talk:     headrace chat --url {_url(listener)}      stop: Ctrl-C")
 
     uvloop.run(serve_on(listener, settings, file, announce))

@@ -6,6 +6,7 @@ Computed from records by ``headrace.numbers.live``; nothing here is measured apa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
@@ -51,17 +52,117 @@ class GroupSnapshot:
 
 
 @frozen(kw_only=True)
+class EngineSnapshot:
+    """One engine in the box: whether it answers now, and how often it was started anew."""
+
+    name: str
+    ready: bool = False
+    restarts: int = 0
+
+
+@frozen(kw_only=True)
+class LaneSnapshot:
+    """The way to one backend as it stands now, and which models go by it.
+
+    ``running`` of ``places`` are taken and ``waiting`` wait for one, at most ``max_waiting``;
+    ``tokens`` of ``max_tokens`` are held by those that run, where tokens are counted. ``circuit``
+    is the breaker's state, where there is one. ``engines`` are a backend in the box's.
+    """
+
+    name: str
+    models: tuple[str, ...] = ()
+    provider: str | None = None
+    running: int = 0
+    places: int = 0
+    waiting: int = 0
+    max_waiting: int = 0
+    tokens: int = 0
+    max_tokens: int | None = None
+    circuit: CircuitState | None = None
+    engines: tuple[EngineSnapshot, ...] = ()
+
+
+@frozen(kw_only=True)
+class IntervalSnapshot:
+    """The calls that ended within one interval; ``begin`` is its first instant.
+
+    ``ttft``, ``tpot`` and ``e2e`` count calls by how long that took them, as HistorySnapshot's
+    ``bounds`` divide it; they mean what they mean in Snapshot.
+    """
+
+    begin: float
+    requests: Mapping[Outcome, int] = field(factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ttft: tuple[int, ...] = ()
+    tpot: tuple[int, ...] = ()
+    e2e: tuple[int, ...] = ()
+
+
+@frozen(kw_only=True)
+class RecentCall:
+    """One finished call in a line, without anything that was said in it.
+
+    ``ended`` is Unix time; times are seconds, ``None`` where they are not known; ``attempts`` is
+    how often a backend was asked.
+    """
+
+    ended: float
+    operation: str
+    outcome: Outcome
+    request_id: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    provider: str | None = None
+    stream: bool = False
+    status: int | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    attempts: int = 0
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    price_usd: Decimal | None = None
+
+
+@frozen(kw_only=True)
+class HistorySnapshot:
+    """The last ``kept_s`` seconds in intervals of ``interval_s``, and the last calls.
+
+    Each list of counts in an interval has one more than ``bounds``: up to the first bound, between
+    each two, above the last; in seconds. Intervals without a call are left out. ``revision`` grows
+    with each call. Who has seen a revision can be given what came since: the intervals that have
+    changed, whole, and the calls that are new.
+    """
+
+    interval_s: float
+    kept_s: float
+    bounds: tuple[float, ...]
+    revision: int = 0
+    intervals: tuple[IntervalSnapshot, ...] = ()
+    recent: tuple[RecentCall, ...] = ()
+
+
+@frozen(kw_only=True)
 class Snapshot:
     """All calls since ``uptime_s`` seconds ago, as they stood at the instant ``taken``.
 
     ``taken`` is an instant of the records' monotonic clock, in seconds. ``running`` and ``queued``
     count calls at that instant; ``requests`` counts the finished ones by outcome and ``errors`` by
     the error class's name. ``prompt_tokens`` and ``completion_tokens`` add up what backends
-    reported; a call whose backend reported none adds nothing. The two rates are tokens of the
-    calls that finished within the last ``window_s`` seconds, divided by ``window_s``.
+    reported; a call whose backend reported none adds nothing. The three rates are of the calls
+    that finished within the last ``window_s`` seconds, divided by ``window_s``, and
+    ``batch_occupancy`` is the mean of those among them that ran in a batch, 1.0 being full.
+    ``price_usd`` is what the ``priced`` calls cost together, ``None`` where none had a price.
     ``ttft`` is from sending to the first token, ``tpot`` the mean time per output token after the
     first, ``e2e`` from arrival to the end, ``queue`` from arrival to admission; the first three
     are of successful calls only.
+
+    A server that is watched adds its ``version``, whether it is ``draining`` (takes no new
+    requests), how its ``lanes`` stand, and the ``history`` of the last minutes.
     """
 
     taken: float
@@ -72,8 +173,12 @@ class Snapshot:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     window_s: float = 0.0
+    requests_per_s: float | None = None
     prompt_tokens_per_s: float | None = None
     completion_tokens_per_s: float | None = None
+    batch_occupancy: float | None = None
+    price_usd: Decimal | None = None
+    priced: int = 0
     ttft: LatencySummary = LatencySummary()
     tpot: LatencySummary = LatencySummary()
     e2e: LatencySummary = LatencySummary()
@@ -81,6 +186,10 @@ class Snapshot:
     errors: Mapping[str, int] = field(factory=dict)
     models: tuple[GroupSnapshot, ...] = ()
     backends: tuple[GroupSnapshot, ...] = ()
+    version: str | None = None
+    draining: bool = False
+    lanes: tuple[LaneSnapshot, ...] = ()
+    history: HistorySnapshot | None = None
 
 
 @frozen(kw_only=True)

@@ -39,9 +39,12 @@ from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
+from headrace.gateway.page import PAGE_PATHS, Page
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
+from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Watch
 from headrace.net.clock import Clock
+from headrace.numbers.history import History
 from headrace.numbers.live import Tally
 from headrace.numbers.prometheus import CONTENT_TYPE, write_metrics
 from headrace.stores.responses import MemoryResponses
@@ -58,8 +61,9 @@ from headrace.wire import json as wire_json
 
 log = logging.getLogger("headrace.requests")
 
-# Health checks come from load balancers, which have no key; they learn nothing else there.
-_OPEN_PATHS = frozenset({"/health", "/ready"})
+# Health checks come from load balancers, which have no key; they learn nothing else there. Nor does
+# who opens the page: it is the same for all, and asks for a key before it shows anything.
+_OPEN_PATHS = frozenset({"/health", "/ready", *PAGE_PATHS})
 _ID_HEADERS: dict[ModuleType, tuple[bytes, ...]] = {
     openai_chat: (b"x-request-id",),
     anthropic: (b"x-request-id", b"request-id"),
@@ -77,6 +81,7 @@ class Gateway:
     traffic: Traffic
     tally: Tally
     clock: Clock
+    history: History = field(factory=History)
     draining: bool = False
     started: float = field(init=False)
 
@@ -132,6 +137,21 @@ class Gateway:
             Path("/metrics", Handler(self.metrics), methods=["GET"]),
             Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
         ]
+        if self.config.server.page:
+            watch = Watch(
+                tally=self.tally,
+                history=self.history,
+                routes=self.routes,
+                clock=self.clock,
+                draining=lambda: self.draining,
+                max_watchers=self.config.server.max_watchers,
+            )
+            page = Page(needs_key=bool(self.config.server.api_keys))
+            paths += [Path(path, page, methods=["GET"]) for path in PAGE_PATHS]
+            paths += [
+                Path(SNAPSHOT_PATH, Handler(watch.snapshot), methods=["GET"]),
+                Path(STREAM_PATH, watch, methods=["GET"]),
+            ]
         # The bare router: Starlette's application would answer errors by itself, in text.
         return Around(
             Router(paths, redirect_slashes=False),
@@ -192,7 +212,10 @@ class Gateway:
         from headrace import __version__
 
         needs_key = bool(self.config.server.api_keys)
-        body = wire_json.encode(describe(needs_key=needs_key, version=__version__))
+        document = describe(
+            needs_key=needs_key, version=__version__, is_watched=self.config.server.page
+        )
+        body = wire_json.encode(document)
         await answer(send, 200, body, scope["headrace.headers"])
 
 

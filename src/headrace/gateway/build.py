@@ -17,6 +17,7 @@ from headrace.gateway.records import Records, open_records
 from headrace.gateway.remotes import remote_route
 from headrace.gateway.routes import Defaults, Route, Routes
 from headrace.net.clock import World
+from headrace.numbers.history import History
 from headrace.numbers.live import Tally
 from headrace.stores.models import PRESETS, ModelFile, ModelStore
 from headrace.stores.models.fetch import find_or_fetch
@@ -70,12 +71,15 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
             param="backends",
         )
     tally = Tally(world.clock.monotonic(), models=names)
+    history = History()
     records = open_records(config.records)
+    kept = (history.add, *records.sinks) if config.server.page else records.sinks
     gateway = Gateway(
         config=config,
         routes=Routes(routes),
-        traffic=Traffic(world.clock, tally, records.sinks, price=price_of),
+        traffic=Traffic(world.clock, tally, kept, price=price_of),
         tally=tally,
+        history=history,
         clock=world.clock,
     )
     return Assembly(gateway=gateway, records=records, engine=engine, embedder=embedder)

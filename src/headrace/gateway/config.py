@@ -90,6 +90,14 @@ class ServerConfig:
         validator=at_least(0),
         metadata={"help": "how long requests in flight may run on after SIGTERM"},
     )
+    page: bool = field(
+        default=True, metadata={"help": "false: no page at / and no snapshots to watch"}
+    )
+    max_watchers: int = field(
+        default=32,
+        validator=at_least(1),
+        metadata={"help": "pages and dashboards that watch at once; 429 above it"},
+    )
 
 
 @frozen(kw_only=True)

@@ -16,8 +16,8 @@ _TEXT: _Json = {"type": "string"}
 _COUNT: _Json = {"type": "integer", "minimum": 0}
 
 
-def describe(*, needs_key: bool, version: str) -> _Json:
-    """OpenAPI 3.1 of every path of this gateway."""
+def describe(*, needs_key: bool, version: str, is_watched: bool = True) -> _Json:
+    """OpenAPI 3.1 of every path of this gateway; ``is_watched``: it has snapshots."""
     document: _Json = {
         "openapi": "3.1.0",
         "info": {
@@ -29,6 +29,8 @@ def describe(*, needs_key: bool, version: str) -> _Json:
         "paths": _paths(),
         "components": {"schemas": _schemas()},
     }
+    if not is_watched:
+        del document["paths"]["/snapshot"]
     if needs_key:
         document["components"]["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer"},
@@ -81,6 +83,12 @@ def _paths() -> _Json:
         "/health": _get("Whether this process is alive", _answer("Alive.", state)),
         "/ready": _get("Whether the engines answer", _answer("Ready.", state), not_ready=state),
         "/metrics": _get("Prometheus metrics", prometheus, 401),
+        "/snapshot": _get(
+            "How things stand now: what the page shows. /snapshot/stream sends it four times a "
+            "second as server-sent events, until the caller leaves",
+            _answer("The snapshot.", {"type": "object", "required": ["taken", "uptime_s"]}),
+            401,
+        ),
         "/openapi.json": _get("This document", _answer("OpenAPI 3.1.", {"type": "object"}), 401),
     }
 

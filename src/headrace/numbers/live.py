@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 
-from attrs import frozen
+from attrs import define, frozen
 
 from headrace.contracts.record import CallRecord
 from headrace.contracts.snapshot import GroupSnapshot, LatencySummary, Outcome, Snapshot
@@ -65,6 +66,8 @@ class Series:
         """Calls without an error by finish reason."""
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.price_usd = Decimal(0)
+        self.priced = 0
         self.ttft = LogHistogram()
         self.tpot = LogHistogram()
         self.e2e = LogHistogram()
@@ -153,8 +156,11 @@ class Tally:
         if completion is not None:
             s.completion_tokens += completion
             s.output_tokens.add(completion)
+        if record.price_usd is not None:
+            s.price_usd += record.price_usd
+            s.priced += 1
         if t.done is not None:
-            self._window.add(t.done, prompt or 0, completion or 0)
+            self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
         if (queued := _counted(timeline.queue_time(t))) is not None:
             s.queue.add(queued)
             s.queued.add(queued)
@@ -182,13 +188,14 @@ class Tally:
         """How things stand at the instant ``now``."""
         uptime = max(0.0, now - self.started)
         window = min(WINDOW_S, uptime)
-        tokens_in, tokens_out = self._window.sums(now)
+        ended, tokens_in, tokens_out, batched, occupancy = self._window.sums(now)
         by_model: dict[str, list[Series]] = {}
         by_backend: dict[str, list[Series]] = {}
         for labels, series in self.series.items():
             by_model.setdefault(model_name(labels), []).append(series)
             by_backend.setdefault(labels.backend, []).append(series)
         every = _group("", self.series.values(), 0, 0)
+        priced = sum(s.priced for s in self.series.values())
         return Snapshot(
             taken=now,
             uptime_s=uptime,
@@ -198,8 +205,14 @@ class Tally:
             prompt_tokens=every.prompt_tokens,
             completion_tokens=every.completion_tokens,
             window_s=window,
+            requests_per_s=ended / window if window else None,
             prompt_tokens_per_s=tokens_in / window if window else None,
             completion_tokens_per_s=tokens_out / window if window else None,
+            batch_occupancy=occupancy / batched if batched else None,
+            price_usd=sum((s.price_usd for s in self.series.values()), Decimal(0))
+            if priced
+            else None,
+            priced=priced,
             ttft=every.ttft,
             tpot=every.tpot,
             e2e=every.e2e,
@@ -271,7 +284,7 @@ def model_name(labels: Labels) -> str:
 
 
 class _Window:
-    """Tokens of the last ten seconds, in slots of a tenth of a second.
+    """Calls and tokens of the last ten seconds, in slots of a tenth of a second.
 
     Of ten seconds' calls it leaves out at most the oldest tenth of a second's.
     """
@@ -281,20 +294,45 @@ class _Window:
     _SLOTS = round(WINDOW_S / _SLOT_S)
 
     def __init__(self) -> None:
-        self._slots = [(-1, 0, 0)] * self._SLOTS
+        self._slots = [_Slot(-1) for _ in range(self._SLOTS)]
 
-    def add(self, instant: float, tokens_in: int, tokens_out: int) -> None:
+    def add(
+        self, instant: float, tokens_in: int, tokens_out: int, occupancy: float | None = None
+    ) -> None:
         at = math.floor(instant / self._SLOT_S)
-        held, held_in, held_out = self._slots[at % self._SLOTS]
-        if held == at:
-            self._slots[at % self._SLOTS] = (at, held_in + tokens_in, held_out + tokens_out)
-        elif held < at:
-            self._slots[at % self._SLOTS] = (at, tokens_in, tokens_out)
+        slot = self._slots[at % self._SLOTS]
+        if slot.at > at:
+            return
+        if slot.at < at:
+            slot = self._slots[at % self._SLOTS] = _Slot(at)
+        slot.calls += 1
+        slot.tokens_in += tokens_in
+        slot.tokens_out += tokens_out
+        if occupancy is not None:
+            slot.batched += 1
+            slot.occupancy += occupancy
 
-    def sums(self, now: float) -> tuple[int, int]:
+    def sums(self, now: float) -> tuple[int, int, int, int, float]:
+        """Calls, input tokens, output tokens; calls in a batch, and the sum of its occupancy."""
         last = math.floor(now / self._SLOT_S)
-        live = [slot for slot in self._slots if last - self._SLOTS < slot[0] <= last]
-        return sum(slot[1] for slot in live), sum(slot[2] for slot in live)
+        live = [slot for slot in self._slots if last - self._SLOTS < slot.at <= last]
+        return (
+            sum(slot.calls for slot in live),
+            sum(slot.tokens_in for slot in live),
+            sum(slot.tokens_out for slot in live),
+            sum(slot.batched for slot in live),
+            sum(slot.occupancy for slot in live),
+        )
+
+
+@define
+class _Slot:
+    at: int
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    batched: int = 0
+    occupancy: float = 0.0
 
 
 _REASONS = frozenset(
@@ -317,7 +355,8 @@ def _counted(seconds: float | None) -> float | None:
     return None if seconds is None or not math.isfinite(seconds) else max(0.0, seconds)
 
 
-def _outcome(error: str) -> Outcome:
+def outcome_of(error: str) -> Outcome:
+    """How a call ended whose error's class has this name; empty where it had none."""
     if not error:
         return "ok"
     return "cancelled" if error == "LLMCancelledError" else "error"
@@ -326,19 +365,15 @@ def _outcome(error: str) -> Outcome:
 def _group(name: str, series: Iterable[Series], running: int, queued: int) -> GroupSnapshot:
     requests: dict[Outcome, int] = {}
     errors: dict[str, int] = {}
-    ttft, tpot, e2e, queue = LogHistogram(), LogHistogram(), LogHistogram(), LogHistogram()
     prompt = completion = 0
+    series = tuple(series)
     for s in series:
         for (_, error), n in s.ended.items():
-            requests[_outcome(error)] = requests.get(_outcome(error), 0) + n
+            requests[outcome_of(error)] = requests.get(outcome_of(error), 0) + n
             if error:
                 errors[error] = errors.get(error, 0) + n
         prompt += s.prompt_tokens
         completion += s.completion_tokens
-        ttft.merge(s.ttft)
-        tpot.merge(s.tpot)
-        e2e.merge(s.e2e)
-        queue.merge(s.queue)
     return GroupSnapshot(
         name=name,
         running=running,
@@ -346,12 +381,21 @@ def _group(name: str, series: Iterable[Series], running: int, queued: int) -> Gr
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        ttft=summary(ttft),
-        tpot=summary(tpot),
-        e2e=summary(e2e),
-        queue=summary(queue),
+        ttft=_summary_of([s.ttft for s in series]),
+        tpot=_summary_of([s.tpot for s in series]),
+        e2e=_summary_of([s.e2e for s in series]),
+        queue=_summary_of([s.queue for s in series]),
         errors=errors,
     )
+
+
+def _summary_of(parts: list[LogHistogram]) -> LatencySummary:
+    if len(parts) == 1:
+        return summary(parts[0])
+    whole = LogHistogram()
+    for part in parts:
+        whole.merge(part)
+    return summary(whole)
 
 
 # Below these counts a quantile is not told: stats.percentile_needs at 95% confidence.

@@ -192,6 +192,16 @@ def _own(tally: Tally, now: float) -> Iterator[str]:
             for (status, error), n in s.ended.items()
         ),
     )
+    yield from _family(
+        "headrace_cost_usd_total",
+        "counter",
+        "US dollars that calls with a known price cost.",
+        (
+            (_own_labels(labels), float(s.price_usd))
+            for labels, s in tally.series.items()
+            if s.priced
+        ),
+    )
     yield from _histogram_family(
         "headrace_time_to_first_token_seconds",
         "Seconds from sending to the backend to the first token, of successful requests.",

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from headrace.contracts.messages import TextPart
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.snapshot import EndpointStats
+from headrace.contracts.snapshot import EndpointStats, LaneSnapshot
 from headrace.traffic.admission import Admission
 from headrace.traffic.breaker import Breaker
 from headrace.traffic.counts import Counts
@@ -89,6 +89,21 @@ class Lane:
     def waiting(self) -> int:
         """How many wait for one."""
         return sum(door.waiting for door in self._doors())
+
+    def snapshot(self) -> LaneSnapshot:
+        """How it stands now, and with it every engine behind it."""
+        doors = tuple(self._doors())
+        counted = [door.max_tokens for door in doors if door.max_tokens is not None]
+        return LaneSnapshot(
+            name=self.name,
+            running=self.running,
+            places=sum(door.max_running for door in doors),
+            waiting=self.waiting,
+            max_waiting=sum(door.max_waiting for door in doors),
+            tokens=sum(door.tokens for door in doors),
+            max_tokens=sum(counted) if counted else None,
+            circuit=None if self.breaker is None else self.breaker.state,
+        )
 
     def seat(self, request: LLMRequest) -> Seat:
         """Who would answer ``request`` now, and through which door."""

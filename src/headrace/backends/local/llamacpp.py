@@ -216,6 +216,7 @@ class LlamaCpp:
             "engine": LLAMA_CPP_SERVER.name,
             "pid": self._child.pid,
             "restarts": self._child.restarts,
+            "ready": self.is_ready,
             "model_path": str(self._settings.path),
             "constrained": self._constraints.counts(),
         }

@@ -1,0 +1,151 @@
+"""What there is to watch: the snapshot as JSON, and as events four times a second.
+
+All who watch are shown the same instant, which is computed once for all of them, and only while
+somebody watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from attrs import define, evolve, field
+from starlette.types import Receive, Scope, Send
+
+from headrace import __version__
+from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
+from headrace.contracts.snapshot import EngineSnapshot, LaneSnapshot, Snapshot
+from headrace.gateway.asgi import Headers, answer, while_connected
+from headrace.gateway.generation import STREAM_HEADERS
+from headrace.gateway.routes import Route, Routes
+from headrace.net.clock import Clock
+from headrace.numbers.history import History
+from headrace.numbers.live import Tally
+from headrace.wire import json as wire_json
+
+SNAPSHOT_PATH = "/snapshot"
+STREAM_PATH = "/snapshot/stream"
+TICK_S = 0.25
+
+_RETRY_AFTER_S = 5.0
+_TIMER_S = 0.001
+_SAFETY: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+
+
+@define(kw_only=True, eq=False)
+class Watch:
+    """An ASGI application: one watcher's stream of snapshots.
+
+    Its first event holds the whole history, each later one what came since the one before. A reader
+    that is slow is given fewer events, and none is made for it meanwhile; one that takes nothing
+    for ``slowest_s`` seconds is dropped. The stream ends with an event ``end`` once the server drains.
+    """
+
+    tally: Tally
+    history: History
+    routes: Routes
+    clock: Clock
+    draining: Callable[[], bool]
+    max_watchers: int
+    slowest_s: float = 10.0
+    watchers: int = field(default=0, init=False)
+    _tick: int = field(default=-1, init=False)
+    _now: Snapshot | None = field(default=None, init=False)
+    _events: dict[int, tuple[bytes, int]] = field(factory=dict, init=False)
+    """This tick's events, by what their readers had seen, with what they will have seen then."""
+
+    async def snapshot(self, scope: Scope, send: Send) -> None:
+        """The snapshot of now, with its whole history."""
+        now = self.clock.monotonic()
+        whole = evolve(self._taken(now), history=self.history.snapshot(now))
+        await answer(send, 200, wire_json.encode(whole), [*scope["headrace.headers"], *_SAFETY])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.watchers >= self.max_watchers:
+            raise LLMRateLimitError(
+                f"{self.watchers} watch already, which is the most that may "
+                "(server.max_watchers); /snapshot answers once",
+                retry_after_s=_RETRY_AFTER_S,
+                code="too_many_watchers",
+            )
+        self.watchers += 1
+        try:
+            await while_connected(receive, self._stream(scope, send))
+        finally:
+            self.watchers -= 1
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        headers = [
+            *STREAM_HEADERS,
+            *scope["headrace.headers"],
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        seen = 0
+        while not self.draining():
+            event, seen = self._event(seen)
+            tick = self._tick
+            try:
+                async with asyncio.timeout(self.slowest_s):
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            except TimeoutError:
+                raise LLMCancelledError(
+                    f"a watcher took nothing for {self.slowest_s:g} s"
+                ) from None
+            await self._after(tick)
+        await send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"})
+
+    async def _after(self, tick: int) -> None:
+        """Wait until ``tick`` is over; timers may go off a little early."""
+        while (left := (tick + 1) * TICK_S - self.clock.monotonic()) > 0:
+            await self.clock.sleep(left + _TIMER_S)
+
+    def _event(self, seen: int) -> tuple[bytes, int]:
+        """This tick's event for who has seen the history's revision ``seen``; what it has then."""
+        now = self.clock.monotonic()
+        tick = math.floor(now / TICK_S)
+        if tick != self._tick or self._now is None:
+            self._tick, self._now, self._events = tick, self._taken(now), {}
+        if seen not in self._events:
+            history = self.history.snapshot(self._now.taken, since=seen)
+            body = wire_json.encode(evolve(self._now, history=history))
+            event = b"event: snapshot\ndata: " + body + b"\n\n"
+            self._events[seen] = event, history.revision
+        return self._events[seen]
+
+    def _taken(self, now: float) -> Snapshot:
+        return evolve(
+            self.tally.snapshot(now),
+            version=__version__,
+            draining=self.draining(),
+            lanes=tuple(map(_lane, self.routes)),
+        )
+
+
+def _lane(route: Route) -> LaneSnapshot:
+    backend: Any = route.lane.backend
+    provider = getattr(backend, "provider", None)
+    return evolve(
+        route.lane.snapshot(),
+        models=(route.model, *(p for p in route.patterns if p != route.model)),
+        provider=getattr(provider, "name", None),
+        engines=_engines(backend),
+    )
+
+
+def _engines(backend: Any) -> tuple[EngineSnapshot, ...]:
+    """What a backend in the box says of its processes; others have none."""
+    tell = getattr(backend, "snapshot", None)
+    if tell is None:
+        return ()
+    told = cast("Mapping[str, Any]", tell())
+    return tuple(
+        EngineSnapshot(
+            name=str(engine["engine"]),
+            ready=bool(engine["ready"]),
+            restarts=int(engine["restarts"]),
+        )
+        for engine in told.get("engines", (told,) if told else ())
+    )
