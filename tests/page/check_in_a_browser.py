@@ -118,7 +118,7 @@ def test_each_figure_agrees_with_the_metrics(browser, busy, pictures):
     rates = ("prompt_tokens_per_s", "completion_tokens_per_s", "requests_per_s")
     for name, old, new in zip(rates, before, after, strict=True):
         assert figures[name] == pytest.approx((new - old) / 10, rel=0.02), name
-    load(busy, float(os.environ.get("HEADRACE_PAGE_LOAD_S", "30")))
+    load(busy, float(os.environ.get("HEADRACE_PAGE_LOAD_S", "60")))
     metric = busy.metric
     whole = metric("headrace_requests_total")
     browser.until(f"document.querySelector('[data-figure=\"requests.all\"]').value == {whole}")
