@@ -17,7 +17,7 @@ serve: $(RUN_READY) ## Serve a real model on 127.0.0.1:8000 (PORT=..., ARGS="...
 	@HEADRACE_PORT=$(PORT) exec $(BIN)/headrace serve $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(DEV_READY) ## Types, lint, format, import contracts, generated documents
 	@$(BIN)/ruff check .

@@ -27,6 +27,11 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
+def pytest_configure() -> None:
+    """Commands are run as in a pipe: pytest-xdist tells its workers how wide its own terminal is."""
+    os.environ.pop("COLUMNS", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for the model is marked, so that ``-m 'not real_model'`` leaves all of it out."""
     for item in items:
