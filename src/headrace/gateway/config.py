@@ -135,7 +135,7 @@ class EngineConfig:
         default=True, metadata={"help": "false: llama.cpp alone, however many ask at once"}
     )
     openvino_from: int = field(
-        default=4,
+        default=2,
         validator=at_least(1),
         metadata={"help": "requests at once from which on OpenVINO answers"},
     )

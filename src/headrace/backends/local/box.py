@@ -49,7 +49,7 @@ class Box:
         openvino: OpenVinoSettings | None,
         world: World,
         *,
-        openvino_from: int = 4,
+        openvino_from: int = 2,
     ) -> None:
         self.name = llamacpp.name
         self.llamacpp = LlamaCpp(llamacpp, world)
