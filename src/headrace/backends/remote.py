@@ -150,6 +150,16 @@ class Remote:
         names = [model.model_id for model in listed]
         return BackendStatus(ok=True, details={"models": names}, checked_at=checked_at)
 
+    # For those who send requests to it in their own way.
+
+    def url(self, path: str) -> Url:
+        """The address of ``path``."""
+        return self._url(path)
+
+    def headers(self) -> Headers:
+        """What goes with every request that has a body, its key included."""
+        return self._headers(self.key, has_body=True)
+
     async def aclose(self) -> None:
         """Nothing of its own to give back: the transport belongs to who made it."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -30,7 +28,7 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMUnavailableError,
 )
-from headrace.gateway.asgi import Handler, Headers, answer, header
+from headrace.gateway.asgi import Handler, Headers, answer, header, id_for
 from headrace.gateway.config import Config
 from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
@@ -69,7 +67,6 @@ _ID_HEADERS: dict[ModuleType, tuple[bytes, ...]] = {
     anthropic: (b"x-request-id", b"request-id"),
 }
 _RETRY_ELSEWHERE_S = 1.0
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 @define(kw_only=True, eq=False)
@@ -83,10 +80,12 @@ class Gateway:
     clock: Clock
     history: History = field(factory=History)
     draining: bool = False
+    guard: Guard = field(init=False)
     started: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.started = self.clock.monotonic()
+        self.guard = Guard(self.config.server.api_keys)
 
     def application(self) -> Around:
         """The ASGI application."""
@@ -155,7 +154,7 @@ class Gateway:
         # The bare router: Starlette's application would answer errors by itself, in text.
         return Around(
             Router(paths, redirect_slashes=False),
-            Guard(self.config.server.api_keys),
+            self.guard,
             self.clock,
             self.config,
             lambda: self.draining,
@@ -238,7 +237,8 @@ class Around:
             await self._inner(scope, receive, send)
             return
         begin = self._clock.monotonic()
-        request_id = _request_id(scope)
+        # One that went the fast way at first has its id already.
+        request_id = scope.get("headrace.request_id") or id_for(header(scope, b"x-request-id"))
         scope["headrace.request_id"] = request_id
         codec = codec_of(scope)
         headers: Headers = [(name, request_id.encode()) for name in _ID_HEADERS[codec]]
@@ -289,32 +289,33 @@ class Around:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
         if scope["path"] not in _OPEN_PATHS:
             self._guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
-        if scope["method"] == "POST" and self._draining():
+        is_new = "headrace.earlier" not in scope
+        if scope["method"] == "POST" and is_new and self._draining():
             raise _stopping("and takes no new requests")
 
     def _log(self, scope: Scope, status: int, took_s: float) -> None:
-        log.info(
-            "%s %s %d",
-            scope["method"],
-            scope["path"],
-            status,
-            extra={
-                "request_id": scope["headrace.request_id"],
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "duration_ms": round(took_s * 1000, 1),
-                "model": scope.get("headrace.model"),
-            },
-        )
+        model, request_id = scope.get("headrace.model"), scope["headrace.request_id"]
+        log_request(scope["method"], scope["path"], status, took_s, request_id, model)
 
 
-def _request_id(scope: Scope) -> str:
-    """The caller's own ``x-request-id`` where it is a plain word, else a new one."""
-    given = header(scope, b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode()
-    return f"req_{secrets.token_hex(12)}"
+def log_request(
+    method: str, path: str, status: int, took_s: float, request_id: str, model: str | None
+) -> None:
+    """One line for a request."""
+    log.info(
+        "%s %s %d",
+        method,
+        path,
+        status,
+        extra={
+            "request_id": request_id,
+            "method": method,
+            "path": path,
+            "status": status,
+            "duration_ms": round(took_s * 1000, 1),
+            "model": model,
+        },
+    )
 
 
 def _for_caller(error: LLMError) -> LLMError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 
@@ -12,11 +14,20 @@ from headrace.contracts.errors import LLMCancelledError, LLMInvalidRequestError
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that (lower-case) name."""
     found: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return next((value for key, value in found if key == name), None)
+
+
+def id_for(given: bytes | None) -> str:
+    """A request's id: the caller's own ``x-request-id`` where it is a plain word, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"req_{secrets.token_hex(12)}"
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout_s: float) -> bytes:

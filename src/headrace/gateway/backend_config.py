@@ -135,6 +135,23 @@ class BackendConfig:
         validator=at_least(1),
         metadata={"help": "longest wait for an answer's first token; 504 after it"},
     )
+    asked_whole: bool | None = field(
+        default=None,
+        metadata={
+            "help": "ask it for a whole answer where the caller wants one (server.pass_through): "
+            "that costs least, but its first token is not seen, and some servers then work on for "
+            "callers who have left; false: ask it for a stream and put that together. As its "
+            "provider's row has it, if left out"
+        },
+    )
+    whole_answer_timeout_ms: int | None = field(
+        default=None,
+        validator=at_least(1),
+        metadata={
+            "help": "longest wait for an answer that is asked for whole; 504 after it. Ten times "
+            "first_token_timeout_ms, if left out"
+        },
+    )
     idle_timeout_ms: int = field(
         default=60_000, validator=at_least(1), metadata={"help": "longest gap inside an answer"}
     )

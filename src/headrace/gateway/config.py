@@ -85,6 +85,23 @@ class ServerConfig:
         validator=at_least(1),
         metadata={"help": "longest wait for a request's body; 408 after it"},
     )
+    max_header_bytes: int = field(
+        default=64 << 10,
+        validator=at_least(1024),
+        metadata={"help": "largest request line and headers together; 431 above it"},
+    )
+    header_timeout_ms: int = field(
+        default=10_000,
+        validator=at_least(1),
+        metadata={"help": "longest wait for a request's headers; 408 after it"},
+    )
+    pass_through: bool = field(
+        default=True,
+        metadata={
+            "help": "answer hot requests without decoding them where caller and backend speak the "
+            "same format"
+        },
+    )
     drain_timeout_ms: int = field(
         default=30_000,
         validator=at_least(0),

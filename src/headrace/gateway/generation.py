@@ -24,6 +24,7 @@ from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Routes
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic, new_call_id
+from headrace.traffic.fallback import Earlier
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
@@ -101,7 +102,14 @@ class Generation:
         asked = Asked(
             inbound=inbound,
             route=route,
-            calls=self._calls(inbound, route, scope["headrace.request_id"], queued, marks),
+            calls=self._calls(
+                inbound,
+                route,
+                scope["headrace.request_id"],
+                queued,
+                marks,
+                scope.get("headrace.earlier"),
+            ),
             headers=scope["headrace.headers"],
             marks=marks,
             scope=scope,
@@ -110,7 +118,13 @@ class Generation:
         await while_connected(receive, (self._stream if inbound.stream else self._whole)(asked))
 
     def _calls(
-        self, inbound: Inbound, route: Route, request_id: str, queued: float, marks: Marks
+        self,
+        inbound: Inbound,
+        route: Route,
+        request_id: str,
+        queued: float,
+        marks: Marks,
+        earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         prompts = requests(inbound)
         answers = inbound.request.n or 1
@@ -121,14 +135,19 @@ class Generation:
             asked = route.defaults.fill(evolve(prompt, model=model, request_id=request_id))
             for single in _singles(asked) if alone else [asked]:
                 sheet = CallSheet(
-                    call_id=new_call_id(),
+                    call_id=new_call_id() if earlier is None else earlier.call_id,
                     operation=self.operation,
-                    queued=queued,
+                    queued=queued if earlier is None else earlier.queued,
                     stream=inbound.stream,
                     requested_model=inbound.request.model,
                     route=route.model,
                 )
-                runs.append(self.traffic.run(single, route.lane, sheet, marks))
+                ways = route.ways() if earlier is None else earlier.ways
+                runs.append(
+                    self.traffic.run(
+                        single, ways[0].lane, sheet, marks, fallbacks=ways[1:], earlier=earlier
+                    )
+                )
         if len(runs) == 1:
             return runs[0]
         each = 1 if alone else answers

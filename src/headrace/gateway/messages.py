@@ -20,6 +20,7 @@ from headrace.contracts.responses import LLMDelta, Usage
 from headrace.gateway.generation import Generation
 from headrace.gateway.routes import Route
 from headrace.net.clock import Clock
+from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import CountsTokens
 from headrace.wire.inbound import Inbound
 
@@ -32,9 +33,15 @@ class Messages(Generation):
     """An ASGI application for ``POST /v1/messages``."""
 
     def _calls(
-        self, inbound: Inbound, route: Route, request_id: str, queued: float, marks: Marks
+        self,
+        inbound: Inbound,
+        route: Route,
+        request_id: str,
+        queued: float,
+        marks: Marks,
+        earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
-        calls = super()._calls(inbound, route, request_id, queued, marks)
+        calls = super()._calls(inbound, route, request_id, queued, marks, earlier)
         backend = route.lane.backend
         if not inbound.stream or not isinstance(backend, CountsTokens):
             return calls

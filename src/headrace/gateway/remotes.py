@@ -64,7 +64,10 @@ def open_remote(
 
 def row_for(config: Config, backend: BackendConfig) -> Provider:
     """The row of its provider, which the configuration may have brought along."""
-    return row_of(config, backend.provider) or provider(backend.provider)
+    row = row_of(config, backend.provider) or provider(backend.provider)
+    if backend.asked_whole is None:
+        return row
+    return evolve(row, asked_whole=backend.asked_whole)
 
 
 def address_of(backend: BackendConfig, row: Provider, credentials: Credentials) -> str:
@@ -116,5 +119,6 @@ def endpoint_settings(config: Config, backend: BackendConfig) -> EndpointSetting
         if backend.breaker_failures
         else None,
         first_token_s=backend.first_token_timeout_ms / 1000,
+        whole_s=(backend.whole_answer_timeout_ms or 10 * backend.first_token_timeout_ms) / 1000,
         total_s=None if backend.timeout_ms is None else backend.timeout_ms / 1000,
     )

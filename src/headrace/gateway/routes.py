@@ -13,6 +13,7 @@ from headrace.contracts.capabilities import ModelInfo
 from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
+from headrace.traffic.fallback import Alternative
 from headrace.traffic.lane import Lane
 
 
@@ -53,6 +54,9 @@ class Defaults:
         return evolve(request, **changes) if changes else request
 
 
+NO_DEFAULTS = Defaults()
+
+
 @frozen(kw_only=True)
 class Route:
     """A model as callers see it, or the several of one backend that ``patterns`` name.
@@ -65,9 +69,13 @@ class Route:
     lane: Lane
     patterns: tuple[str, ...] = ()
     passes_names: bool = False
-    defaults: Defaults = Defaults()
+    defaults: Defaults = NO_DEFAULTS
     created: int = 0
     format: str = "openai"
+
+    def ways(self) -> tuple[Alternative, ...]:
+        """Whom to ask for this call, the best first."""
+        return (Alternative(lane=self.lane),)
 
     def asked(self, name: str | None) -> str:
         """The model's name for the backend, and in its answer, where callers say ``name``."""

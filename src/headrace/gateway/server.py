@@ -14,8 +14,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
+from headrace.gateway.app import log_request
 from headrace.gateway.build import Assembly, assemble
 from headrace.gateway.config import Config
+from headrace.gateway.hot.door import HotDoor
+from headrace.gateway.protocol import Shared, Sweep, http_class
 from headrace.net.clock import World
 from headrace.net.pool import PooledTransport
 from headrace.stores.models import ModelFile
@@ -23,14 +26,23 @@ from headrace.stores.models import ModelFile
 log = logging.getLogger(__name__)
 
 _DRAIN_POLL_S = 0.05
+_MOST_CONNECTIONS = 16_384
 
 
 class Server(uvicorn.Server):
     """uvicorn, which tells the gateway when it begins to drain."""
 
-    def __init__(self, config: uvicorn.Config, assembly: Assembly) -> None:
+    def __init__(self, config: uvicorn.Config, assembly: Assembly, door: HotDoor) -> None:
         super().__init__(config)
         self._assembly = assembly
+        self._door = door
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and look after connections that say nothing."""
+        await super().startup(sockets)
+        config = self._assembly.gateway.config.server
+        self._sweep = Sweep(asyncio.get_running_loop(), config, self.config.timeout_keep_alive)
+        self._sweep.begin(self.server_state.connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is in flight. Ctrl-C again: stop at once."""
@@ -49,11 +61,17 @@ class Server(uvicorn.Server):
         gateway.draining = True
         try:
             async with asyncio.timeout(gateway.config.server.drain_timeout_ms / 1000):
-                while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  no event
+                while self._is_busy() and not self.force_exit:  # noqa: ASYNC110  no event
                     await asyncio.sleep(_DRAIN_POLL_S)
         except TimeoutError:
             self.config.timeout_graceful_shutdown = 0  # they had their time
+            for exchange in tuple(self._door.running):
+                exchange.stop()
+        self._sweep.end()
         await super().shutdown(sockets)
+
+    def _is_busy(self) -> bool:
+        return bool(self.server_state.tasks or self._door.running)
 
 
 async def serve_on(
@@ -66,9 +84,11 @@ async def serve_on(
 
     Raises the LLMError with which the engine failed to start.
     """
-    transport = PooledTransport()
+    # The backends' own limits bound the connections to each; ours only bounds a mistake.
+    transport = PooledTransport(max_connections=_MOST_CONNECTIONS)
     assembly = assemble(config, model, World(transport=transport))
-    server = Server(_server_config(config, assembly), assembly)
+    door = HotDoor(assembly.gateway)
+    server = Server(_server_config(config, assembly, door), assembly, door)
     failures: list[LLMError] = []
 
     async def load() -> None:
@@ -101,15 +121,20 @@ async def serve_on(
         raise failures[0]
 
 
-def _server_config(config: Config, assembly: Assembly) -> uvicorn.Config:
+def _server_config(config: Config, assembly: Assembly, door: HotDoor) -> uvicorn.Config:
     application: ASGIApp = assembly.gateway.application()
     if config.records.opentelemetry:
         from headrace.gateway.tracing import traced
 
         application = traced(application)
+    shared = Shared(
+        server=config.server,
+        door=door,
+        log_request=log_request if config.logging.requests else None,
+    )
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=http_class(shared),
         ws="none",
         lifespan="off",
         log_config=None,

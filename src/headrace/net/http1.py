@@ -17,7 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError, LLMUnavailableError
 from headrace.net.deadline import Deadline
-from headrace.net.reply import Http1Reply
+from headrace.net.reply import Http1Reply, Receiver
 from headrace.net.tls import tls_failure
 from headrace.net.transport import HttpRequest, TimeLimits
 
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._poll: select.poll | None = None
         self._parser = HttpResponseParser(self)
         self._closing = False
-        self._reply: Http1Reply | None = None
+        self._reply: Receiver | None = None
         self._limits: TimeLimits
         self._sender: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -104,16 +104,27 @@ class Connection(asyncio.Protocol):
     ) -> Http1Reply:
         """Send a request; the reply's head is still to be waited for."""
         reply = Http1Reply(self._loop, self, limits.idle_s, connection_reused=self.used)
-        self._reset(request.method)
-        self._reply = reply
-        self._limits = limits
-        self.deadline.begin(total_at, limits.total_s)
         body = request.body
-        if not isinstance(body, bytes):
-            self._keep_slot = False
-            self._transport.write(head)
-            self._sender = self._loop.create_task(self._send_stream(body, reply))
+        if isinstance(body, bytes):
+            self.carry(reply, request.method, head, body, limits, total_at)
             return reply
+        self._expect(reply, request.method, limits, total_at)
+        self._keep_slot = False
+        self._transport.write(head)
+        self._sender = self._loop.create_task(self._send_stream(body, reply))
+        return reply
+
+    def carry(
+        self,
+        reply: Receiver,
+        method: str,
+        head: bytes,
+        body: bytes,
+        limits: TimeLimits,
+        total_at: float,
+    ) -> None:
+        """Send a request whose bytes are ready; ``reply`` is told of the answer as it comes."""
+        self._expect(reply, method, limits, total_at)
         self._keep_slot = self.used
         if len(body) <= _JOIN_LIMIT:
             self._transport.write(head + body)
@@ -124,7 +135,6 @@ class Connection(asyncio.Protocol):
             self._sent(reply)
         else:
             self._enter_sending()
-        return reply
 
     def fail(self, error: Exception) -> None:
         """End the exchange with ``error`` and close at once."""
@@ -148,6 +158,12 @@ class Connection(asyncio.Protocol):
         found = None if hint is None else _KEEP_ALIVE.search(hint)
         return None if found is None else int(found[1]) - 0.5
 
+    def _expect(self, reply: Receiver, method: str, limits: TimeLimits, total_at: float) -> None:
+        self._reset(method)
+        self._reply = reply
+        self._limits = limits
+        self.deadline.begin(total_at, limits.total_s)
+
     # The reply's side.
 
     def pause(self) -> None:
@@ -162,7 +178,7 @@ class Connection(asyncio.Protocol):
 
     # Sending.
 
-    def _sent(self, reply: Http1Reply) -> None:
+    def _sent(self, reply: Receiver) -> None:
         if not reply.status:
             reply.sent_at = self._monotonic()
             self.deadline.enter("first_byte_s", self._limits.first_byte_s)

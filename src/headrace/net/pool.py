@@ -104,6 +104,33 @@ class PooledTransport:
         await reply.wait_for_head()
         return reply
 
+    # For those who take an answer's bytes as they come (see net.reply.Receiver).
+
+    def take(self, url: Url) -> Connection | None:
+        """A kept connection to the place of ``url``, if there is one that can be used now."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._settle_on(loop)
+        origin = self._origins.get(url.origin)
+        return None if origin is None else self._take_idle(origin, loop)
+
+    async def open(
+        self, url: Url, limits: TimeLimits, total_at: float, *, in_kept_place: bool = False
+    ) -> Connection:
+        """A connection to the place of ``url``, new or freed by another; raises as ``send``.
+
+        ``in_kept_place``: a receiver's ``keeps_slot`` was set, and this one takes its place.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._settle_on(loop)
+        origin = self._origins.get(url.origin)
+        if origin is None:
+            origin = self._origins[url.origin] = _Origin(url.origin)
+        if in_kept_place:
+            return await self._connect(origin, url, limits, total_at)
+        return await self._wait_for_connection(origin, url, limits, total_at)
+
     async def aclose(self) -> None:
         self._closed = True
         if self._sweeper is not None:

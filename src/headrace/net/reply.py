@@ -26,6 +26,28 @@ class Source(Protocol):
     def drop(self) -> None: ...
 
 
+class Receiver(Protocol):
+    """What a connection tells of an answer, in this order, as it comes.
+
+    ``keeps_slot`` is set before a ``finish`` with an error where a kept connection died unanswered:
+    its place in the pool is then still taken, for a second try.
+    """
+
+    status: int
+    sent_at: float
+    first_byte_at: float
+    keeps_slot: bool
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """The headers are here."""
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of the body is here."""
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The answer has ended: well, or by ``error``, which comes after what was received."""
+
+
 class Http1Reply:
     """Meets HttpReply. It lets go of the connection with the body's last byte, read or not."""
 

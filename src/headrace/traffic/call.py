@@ -15,8 +15,8 @@ from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, 
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
-from headrace.numbers.live import Tally
-from headrace.traffic.fallback import Alternative, another_may_mend, without_key
+from headrace.numbers.live import LiveCall, Tally
+from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
 from headrace.traffic.lane import Lane
 from headrace.traffic.patience import Patience
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
@@ -76,6 +76,42 @@ class Traffic:
         self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
 
+    # For a passage, which makes a call without being one of ours (see traffic.passage).
+
+    def now(self) -> float:
+        """The clock's instant."""
+        return self._clock.monotonic()
+
+    def wall(self) -> float:
+        """The clock's Unix time."""
+        return self._clock.wall()
+
+    def began(self, model: str, call_id: str) -> LiveCall:
+        """A call begins."""
+        if self._began:
+            self._begin(call_id)
+        return self._tally.began(model)
+
+    def paid(
+        self, provider: str | None, models: Sequence[str | None], usage: Usage
+    ) -> Decimal | None:
+        """What a call cost; ``None`` where nobody knows."""
+        if self._price is None:
+            return None
+        try:
+            return self._price(provider, models, usage, self._clock.wall())
+        except Exception:
+            log.exception("a call could not be priced")
+            return None
+
+    def emit(self, record: CallRecord) -> None:
+        """Send a call's record to the tally and every sink."""
+        for sink in self._sinks:
+            try:
+                sink(record)
+            except Exception:
+                log.exception("a record sink failed")
+
     async def run(
         self,
         request: LLMRequest,
@@ -84,13 +120,14 @@ class Traffic:
         marks: Marks,
         *,
         fallbacks: Sequence[Alternative] = (),
+        earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces. Closing the generator, or cancelling its task, ends the call.
 
         Until the first piece of output the call may be made again, at ``lane`` by its policy and
         then at ``fallbacks`` in turn; the error of the last has that of the one before it as its
         ``__context__``. ``marks`` is empty and is filled on the way; the caller may read it as it
-        fills.
+        fills. ``earlier`` is a first attempt at ``lane`` that somebody else made and that failed.
         """
         call = Running(
             call_id=sheet.call_id,
@@ -102,12 +139,15 @@ class Traffic:
             whole=not sheet.stream,
             total_s=lane.total_s if sheet.total_s is None else sheet.total_s,
         )
-        self._begin(sheet.call_id)
+        if earlier is None:
+            self._begin(sheet.call_id)
+        else:
+            call.goes_on_after(earlier)
         seen = _Seen()
         visit: Visit | None = None
         failure: BaseException | None = None
         try:
-            visit = await _opened(call, request, lane, fallbacks)
+            visit = await _opened(call, request, lane, fallbacks, earlier)
             assert visit.deltas is not None
             held = iter(visit.held)
             while True:
@@ -140,20 +180,15 @@ class Traffic:
                 call.live.ended()
                 call.patience.close()
                 usage = None if visit is None else visit.usage
-                marks.price_usd = _paid(self._price, request, sheet, call, seen, usage)
-                self._emit(_record(request, sheet, call, seen, usage, failure))
+                if usage is not None:
+                    names = (seen.model or request.model, sheet.requested_model)
+                    marks.price_usd = self.paid(call.latest.provider, names, usage)
+                self.emit(_record(request, sheet, call, seen, usage, failure))
                 failure = None  # its traceback holds this frame
 
     def _begin(self, call_id: str) -> None:
         for began in self._began:
             began(call_id)
-
-    def _emit(self, record: CallRecord) -> None:
-        for sink in self._sinks:
-            try:
-                sink(record)
-            except Exception:
-                log.exception("a record sink failed")
 
 
 @define
@@ -174,7 +209,11 @@ class _Seen:
 
 
 async def _opened(
-    call: Running, request: LLMRequest, lane: Lane, fallbacks: Sequence[Alternative]
+    call: Running,
+    request: LLMRequest,
+    lane: Lane,
+    fallbacks: Sequence[Alternative],
+    first: Earlier | None,
 ) -> Visit:
     """The first visit, in the order of the lanes, that brought output.
 
@@ -187,7 +226,8 @@ async def _opened(
         asked = request if way.model is None else evolve(request, model=way.model)
         if way.lane is not lane and "api_key" in request.metadata:
             asked = evolve(asked, metadata=without_key(request.metadata))
-        visit = Visit(way.lane, asked, call, patient=is_last)
+        failed = None if first is None or place > 1 else first.error
+        visit = Visit(way.lane, asked, call, patient=is_last, failed=failed)
         try:
             await visit.open()
             return visit
@@ -246,24 +286,6 @@ def _record(
             done=done,
         ),
     )
-
-
-def _paid(
-    price: PriceOf | None,
-    request: LLMRequest,
-    sheet: CallSheet,
-    call: Running,
-    seen: _Seen,
-    usage: Usage | None,
-) -> Decimal | None:
-    if price is None or usage is None:
-        return None
-    names = (seen.model or request.model, sheet.requested_model)
-    try:
-        return price(call.latest.provider, names, usage, call.clock.wall())
-    except Exception:
-        log.exception("a call could not be priced")
-        return None
 
 
 def _status(failure: BaseException | None, kind: str | None) -> int:

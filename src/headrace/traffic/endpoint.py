@@ -19,7 +19,7 @@ class EndpointSettings:
 
     ``max_running`` calls run at once and ``max_waiting`` wait, for at most ``queue_s`` seconds.
     ``retry_ratio`` is how many retries all calls together may make, as a share of the calls. Limits
-    of None are none; ``first_token_s`` and ``total_s`` are as in Lane.
+    of None are none; ``first_token_s``, ``total_s`` and ``whole_s`` are as in Lane.
     """
 
     max_running: int = 5
@@ -33,6 +33,7 @@ class EndpointSettings:
     breaker: BreakerPolicy | None = field(factory=BreakerPolicy)
     first_token_s: float | None = None
     total_s: float | None = 60.0
+    whole_s: float | None = None
 
 
 def open_lane(backend: Backend, clock: Clock, settings: EndpointSettings | None = None) -> Lane:
@@ -52,6 +53,7 @@ def open_lane(backend: Backend, clock: Clock, settings: EndpointSettings | None 
         breaker=None if s.breaker is None else Breaker(backend.name, clock, s.breaker),
         first_token_s=s.first_token_s,
         total_s=s.total_s,
+        whole_s=s.whole_s,
     )
 
 

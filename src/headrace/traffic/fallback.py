@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import define, frozen
 
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -14,6 +14,7 @@ from headrace.contracts.errors import (
     LLMModelNotFoundError,
     LLMProviderError,
 )
+from headrace.contracts.record import Attempt
 from headrace.traffic.lane import Lane
 
 # Beside all that is transient. Key and credit are the provider's own; a model's window, abilities
@@ -34,6 +35,22 @@ class Alternative:
 
     lane: Lane
     model: str | None = None
+
+
+@define(kw_only=True, eq=False)
+class Earlier:
+    """A first attempt that failed, for ``Traffic.run`` to go on from; it then sets ``taken``.
+
+    ``ways`` are those of the call, the lane that failed first.
+    """
+
+    ways: Sequence[Alternative]
+    error: LLMError
+    attempt: Attempt
+    call_id: str
+    queued: float
+    admitted: float
+    taken: bool = False
 
 
 def without_key(metadata: Mapping[str, object]) -> dict[str, object]:

@@ -53,7 +53,9 @@ class Lane:
     Without ``retry`` every call is one attempt; without ``budget`` retries are not bounded
     together; without ``breaker`` it is always asked. ``first_token_s`` is how long each attempt may
     take until its first output; ``total_s`` how long a call may take from its first admission to
-    its end, retries included, or, where its answer is streamed, until its first output.
+    its end, retries included, or, where its answer is streamed, until its first output. ``whole_s``
+    is how long an attempt may take that is asked for a whole answer, of which nothing is seen
+    before its end.
 
     ``one_answer_a_call`` marks a backend whose count of tokens is wrong when it gives several
     answers to one request (llama.cpp reports those of one): it is asked once for each.
@@ -72,6 +74,7 @@ class Lane:
     breaker: Breaker | None = None
     first_token_s: float | None = None
     total_s: float | None = None
+    whole_s: float | None = None
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
 

@@ -24,6 +24,7 @@ from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall
 from headrace.numbers.usage import fill_totals
+from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import Lane, Seat
 from headrace.traffic.patience import Patience
 
@@ -48,6 +49,16 @@ class Running:
     latest: Marks = field(factory=Marks)
     attempts: list[Attempt] = field(factory=list)
 
+    def goes_on_after(self, earlier: Earlier) -> None:
+        """Its first attempt was made by somebody else."""
+        earlier.taken = True
+        self.admitted = earlier.admitted
+        self.attempts.append(earlier.attempt)
+        self.marks.attempts.append(earlier.attempt)
+        if self.total_s is not None:
+            spent_s = self.clock.monotonic() - earlier.admitted
+            self.patience.allow("total_s", max(0.0, self.total_s - spent_s))
+
     def enters(self, lane: Lane) -> None:
         """It may run at ``lane``."""
         if self.admitted is None:
@@ -59,11 +70,20 @@ class Running:
 class Visit:
     """``open`` it, take what is ``held`` and then ``deltas``, and ``end`` it in every case.
 
-    ``patient``: the lane's policy may ask it again; else its first failure is the last. Whoever
-    takes the deltas writes into ``usage`` what they report.
+    ``patient``: the lane's policy may ask it again; else its first failure is the last. ``failed``
+    is how a first attempt there ended that was not made here. Whoever takes the deltas writes into
+    ``usage`` what they report.
     """
 
-    def __init__(self, lane: Lane, request: LLMRequest, call: Running, *, patient: bool) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        request: LLMRequest,
+        call: Running,
+        *,
+        patient: bool,
+        failed: LLMError | None = None,
+    ) -> None:
         self.lane = lane
         self.request = request
         self.usage: Usage | None = None
@@ -78,8 +98,10 @@ class Visit:
         self._era: int | None = None
         self._retries = 0
         self._answering = False
+        self._failed = failed
         call.latest = Marks(backend=lane.name, whole=call.whole)
-        lane.counts.came()
+        if failed is None:
+            lane.counts.came()
 
     async def open(self) -> None:
         """Ask, and where that fails ask again, until there is output; raises an LLMError.
@@ -88,7 +110,9 @@ class Visit:
         """
         call = self._call
         call.patience.meet(self.lane.name)
-        failure: LLMError | None = None
+        failure = self._failed
+        if failure is not None:
+            await self._before_another(failure)
         while True:
             try:
                 await self._enter(again=failure is not None)
@@ -105,15 +129,20 @@ class Visit:
                 return
             except LLMError as error:
                 await self._leave(error)
-                self._spare_the_endpoint(error)
-                delay_s = self._delay_s(self._retries + 1, error)
-                if delay_s is None:
-                    raise
                 failure = error
-            with call.patience("waiting to ask again"):
-                await call.clock.sleep(delay_s)
-            self._retries += 1
-            self.lane.counts.retried()
+            await self._before_another(failure)
+
+    async def _before_another(self, failure: LLMError) -> None:
+        """Wait as the policy has it after an attempt that failed; raises ``failure`` where no other
+        may be made."""
+        self._spare_the_endpoint(failure)
+        delay_s = self._delay_s(self._retries + 1, failure)
+        if delay_s is None:
+            raise failure
+        with self._call.patience("waiting to ask again"):
+            await self._call.clock.sleep(delay_s)
+        self._retries += 1
+        self.lane.counts.retried()
 
     async def end(self, error: BaseException | None) -> None:
         """The call is over here, or goes on elsewhere; closes the upstream at once."""

@@ -1,0 +1,1 @@
+"""The fast way: requests that are asked and answered as bytes, without scope, task or ASGI."""

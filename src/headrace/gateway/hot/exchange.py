@@ -1,0 +1,438 @@
+"""One request on the fast way, from the caller's bytes to the answer's last.
+
+Everything happens in callbacks of the two connections. What goes wrong before the caller has seen a
+byte is handed to the general way, which asks again or elsewhere, or says what it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Mapping, Sequence
+from math import inf
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from headrace.contracts.errors import (
+    LLMBadResponseError,
+    LLMCancelledError,
+    LLMError,
+    LLMTimeoutError,
+    LLMUnavailableError,
+)
+from headrace.gateway.hot.translate import translated
+from headrace.gateway.hot.way import HotWay
+from headrace.net.http1 import Connection
+from headrace.net.transport import TimeLimits
+from headrace.stores.secret import redact_error
+from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.passage import Passage
+from headrace.wire import openai_chat, sse
+from headrace.wire.openai_passing import PassingAnswer, PassingStream
+
+_MOST_ANSWER_BYTES = 64 << 20
+_MOST_ERROR_BYTES = 64 << 10
+_EVENTS = "text/event-stream"
+_MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+
+class Caller(Protocol):
+    """What an exchange asks of the caller's connection."""
+
+    def send_whole(self, exchange: Exchange, body: bytes) -> None:
+        """Send all of a good answer."""
+
+    def send_events(self, exchange: Exchange, events: bytes) -> None:
+        """Send a piece of a stream, its head before the first."""
+
+    def end_events(self, exchange: Exchange, events: bytes) -> None:
+        """Send the last piece of a stream."""
+
+    def send_error(self, exchange: Exchange, error: LLMError) -> None:
+        """Send an error in place of the answer, and close."""
+
+    def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
+        """The general way shall go on with the request."""
+
+
+@frozen(kw_only=True)
+class Asked:
+    """A request that goes the fast way.
+
+    ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
+    ``renamed`` is the model's name as the caller knows it, in JSON, where the backend calls it
+    otherwise; ``hides_usage`` keeps token counts from a caller who did not ask for them.
+    """
+
+    body: bytes
+    sent: bytes
+    ways: Sequence[Alternative]
+    include_usage: bool
+    hides_usage: bool
+    model: str
+    renamed: bytes | None = None
+
+
+class Exchange:
+    """Meets net.reply.Receiver; ``asked_for`` a whole answer or (``StreamExchange``) a stream.
+
+    For the HTTP class it stands in the place of uvicorn's cycle, which it has ``response_complete``
+    and ``keep_alive`` of.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        loop: asyncio.AbstractEventLoop,
+        way: HotWay,
+        passage: Passage,
+        asked: Asked,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self.response_complete = False
+        self.keep_alive = keep_alive
+        self.passage = passage
+        self.asked = asked
+        self.status = 0
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.keeps_slot = False
+        self._sends = 1
+        self._caller = caller
+        self._loop = loop
+        self._way = way
+        self._limits = self._limits_of(way)
+        total_s = way.lane.total_s
+        self._total_at = inf if total_s is None else loop.time() + total_s
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._unlike: Mapping[str, str] | None = None
+        """The headers of an answer that cannot go on as it is."""
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def begin(self) -> None:
+        """Ask the backend."""
+        connection = self._way.transport.take(self._way.url)
+        if connection is None:
+            self._connect(in_kept_place=False)
+        else:
+            self._send(connection)
+
+    def leave(self) -> None:
+        """The caller has gone: the backend is told at once, by closing."""
+        if not self.response_complete:
+            self._stop_asking()
+            self._record(LLMCancelledError("the caller left"))
+
+    def stop(self) -> None:
+        """The time that a stop of the server leaves to what is under way is over."""
+        if not self.response_complete:
+            self._stop_asking()
+            self._break_off(_stopped())
+
+    def pause(self) -> None:
+        """The caller does not take what it is sent, so no more is taken in."""
+        if self._connection is not None:
+            self._connection.pause()
+            self._connection.deadline.rest()
+
+    def resume(self) -> None:
+        """The caller takes bytes again."""
+        if self._connection is not None:
+            self._connection.resume()
+            self._await_more()
+
+    # The backend's side.
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """The answer's headers are here."""
+        self.status = status
+        if status != 200 or not self._is_as_asked(headers.get("content-type", "")):
+            self._unlike = headers
+        self._await_more()
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of the answer is here."""
+        self._size += len(piece)
+        most = _MOST_ANSWER_BYTES if self.status == 200 else _MOST_ERROR_BYTES
+        if self._size > most:
+            self._stop_asking()
+            self._fail(
+                LLMBadResponseError(f"the answer's body has more, the limit is {most} bytes")
+            )
+            return
+        self._pieces.append(piece)
+        self._await_more()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The answer has ended."""
+        self._connection = None
+        if error is not None:
+            if self.keeps_slot and isinstance(error, LLMUnavailableError):
+                self.keeps_slot = False
+                self._sends = 2
+                self._connect(in_kept_place=True)
+            else:
+                self._fail(self._named(error))
+            return
+        try:
+            self._complete()
+        except LLMError as failure:
+            self._fail(failure)
+
+    # What the two kinds of answers differ in.
+
+    def _limits_of(self, way: HotWay) -> TimeLimits:
+        return way.whole_limits
+
+    def _is_as_asked(self, content_type: str) -> bool:
+        return _EVENTS not in content_type
+
+    def _complete(self) -> None:
+        """All of the answer is here; raises the error that it comes to."""
+        body = b"".join(self._pieces)
+        answer = PassingAnswer()
+        if self._unlike is None and answer.read_whole(body):
+            if self.asked.renamed is not None:
+                body = self._with_caller_s_name(body)
+        else:
+            body = self._translated(body, answer)
+        self.passage.came_whole()
+        # Sent before it is written down, so that the caller does not wait for our books.
+        self._caller.send_whole(self, body)
+        self._record(None, answer)
+
+    def _fail(self, error: LLMError) -> None:
+        """The attempt has failed; the caller has seen nothing of it."""
+        self._explain(error)
+        earlier = self.passage.hand_over(
+            error, self.asked.ways, status=self.status or None, sends=self._sends
+        )
+        self.response_complete = True
+        self._caller.take_over(self, earlier)
+
+    def _break_off(self, error: LLMError) -> None:
+        """End it with ``error``, for good."""
+        self._caller.send_error(self, error)
+        self._record(error)
+
+    def _await_more(self) -> None:
+        """The next piece of the answer has so long to come."""
+        if self._connection is not None:
+            self._connection.deadline.enter("idle_s", self._limits.idle_s)
+
+    # Shared by both.
+
+    def _connect(self, *, in_kept_place: bool) -> None:
+        way = self._way
+        opening = way.transport.open(
+            way.url, self._limits, self._total_at, in_kept_place=in_kept_place
+        )
+        self._connecting = self._loop.create_task(self._connected(opening))
+
+    async def _connected(self, opening: Coroutine[Any, Any, Connection]) -> None:
+        try:
+            connection = await opening
+        except LLMError as error:
+            self._connecting = None
+            self._fail(error)
+        else:
+            self._connecting = None
+            self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        self._connection = connection
+        body, once = self.asked.sent, self.passage.idempotency_key
+        if once is None:
+            head = b"%bContent-Length: %d\r\n\r\n" % (self._way.head, len(body))
+        else:
+            head = b"%bidempotency-key: %b\r\nContent-Length: %d\r\n\r\n" % (
+                self._way.head,
+                once.encode(),
+                len(body),
+            )
+        connection.carry(self, "POST", head, body, self._limits, self._total_at)
+
+    def _stop_asking(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+
+    def _translated(self, body: bytes, answer: PassingAnswer) -> bytes:
+        """What the caller gets of an answer that is not as it was asked for; or its error."""
+        headers = self._unlike or {}
+        if self.status != 200:
+            raise openai_chat.read_error(self.status, body, headers)
+        is_stream = _EVENTS in headers.get("content-type", "")
+        return translated(
+            body,
+            answer,
+            from_stream=is_stream,
+            to_stream=self.passage.stream,
+            model=self.asked.model,
+            include_usage=self.asked.include_usage,
+        )
+
+    def _with_caller_s_name(self, data: bytes) -> bytes:
+        # The pattern is found nowhere else: within a text its quotes would be escaped.
+        return _MODEL.sub(rb'"model"\g<1>' + (self.asked.renamed or b""), data)
+
+    def _named(self, error: Exception) -> LLMError:
+        if isinstance(error, LLMError):
+            return error
+        failure = LLMUnavailableError(f"{self._way.lane.name}: {error}")
+        failure.__cause__ = error
+        return failure
+
+    def _explain(self, error: LLMError) -> None:
+        error.provider = error.provider or self._way.remote.provider.name
+        redact_error(error, (self._way.key,))
+
+    def _record(self, error: LLMError | None, answer: PassingAnswer | None = None) -> None:
+        self.response_complete = True
+        self.passage.end(
+            error,
+            usage=None if answer is None else answer.usage,
+            finish_reason=None if answer is None else answer.finish_reason,
+            model=None if answer is None else answer.model,
+            sent=self.sent_at or None,
+            first_byte=self.first_byte_at or None,
+            status=self.status or None,
+            sends=self._sends,
+        )
+
+
+class StreamExchange(Exchange):
+    """Passes a stream on, event by whole event.
+
+    Until the first piece of output nothing goes to the caller, so that what fails by then can still
+    be mended elsewhere.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        loop: asyncio.AbstractEventLoop,
+        way: HotWay,
+        passage: Passage,
+        asked: Asked,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        super().__init__(caller, loop, way, passage, asked, keep_alive=keep_alive)
+        self._stream = PassingStream(hides_usage=asked.hides_usage)
+        first_s = way.lane.first_token_s
+        self._first_by = inf if first_s is None else loop.time() + first_s
+        self._paused = False
+
+    def leave(self) -> None:
+        if not self.response_complete:
+            self._stop_asking()
+            self._record(LLMCancelledError("the caller left"), self._stream)
+
+    def pause(self) -> None:
+        self._paused = True
+        super().pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        super().resume()
+
+    def feed(self, piece: bytes) -> None:
+        if self._unlike is not None:
+            super().feed(piece)
+            return
+        stream, passage = self._stream, self.passage
+        begun = stream.begun
+        events = stream.feed(piece)
+        if stream.chunks != passage.chunks:
+            passage.output(stream.chunks)
+        if stream.begun:
+            if not begun:
+                self._begun()
+                events = b"".join((*self._pieces, events))
+            if events:
+                if self.asked.renamed is not None:
+                    events = self._with_caller_s_name(events)
+                self._caller.send_events(self, events)
+        elif events:
+            self._pieces.append(events)
+        if stream.failure is not None:
+            self._stop_asking()
+            self._fail(stream.failure)
+        else:
+            self._await_more()
+
+    def _limits_of(self, way: HotWay) -> TimeLimits:
+        return way.stream_limits
+
+    def _is_as_asked(self, content_type: str) -> bool:
+        return _EVENTS in content_type
+
+    def _begun(self) -> None:
+        self.passage.answers()
+        self._first_by = inf
+        if self._connection is not None:
+            self._connection.deadline.begin(inf, None)  # what progresses has no limit of the whole
+
+    def _await_more(self) -> None:
+        connection = self._connection
+        if connection is None or self._paused:
+            return
+        idle_s = self._limits.idle_s
+        if self._first_by < inf:
+            left_s = max(0.0, self._first_by - self._loop.time())
+            idle_s = left_s if idle_s is None else min(idle_s, left_s)
+        connection.deadline.enter("idle_s", idle_s)
+
+    def _complete(self) -> None:
+        stream = self._stream
+        if self._unlike is not None:
+            last = self._translated(b"".join(self._pieces), stream)
+            self.passage.came_whole()
+        else:
+            last = stream.close()
+            if not stream.begun:
+                last = b"".join((*self._pieces, last))
+        self._caller.end_events(self, last)
+        self._record(None, stream)
+
+    def _fail(self, error: LLMError) -> None:
+        if not self._stream.begun or self._unlike is not None:
+            super()._fail(error)
+            return
+        self._explain(error)
+        self._break_off(error)
+
+    def _break_off(self, error: LLMError) -> None:
+        if not self._stream.begun or self._unlike is not None:
+            super()._break_off(error)
+            return
+        error.request_id = self.passage.request_id
+        self._caller.end_events(self, sse.write(openai_chat.write_error(error)))
+        self._record(error, self._stream)
+
+    def _named(self, error: Exception) -> LLMError:
+        first_s = self._way.lane.first_token_s
+        if (
+            isinstance(error, LLMTimeoutError)
+            and first_s is not None
+            and self._loop.time() + 0.002 >= self._first_by
+        ):
+            return LLMTimeoutError(
+                f"{self._way.lane.name}: first_token_s of {first_s:g} s ran out while waiting for "
+                "its first output"
+            )
+        return super()._named(error)
+
+
+def _stopped() -> LLMError:
+    return LLMUnavailableError(
+        "this server is being stopped before it could answer", retry_after_s=1.0, code="draining"
+    )

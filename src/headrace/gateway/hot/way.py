@@ -1,0 +1,105 @@
+"""Which backends may be asked the fast way, and what is made ready for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from headrace.backends.remote import Remote
+from headrace.net.head import write_head
+from headrace.net.pool import PooledTransport
+from headrace.net.transport import HttpRequest, TimeLimits, Url
+from headrace.stores.secret import Secret
+from headrace.traffic.lane import Lane
+from headrace.wire.openai_passing import SETTINGS
+
+_LENGTH = b"Content-Length: 0\r\n\r\n"
+# Under which names of ours a setting of the wire is known, where that is another.
+_OUR_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+_MOST_WAYS = 1000
+
+
+@frozen(kw_only=True, eq=False)
+class HotWay:
+    """A backend that speaks the caller's format, seen from the fast way.
+
+    ``head`` is a request's head up to its last headers. ``barred`` are settings that this backend
+    refuses, ignores or knows by other names: a request with one is carried out the general way.
+    """
+
+    lane: Lane
+    remote: Remote
+    transport: PooledTransport
+    url: Url
+    head: bytes
+    key: Secret | None
+    barred: tuple[str, ...]
+    stream_limits: TimeLimits
+    whole_limits: TimeLimits
+
+
+class HotWays:
+    """The ways to lanes, each found out once."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Lane, HotWay | None]] = {}
+
+    def to(self, lane: Lane) -> HotWay | None:
+        """The way to ``lane``; ``None`` where its requests have to be translated."""
+        found = self._found.get(id(lane))
+        if found is not None and found[0] is lane:
+            return found[1]
+        if len(self._found) >= _MOST_WAYS:  # those of configurations long gone
+            self._found.clear()
+        way = way_to(lane)
+        self._found[id(lane)] = lane, way
+        return way
+
+
+def way_to(lane: Lane) -> HotWay | None:
+    """As ``HotWays.to``."""
+    remote = lane.backend
+    if lane.doors or not isinstance(remote, Remote):
+        return None
+    row, transport = remote.provider, remote.world.transport
+    if (
+        row.format != "openai"
+        or row.defaults
+        or "{model}" in row.chat_path
+        or not isinstance(transport, PooledTransport)
+    ):
+        return None
+    url = remote.url(row.chat_path)
+    ask = HttpRequest(method="POST", url=url, headers=remote.headers(), body=b"")
+    return HotWay(
+        lane=lane,
+        remote=remote,
+        transport=transport,
+        url=url,
+        head=write_head(ask).removesuffix(_LENGTH),
+        key=remote.key,
+        barred=_barred(remote),
+        stream_limits=evolve(remote.limits, total_s=lane.total_s),
+        whole_limits=evolve(
+            remote.limits,
+            first_byte_s=lane.whole_s if lane.whole_s is not None else remote.limits.first_byte_s,
+            total_s=lane.total_s,
+        ),
+    )
+
+
+def _barred(remote: Remote) -> tuple[str, ...]:
+    row = remote.provider
+    unlike = row.unsupported | row.ignored
+    barred = {name for name in SETTINGS if _OUR_NAMES.get(name, name) in unlike}
+    barred |= {
+        name for name in ("repetition_penalty", "seed") if getattr(row.dialect, name) != name
+    }
+    if row.dialect.counted_logprobs or not row.logprobs_alone:
+        barred.add("logprobs")
+    if row.dialect.max_tokens not in SETTINGS:
+        barred |= {"max_tokens", "max_completion_tokens"}
+    if row.dialect.beside_stop:
+        barred.add("stop")
+    return tuple(sorted(barred))

@@ -1,0 +1,502 @@
+"""HTTP/1.1 as the gateway speaks it: uvicorn's parser, with limits, time limits and the fast way.
+
+Whatever is refused here is refused in OpenAI's form, as everywhere else; requests that the fast way
+does not want go to the ASGI application just as uvicorn would have brought them there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import httptools
+from attrs import frozen
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
+from headrace.gateway.asgi import answer, id_for
+from headrace.gateway.config import ServerConfig
+from headrace.gateway.hot.door import HotDoor
+from headrace.gateway.hot.exchange import Exchange
+from headrace.traffic.fallback import Earlier
+from headrace.wire import openai_chat
+
+log = logging.getLogger(__name__)
+
+_WHOLE = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: %b\r\n%b\r\n%b"
+)
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\nx-request-id: %b\r\n"
+    b"%btransfer-encoding: chunked\r\n\r\n"
+)
+_CLOSE = b"connection: close\r\n"
+_REFUSAL = (
+    b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
+)
+_MOST_TICK_S = 1.0
+
+
+@frozen(kw_only=True)
+class Head:
+    """What came before a request's body."""
+
+    url: bytes
+    method: bytes
+    headers: list[tuple[bytes, bytes]]
+    version: str
+    keep_alive: bool
+    expects_continue: bool
+
+
+@frozen(kw_only=True)
+class Shared:
+    """What the connections of one server share.
+
+    ``log_request`` is told of each request that went the fast way: method, path, status, seconds,
+    id and model.
+    """
+
+    server: ServerConfig
+    door: HotDoor
+    log_request: Callable[[str, str, int, float, str, str | None], None] | None
+
+
+def http_class(shared: Shared) -> type[HttpProtocol]:
+    """The class of connections that share ``shared``; uvicorn makes them by itself."""
+    return type("GatewayProtocol", (HttpProtocol,), {"shared": shared})
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection. ``exchange`` is the request on the fast way, while there is one."""
+
+    shared: Shared
+    cycle: Any
+    """uvicorn's of the latest request that was read, an exchange in its place, or None."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exchange: Exchange | None = None
+        self.waits_for: Literal["head", "body", "request"] | None = "head"
+        """What has to come from the caller now, since the instant ``waits_since``."""
+        self.waits_since = self.loop.time()
+        self._answering: RequestResponseCycle | None = None
+        """The cycle whose application runs; ``cycle`` is the latest that was read."""
+        self._body: list[bytes] | None = None
+        """What came of the body of a request that the fast way wants."""
+        self._fields: dict[bytes, bytes] = {}
+        self._asked: Head | None = None
+        """The head of the request on the fast way."""
+        self._began_at = 0.0
+        self._head_bytes = 0
+        self._in_head = self._streaming = self._refused = False
+
+    # The socket's side.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            self.shared.door.running.discard(exchange)
+            exchange.leave()
+            self._log(exchange, 200 if self._streaming else 499)
+        if self._body is not None and self.shared.log_request is not None:
+            took_s = self.loop.time() - self.waits_since
+            given = self._fields.get(b"x-request-id")
+            self.shared.log_request(
+                "POST", self.url.decode("ascii"), 499, took_s, id_for(given), None
+            )
+        answering = self._answering
+        if answering is not None and answering is not self.cycle:
+            # uvicorn tells the latest of several requests only.
+            answering.disconnected = True
+            answering.message_event.set()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # answered as if nobody had offered it, and the connection ends with that
+        except httptools.HttpParserError as error:
+            self._refuse(
+                LLMInvalidRequestError(
+                    f"this is no HTTP/1.1 request that this server can read: {error}",
+                    code="bad_http",
+                )
+            )
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.shared.server.max_header_bytes:
+                self._refuse(self._head_too_large())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def shutdown(self) -> None:
+        """The server drains: close where nothing is under way."""
+        if self._body is not None:  # a request that is still coming
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def too_late(self) -> None:
+        """What had to come did not come in time."""
+        if self.transport.is_closing():
+            return
+        if self.waits_for == "request" or (self.waits_for == "head" and not self._in_head):
+            self.transport.close()
+            return
+        what, server = self.waits_for, self.shared.server
+        limit_ms = server.body_timeout_ms if what == "body" else server.header_timeout_ms
+        self._refuse(
+            LLMInvalidRequestError(
+                f"the request's {what} did not arrive within {limit_ms / 1000:g} s",
+                status=408,
+                code="request_timeout",
+            )
+        )
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._in_head = True
+        self._head_bytes = 0
+        self.waits_for = "head"
+        self.waits_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._refused:
+            return
+        headers = self.headers
+        fields = dict(headers)
+        if (
+            self.exchange is None
+            and (self.cycle is None or self.cycle.response_complete)
+            and len(fields) == len(headers)
+            and self.shared.door.wants(self.url, self.parser.get_method(), fields)
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+            and not self._is_full()
+        ):
+            self._fields = fields
+            self._body = []
+            self.waits_for = "body"
+            return
+        self.waits_for = None
+        most = self.shared.server.max_header_bytes
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers) > most:
+            self._refuse(self._head_too_large())
+            return
+        app: Any = _refuse_as_full if self._is_full() else self.app
+        existing = self.cycle
+        cycle = self.cycle = self._new_cycle(self._head())
+        if existing is None or existing.response_complete:
+            self._start_asgi_task(cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
+
+    def on_body(self, body: bytes) -> None:
+        if self._body is not None:
+            self._body.append(body)
+        elif not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        pieces, self._body = self._body, None
+        if pieces is None:
+            if not self._refused:
+                super().on_message_complete()
+            return
+        self.waits_for = None
+        self._began_at = self.loop.time()
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        keep_alive = self.parser.should_keep_alive()
+        exchange = self.shared.door.begin(
+            self, self.loop, self._fields, body, keep_alive=keep_alive
+        )
+        if exchange is None:
+            self._start_asgi_task(self._whole_cycle(self._head(), body), self.app)
+            return
+        self._asked = self._head()
+        self.exchange = exchange
+        self.cycle = exchange
+        exchange.begin()
+
+    # The general way.
+
+    def _head(self) -> Head:
+        version = self.parser.get_http_version()
+        return Head(
+            url=self.url,
+            method=self.parser.get_method(),
+            headers=self.headers,
+            version=version,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            expects_continue=any(
+                name == b"expect" and value.lower() == b"100-continue"
+                for name, value in self.headers
+            ),
+        )
+
+    def _new_cycle(self, head: Head) -> RequestResponseCycle:
+        return RequestResponseCycle(
+            scope=self._scope(head),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keep_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _whole_cycle(self, head: Head, body: bytes) -> RequestResponseCycle:
+        """The cycle of a request whose body is here."""
+        cycle = self._new_cycle(head)
+        cycle.body += body
+        cycle.more_body = False
+        cycle.message_event.set()
+        if not self.pipeline:  # else a later one was read already
+            self.cycle = cycle
+        return cycle
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request that came already has its turn."""
+        self._answering = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.waits_for is None:
+            self.waits_for = "request"
+            self.waits_since = self.loop.time()
+
+    def _scope(self, head: Head) -> Any:
+        url = httptools.parse_url(head.url)
+        raw_path = url.path or b""
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": head.method.decode("ascii"),
+            "root_path": self.root_path,
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": url.query or b"",
+            "headers": head.headers,
+            "state": self.app_state.copy(),
+        }
+
+    # The fast way: what exchanges ask of us.
+
+    def send_whole(self, exchange: Exchange, body: bytes) -> None:
+        """See Caller."""
+        close = b"" if exchange.keep_alive else _CLOSE
+        self.transport.write(
+            _WHOLE % (len(body), exchange.passage.request_id.encode(), close, body)
+        )
+        self._finish(exchange)
+
+    def send_events(self, exchange: Exchange, events: bytes) -> None:
+        """See Caller."""
+        chunk = b"%x\r\n%b\r\n" % (len(events), events)
+        if not self._streaming:
+            self._streaming = True
+            chunk = self._stream_head(exchange) + chunk
+        self.transport.write(chunk)
+
+    def end_events(self, exchange: Exchange, events: bytes) -> None:
+        """See Caller."""
+        last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events) if events else b"0\r\n\r\n"
+        if not self._streaming:
+            last = self._stream_head(exchange) + last
+        self._streaming = False
+        self.transport.write(last)
+        self._finish(exchange)
+
+    def send_error(self, exchange: Exchange, error: LLMError) -> None:
+        """See Caller."""
+        self.shared.door.running.discard(exchange)
+        self.exchange = None
+        self._log(exchange, error.status)
+        error.request_id = exchange.passage.request_id
+        self._write_refusal(error)
+
+    def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
+        """See Caller."""
+        self.shared.door.running.discard(exchange)
+        self.exchange = None
+        assert self._asked is not None
+        cycle = self._whole_cycle(self._asked, exchange.asked.body)
+        cycle.scope["headrace.earlier"] = earlier  # type: ignore[typeddict-unknown-key]
+        cycle.scope["headrace.request_id"] = exchange.passage.request_id  # type: ignore[typeddict-unknown-key]
+        self._start_asgi_task(cycle, _going_on(self.app, exchange, earlier))
+
+    def _stream_head(self, exchange: Exchange) -> bytes:
+        close = b"" if exchange.keep_alive else _CLOSE
+        return _STREAM % (exchange.passage.request_id.encode(), close)
+
+    def _finish(self, exchange: Exchange) -> None:
+        exchange.response_complete = True
+        self.exchange = None
+        self.shared.door.running.discard(exchange)
+        self._log(exchange, 200)
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _log(self, exchange: Exchange, status: int) -> None:
+        tell = self.shared.log_request
+        if tell is not None and self._asked is not None:
+            passage = exchange.passage
+            took_s = self.loop.time() - self._began_at
+            path = self._asked.url.decode("ascii")
+            tell("POST", path, status, took_s, passage.request_id, passage.route)
+
+    # Refusals.
+
+    def _is_full(self) -> bool:
+        limit = self.limit_concurrency
+        return limit is not None and (len(self.connections) > limit or len(self.tasks) >= limit)
+
+    def _head_too_large(self) -> LLMError:
+        return LLMInvalidRequestError(
+            "the request's headers are larger than this server takes "
+            f"({self.shared.server.max_header_bytes} bytes)",
+            status=431,
+            code="headers_too_large",
+        )
+
+    def _refuse(self, error: LLMError) -> None:
+        """Answer with ``error`` and close; where an answer is under way, close after that."""
+        if self._refused:
+            return
+        self._refused = True
+        self.waits_for = None
+        self.flow.pause_reading()
+        under_way, cycle = self.exchange or self._answering, self._answering
+        if cycle is not None and cycle is self.cycle and cycle.more_body:
+            # What is wrong is the rest of the very request that is being answered.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        elif under_way is not None and not under_way.response_complete and self._body is None:
+            under_way.keep_alive = False
+            self.pipeline.clear()
+            return
+        self._body = None
+        error.request_id = id_for(None)
+        self._write_refusal(error)
+        log.info("refused a request: %s", error, extra={"request_id": error.request_id})
+
+    def _write_refusal(self, error: LLMError) -> None:
+        body, phrase = openai_chat.write_error(error), HTTPStatus(error.status).phrase.encode()
+        request_id = (error.request_id or "").encode()
+        self.transport.write(_REFUSAL % (error.status, phrase, len(body), request_id, body))
+        self.transport.close()
+
+
+def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:
+    """``app``, after which the attempt of ``exchange`` is written down if that was all."""
+
+    async def going_on(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            if not earlier.taken:
+                exchange.passage.record(earlier)
+
+    return going_on
+
+
+async def _refuse_as_full(scope: Scope, receive: Receive, send: Send) -> None:
+    error = LLMUnavailableError(
+        "this server has as many connections as it may have; try again in a moment",
+        retry_after_s=1.0,
+        code="too_many_connections",
+    )
+    error.request_id = id_for(None)
+    headers = [(b"x-request-id", error.request_id.encode()), (b"retry-after", b"1")]
+    body = openai_chat.write_error(error)
+    await answer(send, 503, body, [*headers, (b"connection", b"close")])
+
+
+class Sweep:
+    """Looks now and then at all connections of a server for what did not come in time.
+
+    One timer for all: one for each request costs more than reading it.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, server: ServerConfig, keep_alive_s: float
+    ) -> None:
+        self._loop = loop
+        self._limits_s = {
+            "head": server.header_timeout_ms / 1000,
+            "body": server.body_timeout_ms / 1000,
+            "request": keep_alive_s,
+        }
+        self._tick_s = min(_MOST_TICK_S, *(limit / 4 for limit in self._limits_s.values()))
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, connections: Iterable[object]) -> None:
+        """Look at ``connections`` from now on."""
+        self._timer = self._loop.call_later(self._tick_s, self._look, connections)
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, connections: Iterable[object]) -> None:
+        now = self._loop.time()
+        for connection in tuple(connections):
+            if not isinstance(connection, HttpProtocol) or connection.waits_for is None:
+                continue
+            if now - connection.waits_since > self._limits_s[connection.waits_for]:
+                connection.too_late()
+        self.begin(connections)

@@ -1,0 +1,253 @@
+"""A call that is asked at once and whose answer goes by as bytes: its place, its circuit, its record.
+
+``Traffic.run`` makes calls that may wait, be repeated and go elsewhere. A passage does none of that:
+it begins only where nobody has to wait, is one attempt, and what fails before the caller has seen a
+byte is handed over to ``Traffic.run`` to go on with. Both leave the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.contracts.errors import LLMError
+from headrace.contracts.record import Attempt, CallRecord, Timeline
+from headrace.contracts.responses import Usage
+from headrace.numbers.usage import fill_totals
+from headrace.traffic.call import Traffic, new_call_id
+from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.lane import Lane
+from headrace.traffic.visit import error_kind
+
+
+class Passage:
+    """One call that has its place at a lane (``may_begin``): tell it of ``output``, and then either
+    ``end`` it or ``hand_over``, once."""
+
+    __slots__ = (
+        "_answering",
+        "_era",
+        "_rated_tokens",
+        "_traffic",
+        "admitted",
+        "call_id",
+        "chunks",
+        "first_token",
+        "lane",
+        "last_token",
+        "live",
+        "model",
+        "provider",
+        "queued",
+        "request_id",
+        "requested_model",
+        "route",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        lane: Lane,
+        *,
+        queued: float,
+        rated_tokens: int,
+        era: int | None,
+        model: str,
+        requested_model: str | None,
+        route: str,
+        provider: str,
+        request_id: str,
+        stream: bool,
+    ) -> None:
+        self._traffic = traffic
+        self._rated_tokens = rated_tokens
+        self._era = era
+        self._answering = False
+        self.lane = lane
+        self.queued = queued
+        self.model = model
+        self.requested_model = requested_model
+        self.route = route
+        self.provider = provider
+        self.request_id = request_id
+        self.stream = stream
+        self.call_id = new_call_id()
+        self.chunks = 0
+        self.first_token: float | None = None
+        self.last_token: float | None = None
+        lane.counts.came()
+        if lane.budget is not None:
+            lane.budget.began()
+        self.admitted = traffic.now()
+        self.live = traffic.began(model, self.call_id)
+        self.live.admitted(lane.name)
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """What the backend may know this call by, should it be asked again."""
+        retry = self.lane.retry
+        return self.call_id if retry is not None and retry.retries else None
+
+    def output(self, chunks: int) -> None:
+        """There were ``chunks`` pieces of output in all by now."""
+        self.chunks = chunks
+        self.last_token = now = self._traffic.now()
+        if self.first_token is None:
+            self.first_token = now
+
+    def answers(self) -> None:
+        """The backend has given something: enough for a breaker that asks whether it is well."""
+        self._answering = True
+        breaker = self.lane.breaker
+        if breaker is not None and self._era is not None:
+            breaker.answers(self._era)
+
+    def came_whole(self) -> None:
+        """The answer is here, all at once: nobody knows when its first token was made."""
+        self.chunks = 1
+        self.last_token = self._traffic.now()
+        self.answers()
+
+    def end(
+        self,
+        error: LLMError | None,
+        *,
+        usage: Usage | None,
+        finish_reason: str | None,
+        model: str | None,
+        sent: float | None,
+        first_byte: float | None,
+        status: int | None,
+        sends: int,
+    ) -> None:
+        """The call is over, well or by ``error``; its record goes out."""
+        done = self._traffic.now()
+        attempt = self._leave(error, usage, done, status, sends)
+        self.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
+        self.live.ended()
+        self._record(
+            error, attempt, usage, finish_reason, model, done, sent=sent, first_byte=first_byte
+        )
+
+    def record(self, earlier: Earlier) -> None:
+        """Nobody went on with the call after ``hand_over``: that attempt was all of it."""
+        kind = earlier.attempt.error_kind
+        self.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
+        self._record(earlier.error, earlier.attempt, None, None, None, earlier.attempt.end)
+
+    def _record(
+        self,
+        error: LLMError | None,
+        attempt: Attempt,
+        usage: Usage | None,
+        finish_reason: str | None,
+        model: str | None,
+        done: float,
+        *,
+        sent: float | None = None,
+        first_byte: float | None = None,
+    ) -> None:
+        traffic = self._traffic
+        seen = model or self.model
+        price = None
+        if usage is not None:
+            price = traffic.paid(self.provider, (seen, self.requested_model), usage)
+        traffic.emit(
+            CallRecord(
+                call_id=self.call_id,
+                operation="chat",
+                request_id=self.request_id,
+                backend=self.lane.name,
+                provider=self.provider,
+                requested_model=self.requested_model,
+                model=seen,
+                route=self.route,
+                stream=self.stream,
+                chunks=self.chunks,
+                attempts=(attempt,),
+                usage=usage,
+                price_usd=price,
+                finish_reason=finish_reason,
+                status=200 if error is None else error.status,
+                error_kind=attempt.error_kind,
+                timeline=Timeline(
+                    anchor=done,
+                    wall_anchor=traffic.wall(),
+                    queued=self.queued,
+                    admitted=self.admitted,
+                    sent=sent,
+                    first_byte=first_byte,
+                    first_token=self.first_token,
+                    last_token=self.last_token,
+                    done=done,
+                ),
+            )
+        )
+
+    def hand_over(
+        self, error: LLMError, ways: Sequence[Alternative], *, status: int | None, sends: int
+    ) -> Earlier:
+        """The attempt failed with ``error`` before the caller saw anything of it."""
+        attempt = self._leave(error, None, self._traffic.now(), status, sends)
+        self.live.ended()
+        return Earlier(
+            ways=ways,
+            error=error,
+            attempt=attempt,
+            call_id=self.call_id,
+            queued=self.queued,
+            admitted=self.admitted,
+        )
+
+    def _leave(
+        self,
+        error: LLMError | None,
+        usage: Usage | None,
+        now: float,
+        status: int | None,
+        sends: int,
+    ) -> Attempt:
+        lane, breaker, era = self.lane, self.lane.breaker, self._era
+        if breaker is not None and era is not None:
+            if error is None:
+                breaker.succeeded(era)
+            elif error.status == 499:
+                breaker.left(era)
+            else:
+                breaker.failed(era, error)
+        admission = lane.admission
+        limits = admission.limits
+        if limits is not None:
+            if usage is not None:
+                usage = fill_totals(usage)
+            used = None if usage is None else usage.total_tokens
+            if used is not None:
+                limits.settle(self._rated_tokens, used)
+            elif error is not None and not self._answering:
+                limits.settle(self._rated_tokens, 0)
+        admission.leave(0, 1, served_s=now - self.admitted if self._answering else None)
+        return Attempt(
+            backend=lane.name,
+            begin=self.admitted,
+            end=now,
+            status=status,
+            error_kind=error_kind(error),
+            sends=sends,
+        )
+
+
+def may_begin(lane: Lane, rated_tokens: int) -> bool:
+    """Whether a call may be asked at ``lane`` at once; if so, it has its place there."""
+    breaker = lane.breaker
+    # Not a probe either: whether it succeeds is better left to who may go elsewhere.
+    if breaker is not None and breaker.state != "closed":
+        return False
+    return lane.admission.enter_now(0, 1, rated_tokens)
+
+
+def rated_tokens(lane: Lane, body_bytes: int, answer_tokens: int | None) -> int:
+    """As ``Lane.rated_tokens``, of a request that was not read to the end."""
+    limits = lane.admission.limits
+    if limits is None or not limits.counts_tokens:
+        return 0
+    return body_bytes // 4 + (answer_tokens or 256)
