@@ -84,12 +84,14 @@ class Traffic:
         marks: Marks,
         *,
         fallbacks: Sequence[Alternative] = (),
+        dropped: tuple[str, ...] = (),
     ) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces. Closing the generator, or cancelling its task, ends the call.
 
         Until the first piece of output the call may be made again, at ``lane`` by its policy and
         then at ``fallbacks`` in turn; the error of the last has that of the one before it as its
-        ``__context__``. ``marks`` is empty and is filled on the way; the caller may read it as it
+        ``__context__``. ``dropped`` are the settings that ``request`` goes without because of ``lane``;
+        each fallback has its own. ``marks`` is empty and is filled on the way; the caller may read it as it
         fills.
         """
         call = Running(
@@ -107,7 +109,8 @@ class Traffic:
         visit: Visit | None = None
         failure: BaseException | None = None
         try:
-            visit = await _opened(call, request, lane, fallbacks)
+            ways = (Alternative(lane=lane, dropped=dropped), *fallbacks)
+            visit = await _opened(call, request, ways)
             assert visit.deltas is not None
             held = iter(visit.held)
             while True:
@@ -173,23 +176,26 @@ class _Seen:
         self.chunks += 1
 
 
-async def _opened(
-    call: Running, request: LLMRequest, lane: Lane, fallbacks: Sequence[Alternative]
-) -> Visit:
-    """The first visit, in the order of the lanes, that brought output.
+async def _opened(call: Running, request: LLMRequest, ways: Sequence[Alternative]) -> Visit:
+    """The first visit, in the order of ``ways``, that brought output.
 
     While there is another lane to go to, nobody waits to ask the same one again.
     """
-    ways = (Alternative(lane=lane), *fallbacks)
     earlier: LLMError | None = None
     for place, way in enumerate(ways, 1):
         is_last = place == len(ways)
-        asked = request if way.model is None else evolve(request, model=way.model)
-        if way.lane is not lane and "api_key" in request.metadata:
+        if earlier is not None and not way.lane.takes_over():
+            earlier.add_note(f"{way.lane.name} was not asked: it fails too (retry budget)")
+            if is_last:
+                raise earlier
+            continue
+        asked = way.asked(request)
+        if way.lane is not ways[0].lane and "api_key" in request.metadata:
             asked = evolve(asked, metadata=without_key(request.metadata))
         visit = Visit(way.lane, asked, call, patient=is_last)
         try:
             await visit.open()
+            call.marks.dropped += way.dropped
             return visit
         except BaseException as error:
             await visit.end(error)

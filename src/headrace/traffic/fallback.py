@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -14,6 +14,7 @@ from headrace.contracts.errors import (
     LLMModelNotFoundError,
     LLMProviderError,
 )
+from headrace.contracts.requests import LLMRequest
 from headrace.traffic.lane import Lane
 
 # Beside all that is transient. Key and credit are the provider's own; a model's window, abilities
@@ -30,10 +31,21 @@ _THIS_BACKEND_ONLY = (
 
 @frozen(kw_only=True)
 class Alternative:
-    """Another lane to ask, and the model's name there, where it has another one."""
+    """Another lane to ask, and the model's name there, where it has another one.
+
+    ``request`` takes the place of the call's own where that lane is asked otherwise, and
+    ``dropped`` are the settings that it then goes without.
+    """
 
     lane: Lane
     model: str | None = None
+    request: LLMRequest | None = None
+    dropped: tuple[str, ...] = ()
+
+    def asked(self, request: LLMRequest) -> LLMRequest:
+        """What this lane is asked in a call for ``request``."""
+        own = request if self.request is None else self.request
+        return own if self.model is None else evolve(own, model=self.model)
 
 
 def without_key(metadata: Mapping[str, object]) -> dict[str, object]:

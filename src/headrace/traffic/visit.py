@@ -76,6 +76,7 @@ class Visit:
         self._tokens = self._places = self._rated_tokens = 0
         self._seat: Seat | None = None
         self._era: int | None = None
+        self._health_era = 0
         self._retries = 0
         self._answering = False
         call.latest = Marks(backend=lane.name, whole=call.whole)
@@ -150,6 +151,8 @@ class Visit:
         except LLMError as refusal:  # the circuit opened while the call waited
             self._give_back(refusal)
             raise
+        if lane.health is not None:
+            self._health_era = lane.health.era
         call.patience.allow("first_token_s", lane.first_token_s)
         call.enters(lane)
 
@@ -178,6 +181,8 @@ class Visit:
         self._answering = True
         if lane.breaker is not None and self._era is not None:
             lane.breaker.answers(self._era)
+        if lane.health is not None:
+            lane.health.answers(self._health_era)
         self._publish()
         call.marks.dropped += marks.dropped
 
@@ -239,15 +244,23 @@ class Visit:
         call.attempts.append(attempt)
         call.marks.attempts.append(attempt)
         self._publish()
+        # A caller whose time is over in the middle of an answer says nothing about who gives it.
+        out_of_time = self._answering and call.patience.left_s("total_s") <= 0
+        failure = error if isinstance(error, LLMError) and not out_of_time else None
         if breaker is not None and self._era is not None:
-            out_of_time = self._answering and call.patience.left_s("total_s") <= 0
             if error is None:
                 breaker.succeeded(self._era)
-            elif isinstance(error, LLMError) and not out_of_time:
-                breaker.failed(self._era, error, again=self._retries > 0)
+            elif failure is not None:
+                breaker.failed(self._era, failure, again=self._retries > 0)
             else:
                 breaker.left(self._era)
         self._era = None
+        if self.lane.health is not None:
+            if error is None:
+                self.lane.health.succeeded()
+            elif failure is not None:
+                shut_s = 0.0 if breaker is None else breaker.shut_s
+                self.lane.health.failed(self._health_era, failure, shut_s)
 
     def _give_back(self, error: BaseException | None) -> None:
         seat, begin = self._seat, self._begin
