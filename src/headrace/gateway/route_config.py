@@ -22,7 +22,9 @@ def is_pattern(name: str) -> bool:
 
 def _plain(_: object, attribute: Any, name: str) -> None:
     if not name or is_pattern(name):
-        raise ValueError(f"{name!r}, must be a name without * and ?; those go into aliases")
+        raise ValueError(
+            f"{name!r}, must be a name without * and ?; those go into aliases", attribute
+        )
 
 
 @frozen(kw_only=True)
