@@ -61,6 +61,7 @@ def _headrace(place: Place) -> list[str]:
         "backends": [
             {
                 "name": "m",
+                "provider": "vllm",
                 "base_url": f"http://127.0.0.1:{place.upstream}/v1",
                 "api_key": "upstream",
                 "max_concurrent_requests": 1024,

@@ -15,9 +15,11 @@ from headrace.backends.providers import PROVIDERS
 from headrace.backends.row import Provider
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
+from headrace.gateway.route_config import RouteConfig, WayConfig
 from headrace.stores.models import PRESETS
 
 HERE = Path(__file__).parent
+LISTS: dict[str, Any] = {"backends": BackendConfig, "routes": RouteConfig}
 NOTE = "<!-- Made from the code by docs/generate.py; change that, then run `make docs`. -->"
 
 
@@ -55,6 +57,11 @@ def configuration() -> str:
         '    models: ["corp-*"]',
         "    max_concurrent_requests: 20",
         "    requests_per_minute: 600",
+        "routes:",
+        "  - name: assistant",
+        "    backends:",
+        "      - {backend: big, model: corp-large}",
+        "      - {backend: laptop, model: llama-3.2-3b}",
         "```",
         "",
     ]
@@ -62,17 +69,12 @@ def configuration() -> str:
         if section.name == "providers":
             lines += rows()
             continue
-        cls: Any = BackendConfig if section.name == "backends" else section.type
-        title = f"{section.name} (a list)" if section.name == "backends" else section.name
-        lines += [f"## {title}", "", first_paragraph(cls), ""]
-        lines += ["| field | default | variable | meaning |", "|---|---|---|---|"]
-        for item in fields(resolve_types(cls)):
-            variable = names.get((section.name, item.name), "")
-            lines.append(
-                f"| `{item.name}` | {default(item)} | {f'`{variable}`' if variable else ''} "
-                f"| {item.metadata['help'].replace('|', '/')} |"
-            )
-        lines.append("")
+        cls: Any = LISTS.get(section.name, section.type)
+        title = f"{section.name} (a list)" if section.name in LISTS else section.name
+        lines += [f"## {title}", "", first_paragraph(cls), "", *table(section.name, cls, names)]
+        if section.name == "routes":
+            lines += ["Each of its `backends`: " + first_paragraph(WayConfig), ""]
+            lines += table("", WayConfig, names)
     lines += [
         "Other variables: `HEADRACE_CACHE` (where models lie, else `~/.cache/headrace`),",
         "`HEADRACE_CONFIG` (the file, where the command line names none), `HEADRACE_API_KEY` and",
@@ -100,6 +102,18 @@ def configuration() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def table(section: str, cls: Any, names: dict[tuple[str, str], str]) -> list[str]:
+    """The fields of ``cls``; ``names`` are those of their variables."""
+    lines = ["| field | default | variable | meaning |", "|---|---|---|---|"]
+    for item in fields(resolve_types(cls)):
+        variable = names.get((section, item.name), "")
+        lines.append(
+            f"| `{item.name}` | {default(item)} | {f'`{variable}`' if variable else ''} "
+            f"| {item.metadata['help'].replace('|', '/')} |"
+        )
+    return [*lines, ""]
 
 
 def rows() -> list[str]:

@@ -162,7 +162,7 @@ class Gateway:
 
     def running(self) -> int:
         """Requests that run or wait now."""
-        return sum(route.lane.running + route.lane.waiting for route in self.routes)
+        return sum(lane.running + lane.waiting for lane, _ in self.routes.lanes())
 
     async def models(self, scope: Scope, send: Send) -> None:
         """The models, the default one first."""
@@ -187,16 +187,20 @@ class Gateway:
         await answer(send, 200, body, scope["headrace.headers"])
 
     async def ready(self, scope: Scope, send: Send) -> None:
-        """Whether every backend answers now; 503 where one does not, and while draining."""
+        """Whether every model is answered for now; 503 where one is not, and while draining.
+
+        A model of several backends is while one of them answers.
+        """
         if self.draining:
             body = wire_json.encode({"status": "draining"})
             await answer(send, 503, body, scope["headrace.headers"])
             return
-        backends = {}
-        for route in self.routes:
-            status = await route.lane.backend.status()
-            backends[route.lane.backend.name] = {"ok": status.ok}
-        ready = all(state["ok"] for state in backends.values())
+        backends = {
+            lane.name: {"ok": (await lane.backend.status()).ok} for lane, _ in self.routes.lanes()
+        }
+        ready = all(
+            any(backends[lane.name]["ok"] for lane in lanes) for lanes in self.routes.needed()
+        )
         body = wire_json.encode({"status": "ready" if ready else "not ready", "backends": backends})
         await answer(send, 200 if ready else 503, body, scope["headrace.headers"])
 

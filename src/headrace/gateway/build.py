@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from attrs import frozen
 
 from headrace.backends.local.box import Box
@@ -16,6 +18,7 @@ from headrace.gateway.config import Config
 from headrace.gateway.records import Records, open_records
 from headrace.gateway.remotes import remote_route
 from headrace.gateway.routes import Defaults, Route, Routes
+from headrace.gateway.several import join
 from headrace.net.clock import World
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
@@ -63,6 +66,8 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
             "are configured",
             param="backends",
         )
+    if config.routes:
+        routes = join(config, routes, world.clock, Random())  # noqa: S311  no secret hangs on it
     names = [route.model for route in routes]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -18,6 +18,8 @@ from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.fields import at_least, between
+from headrace.gateway.route_config import RouteConfig, check_routes
+from headrace.stores.models import PRESETS
 
 LogFormat: TypeAlias = Literal["auto", "json", "text"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -98,8 +100,8 @@ class ServerConfig:
     pass_through: bool = field(
         default=True,
         metadata={
-            "help": "answer hot requests without decoding them where caller and backend speak the "
-            "same format"
+            "help": "hand chat requests on without translating them where the backend speaks the "
+            "caller's format; false: translate all"
         },
     )
     drain_timeout_ms: int = field(
@@ -323,9 +325,10 @@ class Config:
     responses: ResponsesConfig = field(factory=ResponsesConfig)
     providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
+    routes: tuple[RouteConfig, ...] = field(default=())
 
 
-_LISTS = {"providers", "backends"}
+_LISTS = {"providers", "backends", "routes"}
 
 
 def load(
@@ -382,7 +385,7 @@ def row_of(config: Config, name: str) -> Provider | None:
 
 
 def _check_names(config: Config) -> None:
-    """What the types cannot say: a new provider's name is new, a backend's provider is known."""
+    """What the types cannot say: new providers' names are new, and every name in use is known."""
     known = providers()
     for i, row in enumerate(config.providers):
         if row.name in known:
@@ -401,6 +404,15 @@ def _check_names(config: Config) -> None:
                 f"@ $.backends[{i}].provider",
                 param=f"backends[{i}].provider",
             )
+    own: tuple[EngineConfig | EmbeddingsConfig, ...] = (config.engine, config.embeddings)
+    in_the_box = [each.name or _file_name(each.model) for each in own if each.enabled]
+    check_routes(config.routes, config.backends, in_the_box)
+
+
+def _file_name(model: str) -> str:
+    """What a model that is known by ``model``, or lies there, calls itself."""
+    preset = PRESETS.get(model.lower())
+    return Path(model).stem if preset is None else preset.name
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], object]:

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.backends.remote import Remote
 from headrace.contracts.errors import LLMCapabilityError
+from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
 from headrace.gateway.asgi import answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
@@ -38,18 +39,18 @@ class TokenCount:
         await while_connected(receive, self._answer(inbound, route, scope, send))
 
     async def _answer(self, inbound: Inbound, route: Route, scope: Scope, send: Send) -> None:
-        request, _ = for_backend(inbound.request, route, anthropic.OWN_FIELDS, "anthropic")
-        request = evolve(request, model=route.asked(request.model))
-        tokens = await _count(route, route.defaults.fill(request))
+        named = evolve(inbound.request, model=route.asked(inbound.request.model))
+        way = route.ways()[0]
+        request, _ = for_backend(named, way, anthropic.OWN_FIELDS, "anthropic")
+        tokens = await _count(route.model, way.lane.backend, request)
         await answer(send, 200, anthropic.write_count(tokens), scope["headrace.headers"])
 
 
-async def _count(route: Route, request: LLMRequest) -> int:
-    backend = route.lane.backend
+async def _count(model: str, backend: Backend, request: LLMRequest) -> int:
     if isinstance(backend, CountsTokens):
         return await backend.count_tokens(request)
     if isinstance(backend, Remote):
         return await backend.count_prompt(request)
     raise LLMCapabilityError(
-        f"the backend of {route.model!r} does not count tokens; ask another model", param="model"
+        f"the backend of {model!r} does not count tokens; ask another model", param="model"
     )

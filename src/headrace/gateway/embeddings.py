@@ -47,8 +47,16 @@ class Embeddings:
         """The route of ``model``; where none is named, our own embedding model's, or the first."""
         if model is not None:
             return self.routes.pick(model)
-        able = [route for route in self.routes if isinstance(route.lane.backend, Embedder)]
-        own = [route for route in able if isinstance(route.lane, EmbeddingLane)]
+        able = [
+            route
+            for route in self.routes
+            if any(isinstance(lane.backend, Embedder) for lane in route.lanes())
+        ]
+        own = [
+            route
+            for route in able
+            if any(isinstance(lane, EmbeddingLane) for lane in route.lanes())
+        ]
         if not able:
             raise LLMCapabilityError("no model of this server makes embeddings", param="model")
         return (own or able)[0]
@@ -57,14 +65,14 @@ class Embeddings:
         self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
     ) -> None:
         marks, asked = Marks(), inbound.request
+        ways = route.ways()
+        # One that makes no embeddings is no fallback; as the only one it is refused by name.
+        first, *others = [way for way in ways if isinstance(way.lane.backend, Embedder)] or ways[:1]
+        model = route.asked(asked.model)
         result = await embed(
             self.traffic,
-            evolve(
-                asked,
-                model=route.asked(asked.model),
-                request_id=scope["headrace.request_id"],
-            ),
-            route.lane,
+            evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
+            first.lane,
             CallSheet(
                 call_id=uuid.uuid4().hex,
                 operation="embeddings",
@@ -73,10 +81,9 @@ class Embeddings:
                 route=route.model,
             ),
             marks,
+            fallbacks=[evolve(way, model=way.model or model) for way in others],
         )
-        body = openai_embeddings.write_response(
-            result, model=route.asked(asked.model), encoding=inbound.encoding
-        )
+        body = openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
         headers: Headers = scope["headrace.headers"]
         if marks.dropped:
             dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from types import ModuleType
 from typing import Any
@@ -14,17 +14,17 @@ from attrs import define, evolve, frozen
 from starlette.types import Receive, Scope, Send
 
 from headrace.backends.row import FORMATS, codec
-from headrace.contracts.errors import LLMError
+from headrace.contracts.errors import LLMContextLengthError, LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
-from headrace.gateway.routes import Route, Routes
+from headrace.gateway.routes import Route, Routes, Way
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic, new_call_id
-from headrace.traffic.fallback import Earlier
+from headrace.traffic.fallback import Alternative, Earlier
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
@@ -95,21 +95,15 @@ class Generation:
         route = self.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         marks = Marks()
-        request, foreign = for_backend(inbound.request, route, self.codec.OWN_FIELDS, self.format)
-        if foreign:
-            inbound = evolve(inbound, request=request)
-        marks.dropped += (*inbound.dropped, *foreign)
+        marks.dropped += inbound.dropped
+        request_id = scope["headrace.request_id"]
+        earlier: Earlier | None = scope.get("headrace.earlier")
+        # Whom to ask may be settled: to ask a route for its ways is to take a turn.
+        ways = scope.get("headrace.ways") or route.ways()
         asked = Asked(
             inbound=inbound,
             route=route,
-            calls=self._calls(
-                inbound,
-                route,
-                scope["headrace.request_id"],
-                queued,
-                marks,
-                scope.get("headrace.earlier"),
-            ),
+            calls=self._calls(inbound, route, ways, request_id, queued, marks, earlier),
             headers=scope["headrace.headers"],
             marks=marks,
             scope=scope,
@@ -121,18 +115,18 @@ class Generation:
         self,
         inbound: Inbound,
         route: Route,
+        ways: Sequence[Way],
         request_id: str,
         queued: float,
         marks: Marks,
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
-        prompts = requests(inbound)
         answers = inbound.request.n or 1
-        alone = route.lane.one_answer_a_call and answers > 1
+        alone = answers > 1 and any(way.lane.one_answer_a_call for way in ways)
         runs = []
         model = route.asked(inbound.request.model)
-        for prompt in prompts:
-            asked = route.defaults.fill(evolve(prompt, model=model, request_id=request_id))
+        for prompt in requests(inbound):
+            asked = evolve(prompt, model=model, request_id=request_id)
             for single in _singles(asked) if alone else [asked]:
                 sheet = CallSheet(
                     call_id=new_call_id() if earlier is None else earlier.call_id,
@@ -142,16 +136,39 @@ class Generation:
                     requested_model=inbound.request.model,
                     route=route.model,
                 )
-                ways = route.ways() if earlier is None else earlier.ways
-                runs.append(
-                    self.traffic.run(
-                        single, ways[0].lane, sheet, marks, fallbacks=ways[1:], earlier=earlier
-                    )
+                first, *others = self._asked_there(single, ways)
+                assert first.request is not None
+                run = self.traffic.run(
+                    first.request,
+                    first.lane,
+                    sheet,
+                    marks,
+                    fallbacks=others,
+                    dropped=first.dropped,
+                    earlier=earlier,
                 )
+                runs.append(run)
         if len(runs) == 1:
             return runs[0]
         each = 1 if alone else answers
         return side_by_side(runs, answers_each=each, same_prompt=answers if alone else 1)
+
+    def _asked_there(self, request: LLMRequest, ways: Sequence[Way]) -> list[Alternative]:
+        """``ways`` with what each is asked for ``request``; at least one.
+
+        Raises what is wrong with the request for the first, where it is wrong for all.
+        """
+        fitting, wrong = [], None
+        for way in ways:
+            try:
+                asked, dropped = for_backend(request, way, self.codec.OWN_FIELDS, self.format)
+            except LLMContextLengthError as error:
+                wrong = wrong or error
+                continue
+            fitting.append(Alternative(lane=way.lane, request=asked, dropped=dropped))
+        if wrong is not None and not fitting:
+            raise wrong
+        return fitting
 
     # A face that keeps what it was asked and answers replaces the four that follow.
 
@@ -217,22 +234,25 @@ class Generation:
 
 
 def for_backend(
-    request: LLMRequest, route: Route, own_fields: Collection[str], format_name: str
+    request: LLMRequest, way: Way, own_fields: Collection[str], format_name: str
 ) -> tuple[LLMRequest, tuple[str, ...]]:
-    """``request`` without those of its face's ``own_fields`` that mean nothing to the backend.
+    """``request`` as ``way`` is asked it: under its model's name there, with its gaps filled.
 
-    And the names of those left out; a backend of the same format gets them all.
+    Those of its face's ``own_fields`` that mean nothing to the backend are left out, and named; a
+    backend of the same format gets them all.
     """
+    if way.model is not None:
+        request = evolve(request, model=way.model)
     options = request.provider_options
-    foreign = () if route.format == format_name else tuple(own_fields & options.keys())
-    if {route.format, format_name} <= _OPENAI and foreign:
-        known = codec(FORMATS[route.format].chat).OWN_FIELDS
+    foreign = () if way.format == format_name else tuple(own_fields & options.keys())
+    if {way.format, format_name} <= _OPENAI and foreign:
+        known = codec(FORMATS[way.format].chat).OWN_FIELDS
         foreign = tuple(name for name in foreign if name not in known)
     if not foreign:
-        return request, ()
+        return way.defaults.fill(request), ()
     kept = {name: value for name, value in options.items() if name not in foreign}
     told = tuple(sorted(name for name in foreign if options[name] is not None))
-    return evolve(request, provider_options=kept), told
+    return way.defaults.fill(evolve(request, provider_options=kept)), told
 
 
 def _singles(request: LLMRequest) -> list[LLMRequest]:

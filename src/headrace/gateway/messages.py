@@ -7,7 +7,7 @@ beside the generation, so that nobody waits for the count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ from attrs import evolve, frozen
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks
 from headrace.contracts.responses import LLMDelta, Usage
-from headrace.gateway.generation import Generation
-from headrace.gateway.routes import Route
+from headrace.gateway.generation import Generation, for_backend
+from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import CountsTokens
@@ -36,17 +36,19 @@ class Messages(Generation):
         self,
         inbound: Inbound,
         route: Route,
+        ways: Sequence[Way],
         request_id: str,
         queued: float,
         marks: Marks,
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
-        calls = super()._calls(inbound, route, request_id, queued, marks, earlier)
-        backend = route.lane.backend
+        calls = super()._calls(inbound, route, ways, request_id, queued, marks, earlier)
+        backend = ways[0].lane.backend
         if not inbound.stream or not isinstance(backend, CountsTokens):
             return calls
-        model = route.asked(inbound.request.model)
-        asked = route.defaults.fill(evolve(inbound.request, model=model, request_id=request_id))
+        named = evolve(inbound.request, model=route.asked(inbound.request.model))
+        asked, _ = for_backend(named, ways[0], self.codec.OWN_FIELDS, self.format)
+        asked = evolve(asked, request_id=request_id)
         return _counted_first(calls, partial(backend.count_tokens, asked), self.clock)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import httptools
@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.asgi import answer, id_for
 from headrace.gateway.config import ServerConfig
-from headrace.gateway.hot.door import HotDoor
+from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
 from headrace.traffic.fallback import Earlier
 from headrace.wire import openai_chat
@@ -239,8 +239,9 @@ class HttpProtocol(HttpToolsProtocol):
         exchange = self.shared.door.begin(
             self, self.loop, self._fields, body, keep_alive=keep_alive
         )
-        if exchange is None:
-            self._start_asgi_task(self._whole_cycle(self._head(), body), self.app)
+        if isinstance(exchange, Declined):
+            cycle = self._whole_cycle(self._head(), body, {"headrace.ways": exchange.ways})
+            self._start_asgi_task(cycle, self.app)
             return
         self._asked = self._head()
         self.exchange = exchange
@@ -278,9 +279,12 @@ class HttpProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
 
-    def _whole_cycle(self, head: Head, body: bytes) -> RequestResponseCycle:
-        """The cycle of a request whose body is here."""
+    def _whole_cycle(
+        self, head: Head, body: bytes, known: Mapping[str, object]
+    ) -> RequestResponseCycle:
+        """The cycle of a request whose body is here; ``known`` is told to the application."""
         cycle = self._new_cycle(head)
+        cast(dict[str, object], cycle.scope).update(known)
         cycle.body += body
         cycle.more_body = False
         cycle.message_event.set()
@@ -368,9 +372,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.shared.door.running.discard(exchange)
         self.exchange = None
         assert self._asked is not None
-        cycle = self._whole_cycle(self._asked, exchange.asked.body)
-        cycle.scope["headrace.earlier"] = earlier  # type: ignore[typeddict-unknown-key]
-        cycle.scope["headrace.request_id"] = exchange.passage.request_id  # type: ignore[typeddict-unknown-key]
+        known = {
+            "headrace.earlier": earlier,
+            "headrace.ways": exchange.asked.ways,
+            "headrace.request_id": exchange.passage.request_id,
+        }
+        cycle = self._whole_cycle(self._asked, exchange.asked.body, known)
         self._start_asgi_task(cycle, _going_on(self.app, exchange, earlier))
 
     def _stream_head(self, exchange: Exchange) -> bytes:

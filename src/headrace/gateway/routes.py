@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from headrace.contracts.capabilities import ModelInfo
 from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
+from headrace.traffic.choice import Choice
 from headrace.traffic.fallback import Alternative
 from headrace.traffic.lane import Lane
 
@@ -58,11 +59,24 @@ NO_DEFAULTS = Defaults()
 
 
 @frozen(kw_only=True)
+class Way(Alternative):
+    """One backend of a route: the ``format`` in which it is asked, and what is filled in for it.
+
+    ``model`` is its own name for the model; ``None`` where it is asked for the one that
+    ``Route.asked`` says.
+    """
+
+    format: str = "openai"
+    defaults: Defaults = NO_DEFAULTS
+
+
+@frozen(kw_only=True)
 class Route:
     """A model as callers see it, or the several of one backend that ``patterns`` name.
 
     ``passes_names`` hands the caller's own name for the model on: the backend knows it. ``format``
-    is the one in which the backend is asked.
+    is the one in which the backend is asked. Where several backends answer for it, ``choice``
+    orders them, and ``lane`` is the first of them.
     """
 
     model: str
@@ -72,10 +86,20 @@ class Route:
     defaults: Defaults = NO_DEFAULTS
     created: int = 0
     format: str = "openai"
+    choice: Choice[Way] | None = None
+    _alone: tuple[Way, ...] = field(init=False, repr=False, eq=False)
 
-    def ways(self) -> tuple[Alternative, ...]:
-        """Whom to ask for this call, the best first."""
-        return (Alternative(lane=self.lane),)
+    @_alone.default
+    def _only_way(self) -> tuple[Way, ...]:
+        return (Way(lane=self.lane, format=self.format, defaults=self.defaults),)
+
+    def ways(self) -> tuple[Way, ...]:
+        """Whom to ask for one call, the best first; to ask for them is to take one's turn."""
+        return self._alone if self.choice is None else self.choice.ways()
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """All that may answer for it, whether well or ill, in the configuration's order."""
+        return (self.lane,) if self.choice is None else self.choice.lanes
 
     def asked(self, name: str | None) -> str:
         """The model's name for the backend, and in its answer, where callers say ``name``."""
@@ -95,6 +119,24 @@ class Routes:
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
+
+    def lanes(self) -> list[tuple[Lane, tuple[str, ...]]]:
+        """Every lane once, with the names and patterns that lead to it."""
+        found: dict[int, tuple[Lane, list[str]]] = {}
+        for route in self._routes:
+            for lane in route.lanes():
+                _, names = found.setdefault(id(lane), (lane, []))
+                names += [route.model, *route.patterns]
+        return [(lane, tuple(dict.fromkeys(names))) for lane, names in found.values()]
+
+    def needed(self) -> list[tuple[Lane, ...]]:
+        """The lanes of each route, of which one has to answer; those that stand in for one another
+        need not each be there for their own names.
+        """
+        several = [route.lanes() for route in self._routes if route.choice is not None]
+        covered = {id(lane) for lanes in several for lane in lanes}
+        alone = [route.lane for route in self._routes if route.choice is None]
+        return [*several, *((lane,) for lane in alone if id(lane) not in covered)]
 
     def pick(self, model: str | None) -> Route:
         """The route of ``model``, or the first where none is named.
@@ -122,7 +164,9 @@ class Routes:
             ModelInfo(
                 model_id=route.model,
                 created=route.created,
-                owned_by=route.lane.backend.name if route.patterns else "headrace",
+                owned_by=route.lane.backend.name
+                if route.patterns and route.choice is None
+                else "headrace",
                 max_context_tokens=route.defaults.context_tokens,
             )
             for route in self._routes

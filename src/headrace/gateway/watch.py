@@ -19,10 +19,11 @@ from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
 from headrace.contracts.snapshot import EngineSnapshot, LaneSnapshot, Snapshot
 from headrace.gateway.asgi import Headers, answer, while_connected
 from headrace.gateway.generation import STREAM_HEADERS
-from headrace.gateway.routes import Route, Routes
+from headrace.gateway.routes import Routes
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
+from headrace.traffic.lane import Lane
 from headrace.wire import json as wire_json
 
 SNAPSHOT_PATH = "/snapshot"
@@ -120,16 +121,16 @@ class Watch:
             self.tally.snapshot(now),
             version=__version__,
             draining=self.draining(),
-            lanes=tuple(map(_lane, self.routes)),
+            lanes=tuple(_lane(lane, names) for lane, names in self.routes.lanes()),
         )
 
 
-def _lane(route: Route) -> LaneSnapshot:
-    backend: Any = route.lane.backend
+def _lane(lane: Lane, names: tuple[str, ...]) -> LaneSnapshot:
+    backend: Any = lane.backend
     provider = getattr(backend, "provider", None)
     return evolve(
-        route.lane.snapshot(),
-        models=(route.model, *(p for p in route.patterns if p != route.model)),
+        lane.snapshot(),
+        models=names,
         provider=getattr(provider, "name", None),
         engines=_engines(backend),
     )

@@ -59,6 +59,12 @@ class Breaker:
             return "closed"
         return "open" if self._clock.monotonic() < self._open_until else "half_open"
 
+    @property
+    def shut_s(self) -> float:
+        """How long the circuit stays open yet; 0 where it is not."""
+        left = 0.0 if self._open_until is None else self._open_until - self._clock.monotonic()
+        return max(0.0, left)
+
     def check(self) -> None:
         """Raise LLMUnavailableError, with ``retry_after_s``, where a call may not go through now."""
         if self._open_until is None:

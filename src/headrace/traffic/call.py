@@ -120,14 +120,17 @@ class Traffic:
         marks: Marks,
         *,
         fallbacks: Sequence[Alternative] = (),
+        dropped: tuple[str, ...] = (),
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces. Closing the generator, or cancelling its task, ends the call.
 
         Until the first piece of output the call may be made again, at ``lane`` by its policy and
         then at ``fallbacks`` in turn; the error of the last has that of the one before it as its
-        ``__context__``. ``marks`` is empty and is filled on the way; the caller may read it as it
-        fills. ``earlier`` is a first attempt at ``lane`` that somebody else made and that failed.
+        ``__context__``. ``dropped`` are the settings that ``request`` goes without because of
+        ``lane``; each fallback has its own. ``marks`` is empty and is filled on the way; the caller
+        may read it as it fills. ``earlier`` is a first attempt at ``lane`` that somebody else made
+        and that failed.
         """
         call = Running(
             call_id=sheet.call_id,
@@ -147,7 +150,8 @@ class Traffic:
         visit: Visit | None = None
         failure: BaseException | None = None
         try:
-            visit = await _opened(call, request, lane, fallbacks, earlier)
+            ways = (Alternative(lane=lane, dropped=dropped), *fallbacks)
+            visit = await _opened(call, request, ways, earlier)
             assert visit.deltas is not None
             held = iter(visit.held)
             while True:
@@ -160,14 +164,10 @@ class Traffic:
                 if is_output(delta):
                     seen.output(self._clock.monotonic())
                     if seen.chunks == 1:
-                        call.patience.lift("first_token_s")
-                        if sheet.stream:
-                            call.patience.lift("total_s")
+                        call.puts_out()
                 if delta.usage_delta is not None:
                     visit.usage = delta.usage_delta
-                if delta.finish_reason is not None and delta.index == 0:
-                    seen.finish_reason = delta.finish_reason
-                seen.model = seen.model or delta.model
+                seen.note(delta)
                 yield delta
         except BaseException as error:
             failure = error
@@ -177,14 +177,25 @@ class Traffic:
                 if visit is not None:
                     await visit.end(failure)
             finally:
-                call.live.ended()
-                call.patience.close()
                 usage = None if visit is None else visit.usage
-                if usage is not None:
-                    names = (seen.model or request.model, sheet.requested_model)
-                    marks.price_usd = self.paid(call.latest.provider, names, usage)
-                self.emit(_record(request, sheet, call, seen, usage, failure))
+                self._ended(request, sheet, call, seen, usage, failure)
                 failure = None  # its traceback holds this frame
+
+    def _ended(
+        self,
+        request: LLMRequest,
+        sheet: CallSheet,
+        call: Running,
+        seen: _Seen,
+        usage: Usage | None,
+        failure: BaseException | None,
+    ) -> None:
+        call.live.ended()
+        call.patience.close()
+        if usage is not None:
+            names = (seen.model or request.model, sheet.requested_model)
+            call.marks.price_usd = self.paid(call.latest.provider, names, usage)
+        self.emit(_record(request, sheet, call, seen, usage, failure))
 
     def _begin(self, call_id: str) -> None:
         for began in self._began:
@@ -201,6 +212,11 @@ class _Seen:
     finish_reason: str | None = None
     model: str | None = None
 
+    def note(self, delta: LLMDelta) -> None:
+        if delta.finish_reason is not None and delta.index == 0:
+            self.finish_reason = delta.finish_reason
+        self.model = self.model or delta.model
+
     def output(self, now: float) -> None:
         self.last_token = now
         if self.first_token is None:
@@ -209,27 +225,28 @@ class _Seen:
 
 
 async def _opened(
-    call: Running,
-    request: LLMRequest,
-    lane: Lane,
-    fallbacks: Sequence[Alternative],
-    first: Earlier | None,
+    call: Running, request: LLMRequest, ways: Sequence[Alternative], first: Earlier | None
 ) -> Visit:
-    """The first visit, in the order of the lanes, that brought output.
+    """The first visit, in the order of ``ways``, that brought output.
 
     While there is another lane to go to, nobody waits to ask the same one again.
     """
-    ways = (Alternative(lane=lane), *fallbacks)
     earlier: LLMError | None = None
     for place, way in enumerate(ways, 1):
         is_last = place == len(ways)
-        asked = request if way.model is None else evolve(request, model=way.model)
-        if way.lane is not lane and "api_key" in request.metadata:
+        if earlier is not None and not way.lane.takes_over():
+            earlier.add_note(f"{way.lane.name} was not asked: it fails too (retry budget)")
+            if is_last:
+                raise earlier
+            continue
+        asked = way.asked(request)
+        if way.lane is not ways[0].lane and "api_key" in request.metadata:
             asked = evolve(asked, metadata=without_key(request.metadata))
         failed = None if first is None or place > 1 else first.error
         visit = Visit(way.lane, asked, call, patient=is_last, failed=failed)
         try:
             await visit.open()
+            call.marks.dropped += way.dropped
             return visit
         except BaseException as error:
             await visit.end(error)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -15,6 +15,7 @@ from headrace.contracts.errors import (
     LLMProviderError,
 )
 from headrace.contracts.record import Attempt
+from headrace.contracts.requests import LLMRequest
 from headrace.traffic.lane import Lane
 
 # Beside all that is transient. Key and credit are the provider's own; a model's window, abilities
@@ -31,20 +32,27 @@ _THIS_BACKEND_ONLY = (
 
 @frozen(kw_only=True)
 class Alternative:
-    """Another lane to ask, and the model's name there, where it has another one."""
+    """Another lane to ask, and the model's name there, where it has another one.
+
+    ``request`` takes the place of the call's own where that lane is asked otherwise, and
+    ``dropped`` are the settings that it then goes without.
+    """
 
     lane: Lane
     model: str | None = None
+    request: LLMRequest | None = None
+    dropped: tuple[str, ...] = ()
+
+    def asked(self, request: LLMRequest) -> LLMRequest:
+        """What this lane is asked in a call for ``request``."""
+        own = request if self.request is None else self.request
+        return own if self.model is None else evolve(own, model=self.model)
 
 
 @define(kw_only=True, eq=False)
 class Earlier:
-    """A first attempt that failed, for ``Traffic.run`` to go on from; it then sets ``taken``.
+    """A first attempt that failed, for ``Traffic.run`` to go on from; it then sets ``taken``."""
 
-    ``ways`` are those of the call, the lane that failed first.
-    """
-
-    ways: Sequence[Alternative]
     error: LLMError
     attempt: Attempt
     call_id: str

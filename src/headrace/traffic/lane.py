@@ -14,6 +14,7 @@ from headrace.contracts.snapshot import EndpointStats, LaneSnapshot
 from headrace.traffic.admission import Admission
 from headrace.traffic.breaker import Breaker
 from headrace.traffic.counts import Counts
+from headrace.traffic.health import Health
 from headrace.traffic.retry import RetryBudget, RetryPolicy
 
 # What a chat template may put around one message or one tool, in tokens, with room to spare.
@@ -51,7 +52,8 @@ class Lane:
     """One backend behind one admission; calls of one event loop share it.
 
     Without ``retry`` every call is one attempt; without ``budget`` retries are not bounded
-    together; without ``breaker`` it is always asked. ``first_token_s`` is how long each attempt may
+    together; without ``breaker`` it is always asked; without ``health`` it always has its turn
+    among several. ``first_token_s`` is how long each attempt may
     take until its first output; ``total_s`` how long a call may take from its first admission to
     its end, retries included, or, where its answer is streamed, until its first output. ``whole_s``
     is how long an attempt may take that is asked for a whole answer, of which nothing is seen
@@ -72,6 +74,7 @@ class Lane:
     retry: RetryPolicy | None = None
     budget: RetryBudget | None = None
     breaker: Breaker | None = None
+    health: Health | None = None
     first_token_s: float | None = None
     total_s: float | None = None
     whole_s: float | None = None
@@ -117,6 +120,15 @@ class Lane:
 
     def _doors(self) -> Iterable[Admission]:
         return self.doors.values() or (self.admission,)
+
+    def takes_over(self) -> bool:
+        """Whether a call that has failed elsewhere may be made here.
+
+        One that fails itself takes so many as its budget has left, retries included: where all
+        fail, a call must not cost an attempt at each.
+        """
+        well = self.health is None or self.health.well
+        return well or self.budget is None or self.budget.spend()
 
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""

@@ -7,25 +7,24 @@ byte is handed over to ``Traffic.run`` to go on with. Both leave the same record
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.responses import Usage
 from headrace.numbers.usage import fill_totals
 from headrace.traffic.call import Traffic, new_call_id
-from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import Lane
 from headrace.traffic.visit import error_kind
 
 
 class Passage:
     """One call that has its place at a lane (``may_begin``): tell it of ``output``, and then either
-    ``end`` it or ``hand_over``, once."""
+    ``end`` it or ``hand_over``, once. ``queued`` is the instant at which its request was here."""
 
     __slots__ = (
         "_answering",
         "_era",
+        "_health_era",
         "_rated_tokens",
         "_traffic",
         "admitted",
@@ -51,7 +50,6 @@ class Passage:
         *,
         queued: float,
         rated_tokens: int,
-        era: int | None,
         model: str,
         requested_model: str | None,
         route: str,
@@ -59,9 +57,11 @@ class Passage:
         request_id: str,
         stream: bool,
     ) -> None:
+        breaker, health = lane.breaker, lane.health
         self._traffic = traffic
         self._rated_tokens = rated_tokens
-        self._era = era
+        self._era = None if breaker is None else breaker.enter()
+        self._health_era = 0 if health is None else health.era
         self._answering = False
         self.lane = lane
         self.queued = queued
@@ -101,6 +101,8 @@ class Passage:
         breaker = self.lane.breaker
         if breaker is not None and self._era is not None:
             breaker.answers(self._era)
+        if self.lane.health is not None:
+            self.lane.health.answers(self._health_era)
 
     def came_whole(self) -> None:
         """The answer is here, all at once: nobody knows when its first token was made."""
@@ -184,14 +186,11 @@ class Passage:
             )
         )
 
-    def hand_over(
-        self, error: LLMError, ways: Sequence[Alternative], *, status: int | None, sends: int
-    ) -> Earlier:
+    def hand_over(self, error: LLMError, *, status: int | None, sends: int) -> Earlier:
         """The attempt failed with ``error`` before the caller saw anything of it."""
         attempt = self._leave(error, None, self._traffic.now(), status, sends)
         self.live.ended()
         return Earlier(
-            ways=ways,
             error=error,
             attempt=attempt,
             call_id=self.call_id,
@@ -215,6 +214,13 @@ class Passage:
                 breaker.left(era)
             else:
                 breaker.failed(era, error)
+        health = lane.health
+        if health is not None:
+            if error is None:
+                health.succeeded()
+            elif error.status != 499:
+                shut_s = 0.0 if breaker is None else breaker.shut_s
+                health.failed(self._health_era, error, shut_s)
         admission = lane.admission
         limits = admission.limits
         if limits is not None:
@@ -237,10 +243,15 @@ class Passage:
 
 
 def may_begin(lane: Lane, rated_tokens: int) -> bool:
-    """Whether a call may be asked at ``lane`` at once; if so, it has its place there."""
-    breaker = lane.breaker
-    # Not a probe either: whether it succeeds is better left to who may go elsewhere.
-    if breaker is not None and breaker.state != "closed":
+    """Whether a call may be asked at ``lane`` at once; if so, it has its place there.
+
+    Not where the lane has to show that it is well again: such a call is better made by who can go
+    elsewhere.
+    """
+    breaker, health = lane.breaker, lane.health
+    if (breaker is not None and breaker.state != "closed") or (
+        health is not None and not health.well
+    ):
         return False
     return lane.admission.enter_now(0, 1, rated_tokens)
 

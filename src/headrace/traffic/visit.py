@@ -59,6 +59,12 @@ class Running:
             spent_s = self.clock.monotonic() - earlier.admitted
             self.patience.allow("total_s", max(0.0, self.total_s - spent_s))
 
+    def puts_out(self) -> None:
+        """The first piece of output is here."""
+        self.patience.lift("first_token_s")
+        if not self.whole:
+            self.patience.lift("total_s")
+
     def enters(self, lane: Lane) -> None:
         """It may run at ``lane``."""
         if self.admitted is None:
@@ -96,6 +102,7 @@ class Visit:
         self._tokens = self._places = self._rated_tokens = 0
         self._seat: Seat | None = None
         self._era: int | None = None
+        self._health_era = 0
         self._retries = 0
         self._answering = False
         self._failed = failed
@@ -179,6 +186,8 @@ class Visit:
         except LLMError as refusal:  # the circuit opened while the call waited
             self._give_back(refusal)
             raise
+        if lane.health is not None:
+            self._health_era = lane.health.era
         call.patience.allow("first_token_s", lane.first_token_s)
         call.enters(lane)
 
@@ -207,6 +216,8 @@ class Visit:
         self._answering = True
         if lane.breaker is not None and self._era is not None:
             lane.breaker.answers(self._era)
+        if lane.health is not None:
+            lane.health.answers(self._health_era)
         self._publish()
         call.marks.dropped += marks.dropped
 
@@ -268,15 +279,23 @@ class Visit:
         call.attempts.append(attempt)
         call.marks.attempts.append(attempt)
         self._publish()
+        # A caller whose time is over in the middle of an answer says nothing about who gives it.
+        out_of_time = self._answering and call.patience.left_s("total_s") <= 0
+        failure = error if isinstance(error, LLMError) and not out_of_time else None
         if breaker is not None and self._era is not None:
-            out_of_time = self._answering and call.patience.left_s("total_s") <= 0
             if error is None:
                 breaker.succeeded(self._era)
-            elif isinstance(error, LLMError) and not out_of_time:
-                breaker.failed(self._era, error, again=self._retries > 0)
+            elif failure is not None:
+                breaker.failed(self._era, failure, again=self._retries > 0)
             else:
                 breaker.left(self._era)
         self._era = None
+        if self.lane.health is not None:
+            if error is None:
+                self.lane.health.succeeded()
+            elif failure is not None:
+                shut_s = 0.0 if breaker is None else breaker.shut_s
+                self.lane.health.failed(self._health_era, failure, shut_s)
 
     def _give_back(self, error: BaseException | None) -> None:
         seat, begin = self._seat, self._begin

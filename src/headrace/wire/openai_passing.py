@@ -194,9 +194,8 @@ class PassingStream(PassingAnswer):
         if self.failure is not None or self._done:
             return b""
         try:
-            if self._events is None and data.endswith(b"\n\n") and data.startswith(b"data: "):
-                if b"\r" not in data and b"\n:" not in data:
-                    return self._usual(data)
+            if self._events is None and _is_usual(data):
+                return self._usual(data)
             return self._unusual(data)
         except LLMError as error:
             self.failure = error
@@ -324,6 +323,11 @@ class PassingStream(PassingAnswer):
             self.finish_reason = finish_reason_from_wire(choice.finish_reason)
         if choice.usage is not None:
             self.usage = usage_from_wire(choice.usage)
+
+
+def _is_usual(data: bytes) -> bool:
+    """Whether ``data`` is whole events, as far as a glance tells."""
+    return data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data
 
 
 def _decoded(data: bytes) -> AnswerWire:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 from headrace.contracts.errors import LLMAuthError, LLMModelNotFoundError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.hot.exchange import Asked, Caller, Exchange, StreamExchange
-from headrace.gateway.hot.way import HotWays
-from headrace.gateway.routes import NO_DEFAULTS
+from headrace.gateway.hot.way import HotWay, HotWays
+from headrace.gateway.routes import Route, Way
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
 from headrace.wire.json import encode
-from headrace.wire.openai_passing import read_passing, write_passing
+from headrace.wire.openai_passing import PassingChat, read_passing, write_passing
 
 if TYPE_CHECKING:
     from headrace.gateway.app import Gateway
@@ -23,11 +25,23 @@ _PATHS = frozenset((b"/v1/chat/completions", b"/chat/completions"))
 _MOST_BODY_BYTES = 1 << 20
 
 
+@frozen
+class Declined:
+    """The general way shall have the request, with whatever may be wrong with it.
+
+    ``ways`` are whom to ask, where that was settled already: a turn among them has been taken.
+    """
+
+    ways: Sequence[Way] = ()
+
+
+_DECLINED = Declined()
+
+
 class HotDoor:
     """Looks at requests as the HTTP class has them, and begins those that need no translation.
 
-    ``None`` from ``begin`` says nothing of the request but that the general way shall have it, with
-    whatever is wrong with it.
+    ``running`` are those under way.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -35,19 +49,19 @@ class HotDoor:
         self._ways = HotWays()
         self.running: set[Exchange] = set()
         # A span's parent is looked up by the application, which is not asked here.
-        self._is_shut = gateway.config.records.opentelemetry
+        self._is_traced = gateway.config.records.opentelemetry
 
     def wants(self, url: bytes, method: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head may go the fast way, once its body is here."""
-        if url not in _PATHS or method != b"POST" or self._is_shut:
+        if url not in _PATHS or method != b"POST" or self._is_traced:
             return False
-        if not self._gateway.config.server.pass_through:
-            return False
+        server = self._gateway.config.server
         length = headers.get(b"content-length")
         return (
-            length is not None
+            server.pass_through
+            and length is not None
             and len(length) <= 7
-            and int(length) <= min(_MOST_BODY_BYTES, self._gateway.config.server.max_body_bytes)
+            and int(length) <= min(_MOST_BODY_BYTES, server.max_body_bytes)
             and b"expect" not in headers
             and b"anthropic-version" not in headers  # whose clients are told errors in their form
         )
@@ -60,53 +74,33 @@ class HotDoor:
         body: bytes,
         *,
         keep_alive: bool,
-    ) -> Exchange | None:
-        """Ask for an answer to the request, or leave it alone."""
+    ) -> Exchange | Declined:
+        """Make ready to ask for an answer to the request, or leave it alone."""
         gateway = self._gateway
-        if gateway.draining:
-            return None
         queued = gateway.clock.monotonic()
-        try:
-            gateway.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
-        except LLMAuthError:
-            return None
-        request = read_passing(body)
-        if request is None:
-            return None
-        requested = request.model
-        try:
-            route = gateway.routes.pick(requested)
-        except LLMModelNotFoundError:
-            return None
-        if route.defaults is not NO_DEFAULTS:
-            return None
+        request = self._read(headers, body)
+        route = None if request is None else self._route_for(request)
+        if request is None or route is None:
+            return _DECLINED
         ways = route.ways()
         first = ways[0]
         way = self._ways.to(first.lane)
-        if way is None or any(getattr(request, name) is not None for name in way.barred):
-            return None
-        row = way.remote.provider
-        is_stream = bool(request.stream)
-        if not is_stream and not row.asked_whole:
-            return None
+        assert way is not None
+        requested, is_stream = request.model, bool(request.stream)
         asked_name = route.asked(requested)
         name = first.model or way.remote.model or asked_name
+        rated = rated_tokens(first.lane, len(body), request.answer_tokens)
         options = request.stream_options
         include_usage = is_stream and options is not None and bool(options.include_usage)
-        most_tokens = request.answer_tokens
+        row = way.remote.provider
         sent = write_passing(request, name, row.dialect, include_usage=row.stream_usage)
-        if sent is None:
-            return None
-        rated = rated_tokens(first.lane, len(body), most_tokens)
-        if not may_begin(first.lane, rated):
-            return None
-        breaker = first.lane.breaker
+        if sent is None or not may_begin(first.lane, rated):
+            return Declined(ways)
         passage = Passage(
             gateway.traffic,
             first.lane,
             queued=queued,
             rated_tokens=rated,
-            era=None if breaker is None else breaker.enter(),
             model=name,
             requested_model=requested,
             route=route.model,
@@ -127,3 +121,32 @@ class HotDoor:
         exchange = kind(caller, loop, way, passage, asked, keep_alive=keep_alive)
         self.running.add(exchange)
         return exchange
+
+    def _read(self, headers: Mapping[bytes, bytes], body: bytes) -> PassingChat | None:
+        gateway = self._gateway
+        if gateway.draining:
+            return None
+        try:
+            gateway.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        except LLMAuthError:
+            return None
+        return read_passing(body)
+
+    def _route_for(self, request: PassingChat) -> Route | None:
+        """The request's route, where all of its backends can be asked for it as it is."""
+        try:
+            route = self._gateway.routes.pick(request.model)
+        except LLMModelNotFoundError:
+            return None
+        for lane in route.lanes():
+            way = self._ways.to(lane)
+            if way is None or not _takes(way, request):
+                return None
+        return route
+
+
+def _takes(way: HotWay, request: PassingChat) -> bool:
+    """Whether the backend may be asked for ``request`` without a change in its meaning."""
+    if not request.stream and not way.remote.provider.asked_whole:
+        return False
+    return all(getattr(request, name) is None for name in way.barred)

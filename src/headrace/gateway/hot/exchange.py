@@ -23,10 +23,11 @@ from headrace.contracts.errors import (
 )
 from headrace.gateway.hot.translate import translated
 from headrace.gateway.hot.way import HotWay
+from headrace.gateway.routes import Way
 from headrace.net.http1 import Connection
 from headrace.net.transport import TimeLimits
 from headrace.stores.secret import redact_error
-from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
 from headrace.wire import openai_chat, sse
 from headrace.wire.openai_passing import PassingAnswer, PassingStream
@@ -67,7 +68,7 @@ class Asked:
 
     body: bytes
     sent: bytes
-    ways: Sequence[Alternative]
+    ways: Sequence[Way]
     include_usage: bool
     hides_usage: bool
     model: str
@@ -208,9 +209,7 @@ class Exchange:
     def _fail(self, error: LLMError) -> None:
         """The attempt has failed; the caller has seen nothing of it."""
         self._explain(error)
-        earlier = self.passage.hand_over(
-            error, self.asked.ways, status=self.status or None, sends=self._sends
-        )
+        earlier = self.passage.hand_over(error, status=self.status or None, sends=self._sends)
         self.response_complete = True
         self._caller.take_over(self, earlier)
 

@@ -1,0 +1,127 @@
+"""What the configuration says of one model that several backends answer for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.fields import between
+
+Policy: TypeAlias = Literal["ordered", "weighted"]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether ``name`` stands for many."""
+    return "*" in name or "?" in name
+
+
+def _plain(_: object, attribute: Any, name: str) -> None:
+    if not name or is_pattern(name):
+        raise ValueError(
+            f"{name!r}, must be a name without * and ?; those go into aliases", attribute
+        )
+
+
+@frozen(kw_only=True)
+class WayConfig:
+    """One backend of a route. Of a ``weighted`` route it gets the share ``weight`` of all weights."""
+
+    backend: str = field(
+        metadata={"help": "the name of one of backends, or of the model in the box"}
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "its own name for the model; the one that the caller used, if left out"},
+    )
+    weight: float = field(
+        default=1.0,
+        validator=between(0, 1_000_000),
+        metadata={"help": "its share of a weighted route; 0: only where others fail"},
+    )
+
+
+@frozen(kw_only=True)
+class RouteConfig:
+    """A model that several backends answer for: where one fails before its answer began, the next.
+
+    ``ordered`` asks them in the order in which they stand here, ``weighted`` gives each its share
+    and goes on to the others. One that fails often, or asks for patience, is asked last until it is
+    well again (docs/operations.md).
+    """
+
+    name: str = field(validator=_plain, metadata={"help": "the model's name for callers"})
+    aliases: tuple[str, ...] = field(
+        default=(), metadata={"help": "further names, * and ? as wildcards, that lead here"}
+    )
+    policy: Policy = field(default="ordered", metadata={"help": "ordered or weighted"})
+    backends: tuple[WayConfig, ...] = field(
+        metadata={"help": "who answers: a list of backend, model and weight"}
+    )
+
+
+def check_routes(
+    routes: Sequence[RouteConfig], backends: Sequence[BackendConfig], in_the_box: Sequence[str]
+) -> None:
+    """Raise LLMInvalidRequestError, naming the field, where ``routes`` name what is not there.
+
+    ``in_the_box`` are the names of our own models, which are backends too.
+    """
+    known, taken = [*(backend.name for backend in backends), *in_the_box], dict[str, str]()
+    fixed = {backend.name: backend.model for backend in backends if backend.model is not None}
+    for i, route in enumerate(routes):
+        here = f"routes[{i}]"
+        for place, name in _names(route, here):
+            if name in taken:
+                _refuse(f"{name!r} is the name of {taken[name]} already; choose another", place)
+            taken[name] = place
+        _check_ways(route, here, known, fixed)
+
+
+def _names(route: RouteConfig, here: str) -> list[tuple[str, str]]:
+    aliases = [(f"{here}.aliases[{j}]", alias) for j, alias in enumerate(route.aliases)]
+    return [(f"{here}.name", route.name), *aliases]
+
+
+def _check_ways(route: RouteConfig, here: str, known: list[str], fixed: Mapping[str, str]) -> None:
+    ways = route.backends
+    if not ways:
+        _refuse("no backend is named, must be at least one", f"{here}.backends")
+    for j, way in enumerate(ways):
+        place = f"{here}.backends[{j}]"
+        if way.backend not in known:
+            near = get_close_matches(way.backend, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            _refuse(
+                f"unknown backend {way.backend!r}; {hint}known: {', '.join(known) or 'none'}",
+                f"{place}.backend",
+            )
+        if known.count(way.backend) > 1:
+            _refuse(
+                f"two backends are named {way.backend!r}; give one of them another name",
+                f"{place}.backend",
+            )
+        if way.backend in [other.backend for other in ways[:j]]:
+            _refuse(f"{way.backend!r} stands here twice; leave one out", f"{place}.backend")
+        if way.model is not None and way.backend in fixed:
+            _refuse(
+                f"{way.model!r}, but the backend is always asked for {fixed[way.backend]!r} (its "
+                "own 'model'); leave one of the two out",
+                f"{place}.model",
+            )
+        if route.policy == "ordered" and way.weight != 1:
+            _refuse(
+                f"{way.weight:g}, but the policy is 'ordered' and knows no weights; leave it out, "
+                "or choose 'weighted'",
+                f"{place}.weight",
+            )
+    if not any(way.weight for way in ways):
+        _refuse("every weight is 0, must be more for at least one", f"{here}.backends")
+
+
+def _refuse(what: str, place: str) -> None:
+    raise LLMInvalidRequestError(f"{what} @ $.{place}", param=place)

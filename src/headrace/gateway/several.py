@@ -1,0 +1,84 @@
+"""Routes over several backends, from what the configuration says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from attrs import evolve
+
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.gateway.config import Config
+from headrace.gateway.route_config import RouteConfig, WayConfig, is_pattern
+from headrace.gateway.routes import Route, Way
+from headrace.net.clock import Clock
+from headrace.traffic.choice import Choice, Ordered, Weighted
+from headrace.traffic.health import Health
+from headrace.traffic.lane import Lane
+from headrace.traffic.retry import RetryBudget
+
+
+def join(config: Config, singles: Sequence[Route], clock: Clock, random: Random) -> list[Route]:
+    """The routes of ``config.routes``, and behind them ``singles``, which lead to one backend each.
+
+    A name that both have is the former's; a backend without a name left is reached by them alone.
+    """
+    members = {way.backend for route in config.routes for way in route.backends}
+    ratios = {backend.name: backend.retry_ratio for backend in config.backends}
+    singles = [
+        evolve(route, lane=_member(route.lane, clock, ratios))
+        if route.lane.name in members
+        else route
+        for route in singles
+    ]
+    single = {route.lane.name: route for route in singles}
+    several = [_several(route, single, clock, random) for route in config.routes]
+    taken = {name for route in several for name in (route.model, *route.patterns)}
+    left = (_without(taken, route) for route in singles)
+    return [*several, *(route for route in left if route is not None)]
+
+
+def _member(lane: Lane, clock: Clock, ratios: dict[str, float]) -> Lane:
+    """``lane`` with what it needs as one of several."""
+    budget = lane.budget or RetryBudget(clock, ratio=ratios.get(lane.name, 0.1))
+    return evolve(lane, health=Health(clock), budget=budget)
+
+
+def _several(config: RouteConfig, single: dict[str, Route], clock: Clock, random: Random) -> Route:
+    ways = [_way(each, single, config.name) for each in config.backends]
+    choice: Choice[Way] = Ordered(ways)
+    if config.policy == "weighted":
+        choice = Weighted(ways, [each.weight for each in config.backends], random)
+    return Route(
+        model=config.name,
+        lane=ways[0].lane,
+        patterns=config.aliases,
+        passes_names=True,
+        created=int(clock.wall()),
+        choice=choice,
+    )
+
+
+def _way(config: WayConfig, single: dict[str, Route], name: str) -> Way:
+    route = single.get(config.backend)
+    if route is None:
+        raise LLMInvalidRequestError(
+            f"route {name!r}: unknown backend {config.backend!r}; known: {', '.join(single)}",
+            param="routes",
+        )
+    return Way(
+        lane=route.lane,
+        model=config.model or (None if route.passes_names else route.model),
+        format=route.format,
+        defaults=route.defaults,
+    )
+
+
+def _without(taken: set[str], route: Route) -> Route | None:
+    """``route`` under the names that it has left."""
+    patterns = tuple(name for name in route.patterns if name not in taken)
+    if route.model not in taken:
+        return evolve(route, patterns=patterns)
+    names = [name for name in (*patterns, route.lane.name) if not is_pattern(name)]
+    free = [name for name in names if name not in taken]
+    return evolve(route, model=free[0], patterns=patterns) if free else None
