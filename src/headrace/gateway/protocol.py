@@ -187,6 +187,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.waits_for = "head"
         self.waits_since = self.loop.time()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._refused:

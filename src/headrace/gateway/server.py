@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -105,6 +106,7 @@ async def serve_on(
             with contextlib.suppress(LLMError):  # logged where it happened; chat goes on
                 await assembly.embedder.wake()
 
+    _spare_the_collector()
     loading = asyncio.create_task(load())
     try:
         await server.serve(sockets=[listener])
@@ -119,6 +121,14 @@ async def serve_on(
         assembly.records.close()
     if failures:
         raise failures[0]
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector leave alone what stays, and come less often: requests leave next
+    to no circles behind, and looking for them took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _server_config(config: Config, assembly: Assembly, door: HotDoor) -> uvicorn.Config:
