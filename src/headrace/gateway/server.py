@@ -16,6 +16,9 @@ from starlette.types import ASGIApp
 from headrace.contracts.errors import LLMError
 from headrace.gateway.build import Assembly, assemble
 from headrace.gateway.config import Config
+from headrace.gateway.reload import Reload
+from headrace.gateway.source import Source
+from headrace.gateway.terminal import Terminal
 from headrace.net.clock import World
 from headrace.net.pool import PooledTransport
 from headrace.stores.models import ModelFile
@@ -31,6 +34,17 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, assembly: Assembly) -> None:
         super().__init__(config)
         self._assembly = assembly
+
+    def on_hangup(self, terminal: Terminal, reload: Callable[[], None]) -> None:
+        """From now on SIGHUP calls ``reload``, but ends the server where its terminal was closed."""
+
+        def hung_up() -> None:
+            if terminal.was_closed():
+                self.handle_exit(signal.SIGHUP, None)
+            else:
+                reload()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is in flight. Ctrl-C again: stop at once."""
@@ -61,14 +75,17 @@ async def serve_on(
     config: Config,
     model: ModelFile | None,
     announce: Callable[[list[str]], None],
+    source: Source | None = None,
 ) -> None:
     """Serve until a signal ends it; ``announce`` is called with the models once they answer.
 
-    Raises the LLMError with which the engine failed to start.
+    SIGHUP reads the configuration again from its ``source``. Raises the LLMError with which the engine failed to start.
     """
     transport = PooledTransport()
-    assembly = assemble(config, model, World(transport=transport))
+    world = World(transport=transport)
+    assembly = assemble(config, model, world)
     server = Server(_server_config(config, assembly), assembly)
+    reload = Reload(assembly.gateway, assembly.own, world, source or Source())
     failures: list[LLMError] = []
 
     async def load() -> None:
@@ -85,13 +102,15 @@ async def serve_on(
             with contextlib.suppress(LLMError):  # logged where it happened; chat goes on
                 await assembly.embedder.wake()
 
-    loading = asyncio.create_task(load())
+    tasks = [asyncio.create_task(load()), asyncio.create_task(reload.run())]
+    server.on_hangup(Terminal(), reload.ask)
     try:
         await server.serve(sockets=[listener])
     finally:
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         for engine in (assembly.embedder, assembly.engine):
             if engine is not None:
                 await engine.aclose()
