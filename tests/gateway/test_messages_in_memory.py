@@ -16,7 +16,9 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import Config
+from headrace.gateway.guard import Guard
 from headrace.gateway.routes import Route, Routes
+from headrace.gateway.standing import Standing
 from headrace.net.clock import Clock
 from headrace.net.manual_clock import ManualClock
 from headrace.numbers.live import Tally
@@ -97,8 +99,11 @@ def play(
         tally = Tally(clock.monotonic(), models=["slow"])
         door = Admission(max_running=1, max_waiting=1, timeout_s=600)
         gateway = Gateway(
-            config=Config(),
-            routes=Routes([Route(model="slow", lane=Lane(backend=backend, admission=door))]),
+            standing=Standing(
+                config=Config(),
+                routes=Routes([Route(model="slow", lane=Lane(backend=backend, admission=door))]),
+                guard=Guard(()),
+            ),
             traffic=Traffic(clock, tally),
             tally=tally,
             clock=clock,

@@ -18,8 +18,11 @@ from headrace.contracts.convert import from_json
 from headrace.contracts.errors import LLMCancelledError
 from headrace.contracts.snapshot import Snapshot
 from headrace.gateway import page as page_module
+from headrace.gateway.config import Config
+from headrace.gateway.guard import Guard
 from headrace.gateway.page import PAGE_PATHS
 from headrace.gateway.routes import Routes
+from headrace.gateway.standing import Standing
 from headrace.gateway.watch import TICK_S, Watch
 from headrace.net.clock import SystemClock
 from headrace.numbers.history import History
@@ -370,16 +373,16 @@ def watch(**given):
         **{
             "tally": Tally(clock.monotonic()),
             "history": History(),
-            "routes": Routes([]),
+            "routes": lambda: NOTHING.routes,
             "clock": clock,
             "draining": lambda: False,
-            "max_watchers": 2,
             **given,
         }
     )
 
 
-SCOPE = {"type": "http", "headrace.headers": []}
+NOTHING = Standing(config=Config(), routes=Routes([]), guard=Guard(()))
+SCOPE = {"type": "http", "headrace.headers": [], "headrace.standing": NOTHING}
 
 
 async def stays():

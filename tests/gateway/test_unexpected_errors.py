@@ -16,7 +16,9 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import Config
+from headrace.gateway.guard import Guard
 from headrace.gateway.routes import Route, Routes
+from headrace.gateway.standing import Standing
 from headrace.net.clock import SystemClock
 from headrace.numbers.live import Tally
 from headrace.traffic.admission import Admission
@@ -54,8 +56,11 @@ def ask(path: str, body: dict[str, Any]) -> tuple[int, dict[bytes, bytes], Any, 
         tally = Tally(clock.monotonic(), models=["broken"])
         door = Admission(max_running=1, max_waiting=1, timeout_s=5)
         gateway = Gateway(
-            config=Config(),
-            routes=Routes([Route(model="broken", lane=Lane(backend=Broken(), admission=door))]),
+            standing=Standing(
+                config=Config(),
+                routes=Routes([Route(model="broken", lane=Lane(backend=Broken(), admission=door))]),
+                guard=Guard(()),
+            ),
             traffic=Traffic(clock, tally),
             tally=tally,
             clock=clock,

@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from headrace.gateway.config import Config
+    from headrace.gateway.source import Source
     from headrace.stores.models import ModelFile
 
 
@@ -35,15 +36,15 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a real model on an OpenAI-compatible endpoint."""
-    from headrace.gateway.config import load
-    from headrace.gateway.guard import check_binding
     from headrace.gateway.logs import set_up
+    from headrace.gateway.source import Source
 
     given = {("engine", "model"): model, ("server", "host"): host, ("server", "port"): port}
-    settings = load(
-        config, overrides={place: value for place, value in given.items() if value is not None}
+    source = Source(
+        path=config,
+        overrides={place: value for place, value in given.items() if value is not None},
     )
-    check_binding(settings.server)
+    settings = source.config(source.text())
     if check:
         typer.echo("the configuration is right")
         return
@@ -51,7 +52,7 @@ def serve(
     listener = _listen(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
         file = _fetch(settings.engine.model) if settings.engine.enabled else None
-        _run(settings, file, listener)
+        _run(settings, file, listener, source)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -96,7 +97,7 @@ def _fetch(model: str) -> ModelFile:
         return ModelStore().find(model, show)
 
 
-def _run(settings: Config, file: ModelFile | None, listener: socket.socket) -> None:
+def _run(settings: Config, file: ModelFile | None, listener: socket.socket, source: Source) -> None:
     import uvloop
 
     from headrace.gateway.server import serve_on
@@ -113,7 +114,7 @@ def _run(settings: Config, file: ModelFile | None, listener: socket.socket) -> N
         _say(f"  {first.format(_url(listener))}   health: /health   API: /openapi.json")
         _say(f"  talk:     headrace chat --url {_url(listener)}      stop: Ctrl-C")
 
-    uvloop.run(serve_on(listener, settings, file, announce))
+    uvloop.run(serve_on(listener, settings, file, announce, source))
 
 
 def _url(listener: socket.socket) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs
@@ -35,11 +34,13 @@ from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.faces import codec_of, speaks_anthropic
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
+from headrace.gateway.logs import log_request
 from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
 from headrace.gateway.page import PAGE_PATHS, Page
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
+from headrace.gateway.standing import Standing
 from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Watch
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
@@ -71,34 +72,44 @@ _RETRY_ELSEWHERE_S = 1.0
 
 @define(kw_only=True, eq=False)
 class Gateway:
-    """What the application's handlers share. ``draining`` is set once a stop was asked for."""
+    """What the application's handlers share. ``draining`` is set once a stop was asked for.
 
-    config: Config
-    routes: Routes
+    ``standing`` is what the next request is answered by; another takes its place in one step.
+    """
+
+    standing: Standing
     traffic: Traffic
     tally: Tally
     clock: Clock
     history: History = field(factory=History)
     draining: bool = False
-    guard: Guard = field(init=False)
     started: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.started = self.clock.monotonic()
-        self.guard = Guard(self.config.server.api_keys)
+
+    @property
+    def config(self) -> Config:
+        """The settings that the next request finds."""
+        return self.standing.config
+
+    @property
+    def routes(self) -> Routes:
+        """The routes that the next request finds."""
+        return self.standing.routes
+
+    @property
+    def guard(self) -> Guard:
+        """The keys that the next request finds."""
+        return self.standing.guard
 
     def application(self) -> Around:
         """The ASGI application."""
-        shared: dict[str, Any] = {
-            "routes": self.routes,
-            "traffic": self.traffic,
-            "clock": self.clock,
-            "server": self.config.server,
-        }
+        shared: dict[str, Any] = {"traffic": self.traffic, "clock": self.clock}
         chat = Generation(codec=openai_chat, operation="chat", **shared)
         completions = Generation(codec=openai_completions, operation="completion", **shared)
         messages = Messages(codec=anthropic, operation="chat", format="anthropic", **shared)
-        count = TokenCount(routes=self.routes, server=self.config.server)
+        count = TokenCount()
         embeddings = Embeddings(**shared)
         kept = self.config.responses
         store = MemoryResponses(
@@ -140,25 +151,18 @@ class Gateway:
             watch = Watch(
                 tally=self.tally,
                 history=self.history,
-                routes=self.routes,
+                routes=lambda: self.routes,
                 clock=self.clock,
                 draining=lambda: self.draining,
-                max_watchers=self.config.server.max_watchers,
             )
-            page = Page(needs_key=bool(self.config.server.api_keys))
+            page = Page()
             paths += [Path(path, page, methods=["GET"]) for path in PAGE_PATHS]
             paths += [
                 Path(SNAPSHOT_PATH, Handler(watch.snapshot), methods=["GET"]),
                 Path(STREAM_PATH, watch, methods=["GET"]),
             ]
         # The bare router: Starlette's application would answer errors by itself, in text.
-        return Around(
-            Router(paths, redirect_slashes=False),
-            self.guard,
-            self.clock,
-            self.config,
-            lambda: self.draining,
-        )
+        return Around(Router(paths, redirect_slashes=False), self)
 
     def running(self) -> int:
         """Requests that run or wait now."""
@@ -225,23 +229,16 @@ class Gateway:
 class Around:
     """What holds for every path, around the application that knows them."""
 
-    def __init__(
-        self,
-        inner: Router,
-        guard: Guard,
-        clock: Clock,
-        config: Config,
-        draining: Callable[[], bool],
-    ) -> None:
-        self._inner, self._guard, self._clock, self._draining = inner, guard, clock, draining
-        self._log_requests = config.logging.requests
+    def __init__(self, inner: Router, gateway: Gateway) -> None:
+        self._inner, self._gateway, self._clock = inner, gateway, gateway.clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
         begin = self._clock.monotonic()
-        # One that went the fast way at first has its id already.
+        # What went the fast way at first has both already.
+        standing = scope.setdefault("headrace.standing", self._gateway.standing)
         request_id = scope.get("headrace.request_id") or id_for(header(scope, b"x-request-id"))
         scope["headrace.request_id"] = request_id
         codec = codec_of(scope)
@@ -256,13 +253,13 @@ class Around:
             await send(message)
 
         try:
-            self._admit(scope)
+            self._admit(scope, standing)
             scope["app"] = self  # tells the router to raise what it refuses
             await self._inner(scope, receive, noting)
         except LLMCancelledError as error:
             status = error.status
         except asyncio.CancelledError:
-            if not self._draining():
+            if not self._gateway.draining:
                 raise
             # The time that a stop leaves to what is in flight is over.
             if not status:
@@ -286,40 +283,20 @@ class Around:
                 raise
             await _send_error(noting, _plain_500(request_id), headers, codec)
         finally:
-            if self._log_requests:
+            if standing.config.logging.requests:
                 self._log(scope, status or 499, self._clock.monotonic() - begin)
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope, standing: Standing) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
         if scope["path"] not in _OPEN_PATHS:
-            self._guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
+            standing.guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
         is_new = "headrace.earlier" not in scope
-        if scope["method"] == "POST" and is_new and self._draining():
+        if scope["method"] == "POST" and is_new and self._gateway.draining:
             raise _stopping("and takes no new requests")
 
     def _log(self, scope: Scope, status: int, took_s: float) -> None:
         model, request_id = scope.get("headrace.model"), scope["headrace.request_id"]
         log_request(scope["method"], scope["path"], status, took_s, request_id, model)
-
-
-def log_request(
-    method: str, path: str, status: int, took_s: float, request_id: str, model: str | None
-) -> None:
-    """One line for a request."""
-    log.info(
-        "%s %s %d",
-        method,
-        path,
-        status,
-        extra={
-            "request_id": request_id,
-            "method": method,
-            "path": path,
-            "status": status,
-            "duration_ms": round(took_s * 1000, 1),
-            "model": model,
-        },
-    )
 
 
 def _for_caller(error: LLMError) -> LLMError:

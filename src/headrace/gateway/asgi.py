@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from starlette.types import Message, Receive, Scope, Send
 
 from headrace.contracts.errors import LLMCancelledError, LLMInvalidRequestError
+from headrace.gateway.config import ServerConfig
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -31,12 +32,13 @@ def id_for(given: bytes | None) -> str:
     return f"req_{getrandbits(96):024x}"
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout_s: float) -> bytes:
+async def read_body(scope: Scope, receive: Receive, server: ServerConfig) -> bytes:
     """The request's whole body.
 
-    Raises LLMInvalidRequestError, status 413 above ``limit`` bytes and 408 when it does not come
-    within ``timeout_s``; LLMCancelledError when the caller leaves before it is complete.
+    Raises LLMInvalidRequestError, status 413 above ``max_body_bytes`` and 408 when it does not come
+    within ``body_timeout_ms``; LLMCancelledError when the caller leaves before it is complete.
     """
+    limit, timeout_s = server.max_body_bytes, server.body_timeout_ms / 1000
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > limit:
         raise _too_large(limit)

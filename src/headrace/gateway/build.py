@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from headrace.backends.local.box import Box
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
@@ -15,10 +15,12 @@ from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import Config
+from headrace.gateway.guard import Guard
 from headrace.gateway.records import Records, open_records
-from headrace.gateway.remotes import remote_route
+from headrace.gateway.remotes import place
 from headrace.gateway.routes import Defaults, Route, Routes
 from headrace.gateway.several import join
+from headrace.gateway.standing import Standing
 from headrace.net.clock import World
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
@@ -34,11 +36,21 @@ _OTHER_ENGINE = RetryPolicy(retries=1, first_delay_s=0.0, kinds=(EngineLostError
 
 
 @frozen(kw_only=True)
+class Own:
+    """The routes to the models in the box, and the file of the one that chats."""
+
+    chat: Route | None = None
+    embeddings: Route | None = None
+    model: ModelFile | None = None
+
+
+@frozen(kw_only=True)
 class Assembly:
     """A gateway, and the engines and files whose lives belong to it."""
 
     gateway: Gateway
     records: Records
+    own: Own
     engine: Box | None
     embedder: LocalEmbedder | None
 
@@ -48,18 +60,41 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
 
     Raises LLMInvalidRequestError or LLMAuthError where the configuration cannot be carried out.
     """
-    routes: list[Route] = []
-    engine = None
+    engine = chat = embedder = embeddings = None
     if model is not None:
-        engine, route = _local(config, model, world)
-        routes.append(route)
-    routes += [remote_route(config, backend, world) for backend in config.backends]
-    embedder = None
+        engine, chat = _local(config, model, world)
     if config.embeddings.enabled:
-        embedder, route = _embedder(config, world)
+        embedder, embeddings = _embedder(config, world)
+    own = Own(chat=chat, embeddings=embeddings, model=model)
+    standing = stand(config, own, world)
+    tally = Tally(world.clock.monotonic(), models=[route.model for route in standing.routes])
+    history = History()
+    records = open_records(config.records)
+    kept = (history.add, *records.sinks) if config.server.page else records.sinks
+    gateway = Gateway(
+        standing=standing,
+        traffic=Traffic(world.clock, tally, kept, price=price_of),
+        tally=tally,
+        history=history,
+        clock=world.clock,
+    )
+    return Assembly(gateway=gateway, records=records, own=own, engine=engine, embedder=embedder)
+
+
+def stand(config: Config, own: Own, world: World, before: Standing | None = None) -> Standing:
+    """What requests are answered by under ``config``; lanes that do not change are ``before``'s.
+
+    Raises LLMInvalidRequestError or LLMAuthError where the configuration cannot be carried out.
+    """
+    routes: list[Route] = []
+    if own.chat is not None:
+        routes.append(own.chat if own.model is None else _filled(own.chat, config, own.model))
+    placed = place(config, world, () if before is None else before.placed)
+    routes += [each.route for each in placed]
+    if own.embeddings is not None:
         # Behind the chat model where there is one, for the first is the one that answers callers
         # who name none.
-        routes.insert(1 if engine else len(routes), route)
+        routes.insert(1 if own.chat else len(routes), own.embeddings)
     if not routes:
         raise LLMInvalidRequestError(
             "nothing to serve: engine.enabled and embeddings.enabled are false and no backends "
@@ -75,23 +110,16 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
             f"two backends answer to the name {twice[0]!r}; give one of them another",
             param="backends",
         )
-    tally = Tally(world.clock.monotonic(), models=names)
-    history = History()
-    records = open_records(config.records)
-    kept = (history.add, *records.sinks) if config.server.page else records.sinks
-    gateway = Gateway(
+    return Standing(
         config=config,
         routes=Routes(routes),
-        traffic=Traffic(world.clock, tally, kept, price=price_of),
-        tally=tally,
-        history=history,
-        clock=world.clock,
+        guard=Guard(config.server.api_keys),
+        placed=placed,
     )
-    return Assembly(gateway=gateway, records=records, engine=engine, embedder=embedder)
 
 
 def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
-    batching, inference, preset = config.batching, config.inference, model.preset
+    batching, preset = config.batching, model.preset
     if preset is not None and preset.embeddings:
         raise LLMInvalidRequestError(
             f"{preset.name} makes embeddings and cannot chat; name it as embeddings.model",
@@ -119,18 +147,6 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         world,
         openvino_from=config.engine.openvino_from,
     )
-    answer_tokens = min(inference.max_tokens, inference.context_length)
-    defaults = Defaults(
-        max_tokens=(preset and preset.max_tokens) or answer_tokens,
-        temperature=inference.temperature
-        if preset is None or preset.temperature is None
-        else preset.temperature,
-        top_p=preset.top_p if preset else None,
-        system_prompt=inference.system_prompt
-        if inference.system_prompt is not None or preset is None
-        else preset.system_prompt,
-        context_tokens=min(inference.context_length, config.engine.kv_tokens),
-    )
     # Each engine has all the places and all the tokens for itself: 32 long answers in the one keep
     # nobody from the other.
     engines = [each for each in (engine.llamacpp, engine.openvino) if each is not None]
@@ -148,7 +164,6 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         one_answer_a_call=True,
         admission=doors[0],
         doors=dict(zip(engines, doors, strict=True)),
-        default_answer_tokens=answer_tokens,
         # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
         retry=_OTHER_ENGINE if engine.openvino is not None else None,
     )
@@ -156,10 +171,28 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         model=name,
         lane=lane,
         patterns=config.engine.aliases,
-        defaults=defaults,
         created=int(model.path.stat().st_mtime),
     )
     return engine, route
+
+
+def _filled(route: Route, config: Config, model: ModelFile) -> Route:
+    """The way to the chat model, with what ``config`` and the model's preset fill in on it."""
+    inference, preset = config.inference, model.preset
+    answer_tokens = min(inference.max_tokens, inference.context_length)
+    defaults = Defaults(
+        max_tokens=(preset and preset.max_tokens) or answer_tokens,
+        temperature=inference.temperature
+        if preset is None or preset.temperature is None
+        else preset.temperature,
+        top_p=preset.top_p if preset else None,
+        system_prompt=inference.system_prompt
+        if inference.system_prompt is not None or preset is None
+        else preset.system_prompt,
+        context_tokens=min(inference.context_length, config.engine.kv_tokens),
+    )
+    lane = evolve(route.lane, default_answer_tokens=answer_tokens)
+    return evolve(route, lane=lane, defaults=defaults)
 
 
 def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:

@@ -331,13 +331,26 @@ class Config:
 _LISTS = {"providers", "backends", "routes"}
 
 
+def read_text(path: Path) -> str:
+    """What stands in the file at ``path``; raises LLMInvalidRequestError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise LLMInvalidRequestError(
+            f"configuration file {str(path)!r} cannot be read: {unreadable}"
+        ) from unreadable
+
+
 def load(
     path: Path | None = None,
     *,
+    text: str | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[tuple[str, str], object] | None = None,
 ) -> Config:
     """The file at ``path``, over it the environment, over that ``overrides`` (section, field).
+
+    ``text`` is what stands in the file, where that was read already.
 
     Raises LLMInvalidRequestError that names the file or variable, the field and what would be right.
     """
@@ -347,13 +360,7 @@ def load(
     if path is not None:
         source = str(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as unreadable:
-            raise LLMInvalidRequestError(
-                f"configuration file {source!r} cannot be read: {unreadable}"
-            ) from unreadable
-        try:
-            loaded = read_yaml(text)
+            loaded = read_yaml(read_text(path) if text is None else text)
         except LLMInvalidRequestError as error:
             raise LLMInvalidRequestError(f"{source}: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):

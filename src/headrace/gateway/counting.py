@@ -10,9 +10,9 @@ from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
 from headrace.gateway.asgi import answer, read_body, while_connected
-from headrace.gateway.config import ServerConfig
 from headrace.gateway.generation import for_backend
-from headrace.gateway.routes import Route, Routes
+from headrace.gateway.routes import Route
+from headrace.gateway.standing import standing_of
 from headrace.traffic.lane import CountsTokens
 from headrace.wire import anthropic
 from headrace.wire.inbound import Inbound
@@ -22,19 +22,12 @@ from headrace.wire.inbound import Inbound
 class TokenCount:
     """An ASGI application that counts as the backend would for the same request; it never guesses."""
 
-    routes: Routes
-    server: ServerConfig
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(
-            scope,
-            receive,
-            limit=self.server.max_body_bytes,
-            timeout_s=self.server.body_timeout_ms / 1000,
-        )
+        standing = standing_of(scope)
+        body = await read_body(scope, receive, standing.config.server)
         inbound = anthropic.read_count_request(body)
         del body
-        route = self.routes.pick(inbound.request.model)
+        route = standing.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         await while_connected(receive, self._answer(inbound, route, scope, send))
 

@@ -11,8 +11,8 @@ from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
-from headrace.gateway.config import ServerConfig
 from headrace.gateway.routes import Route, Routes
+from headrace.gateway.standing import standing_of
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.embedding import EmbeddingLane, embed
@@ -24,42 +24,17 @@ from headrace.wire.openai_embeddings import Inbound
 class Embeddings:
     """An ASGI application that answers requests for embeddings."""
 
-    routes: Routes
     traffic: Traffic
     clock: Clock
-    server: ServerConfig
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        queued = self.clock.monotonic()
-        body = await read_body(
-            scope,
-            receive,
-            limit=self.server.max_body_bytes,
-            timeout_s=self.server.body_timeout_ms / 1000,
-        )
+        queued, standing = self.clock.monotonic(), standing_of(scope)
+        body = await read_body(scope, receive, standing.config.server)
         inbound = openai_embeddings.read_request(body)
         del body
-        route = self._route(inbound.request.model)
+        route = _pick(standing.routes, inbound.request.model)
         scope["headrace.model"] = route.model
         await while_connected(receive, self._answer(inbound, route, queued, scope, send))
-
-    def _route(self, model: str | None) -> Route:
-        """The route of ``model``; where none is named, our own embedding model's, or the first."""
-        if model is not None:
-            return self.routes.pick(model)
-        able = [
-            route
-            for route in self.routes
-            if any(isinstance(lane.backend, Embedder) for lane in route.lanes())
-        ]
-        own = [
-            route
-            for route in able
-            if any(isinstance(lane, EmbeddingLane) for lane in route.lanes())
-        ]
-        if not able:
-            raise LLMCapabilityError("no model of this server makes embeddings", param="model")
-        return (own or able)[0]
 
     async def _answer(
         self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
@@ -89,3 +64,20 @@ class Embeddings:
             dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
             headers = [*headers, (b"x-headrace-dropped", dropped)]
         await answer(send, 200, body, headers)
+
+
+def _pick(routes: Routes, model: str | None) -> Route:
+    """The route of ``model``; where none is named, our own embedding model's, or the first."""
+    if model is not None:
+        return routes.pick(model)
+    able = [
+        route
+        for route in routes
+        if any(isinstance(lane.backend, Embedder) for lane in route.lanes())
+    ]
+    own = [
+        route for route in able if any(isinstance(lane, EmbeddingLane) for lane in route.lanes())
+    ]
+    if not able:
+        raise LLMCapabilityError("no model of this server makes embeddings", param="model")
+    return (own or able)[0]

@@ -19,9 +19,9 @@ from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
-from headrace.gateway.config import ServerConfig
 from headrace.gateway.merge import side_by_side
-from headrace.gateway.routes import Route, Routes, Way
+from headrace.gateway.routes import Route, Way
+from headrace.gateway.standing import standing_of
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic, new_call_id
 from headrace.traffic.fallback import Alternative, Earlier
@@ -77,22 +77,15 @@ class Generation:
     codec: ModuleType
     operation: Operation
     format: str = "openai"
-    routes: Routes
     traffic: Traffic
     clock: Clock
-    server: ServerConfig
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        queued = self.clock.monotonic()
-        body = await read_body(
-            scope,
-            receive,
-            limit=self.server.max_body_bytes,
-            timeout_s=self.server.body_timeout_ms / 1000,
-        )
+        queued, standing = self.clock.monotonic(), standing_of(scope)
+        body = await read_body(scope, receive, standing.config.server)
         inbound = await self._read(scope, body)
         del body
-        route = self.routes.pick(inbound.request.model)
+        route = standing.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         marks = Marks()
         marks.dropped += inbound.dropped

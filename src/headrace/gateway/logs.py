@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import time
 from datetime import datetime, timezone
 from typing import IO
 
@@ -49,6 +51,88 @@ class ShortText(logging.Formatter):
         return line
 
 
+class RequestLines:
+    """Writes a JSON line a request, as JsonLines would, at a tenth of the cost of a LogRecord.
+
+    The lines of one turn of the event loop go out in one piece. Nothing in them is a caller's to
+    choose but the model's name, which is one that is known, the path without its query, and an id
+    of a plain word.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+        self._second = 0
+        self._day_time = ""
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        took_s: float,
+        request_id: str,
+        model: str | None,
+    ) -> None:
+        """A request was answered with ``status``, ``took_s`` after it came."""
+        import msgspec
+
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._day_time = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        line = msgspec.json.encode(
+            {
+                "time": f"{self._day_time}.{int((now - second) * 1e6):06d}+00:00",
+                "level": "info",
+                "logger": _requests.name,
+                "message": f"{method} {path} {status}",
+                "request_id": request_id,
+                "method": method,
+                "path": path,
+                "status": status,
+                "duration_ms": round(took_s * 1000, 1),
+                "model": model,
+            }
+        )
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        self._stream.write(b"\n".join([*lines, b""]).decode())
+        self._stream.flush()
+
+
+_requests = logging.getLogger("headrace.requests")
+_lines: RequestLines | None = None
+
+
+def log_request(
+    method: str, path: str, status: int, took_s: float, request_id: str, model: str | None
+) -> None:
+    """One line for a request."""
+    if _lines is not None and request_id.startswith("req_"):
+        _lines.write(method, path, status, took_s, request_id, model)
+        return
+    _requests.info(
+        "%s %s %d",
+        method,
+        path,
+        status,
+        extra={
+            "request_id": request_id,
+            "method": method,
+            "path": path,
+            "status": status,
+            "duration_ms": round(took_s * 1000, 1),
+            "model": model,
+        },
+    )
+
+
 def set_up(config: LoggingConfig, stream: IO[str] | None = None) -> None:
     """Send all of headrace's logs, and warnings of the server's, to ``stream`` (standard error)."""
     stream = sys.stderr if stream is None else stream
@@ -56,6 +140,9 @@ def set_up(config: LoggingConfig, stream: IO[str] | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.addFilter(RedactingFilter())
     handler.setFormatter(ShortText() if as_text else JsonLines())
+    global _lines  # noqa: PLW0603  as logging itself: one for the process
+    told = config.level in ("debug", "info")
+    _lines = RequestLines(stream) if told and not as_text else None
     for name, level in (("headrace", config.level.upper()), ("uvicorn", "WARNING")):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

@@ -13,6 +13,7 @@ from attrs import frozen
 from starlette.types import Receive, Scope, Send
 
 from headrace.gateway.asgi import Headers, answer, header
+from headrace.gateway.standing import standing_of
 
 _PREFIX = "/page/"
 _FILES = (
@@ -73,13 +74,18 @@ class _File:
 
 
 class Page:
-    """An ASGI application that answers for PAGE_PATHS; ``needs_key``: the page asks for a key."""
+    """An ASGI application that answers for PAGE_PATHS; where the server wants a key, it asks for one."""
 
-    def __init__(self, *, needs_key: bool) -> None:
-        self._files = {path: _read(name, needs_key) for path, name in PAGE_PATHS.items()}
+    def __init__(self) -> None:
+        self._files = {
+            (path, needs_key): _read(name, needs_key)
+            for path, name in PAGE_PATHS.items()
+            for needs_key in (False, True)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        file = self._files[scope["path"]]
+        needs_key = bool(standing_of(scope).config.server.api_keys)
+        file = self._files[scope["path"], needs_key]
         headers = [*scope["headrace.headers"], *_SAFETY, (b"etag", file.tag)]
         if file.tag in (header(scope, b"if-none-match") or b""):
             await send({"type": "http.response.start", "status": 304, "headers": headers})

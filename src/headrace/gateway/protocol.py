@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Literal, cast
 from urllib.parse import unquote
@@ -20,9 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.asgi import answer, id_for
-from headrace.gateway.config import ServerConfig
 from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
+from headrace.gateway.logs import log_request
 from headrace.traffic.fallback import Earlier
 from headrace.wire import openai_chat
 
@@ -42,7 +42,6 @@ _REFUSAL = (
     b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
     b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
 )
-_MOST_TICK_S = 1.0
 
 
 @frozen(kw_only=True)
@@ -57,28 +56,15 @@ class Head:
     expects_continue: bool
 
 
-@frozen(kw_only=True)
-class Shared:
-    """What the connections of one server share.
-
-    ``log_request`` is told of each request that went the fast way: method, path, status, seconds,
-    id and model.
-    """
-
-    server: ServerConfig
-    door: HotDoor
-    log_request: Callable[[str, str, int, float, str, str | None], None] | None
-
-
-def http_class(shared: Shared) -> type[HttpProtocol]:
-    """The class of connections that share ``shared``; uvicorn makes them by itself."""
-    return type("GatewayProtocol", (HttpProtocol,), {"shared": shared})
+def http_class(door: HotDoor) -> type[HttpProtocol]:
+    """The class of the connections of one server; uvicorn makes them by itself."""
+    return type("GatewayProtocol", (HttpProtocol,), {"door": door})
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection. ``exchange`` is the request on the fast way, while there is one."""
 
-    shared: Shared
+    door: HotDoor
     cycle: Any
     """uvicorn's of the latest request that was read, an exchange in its place, or None."""
 
@@ -104,15 +90,13 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            self.shared.door.running.discard(exchange)
+            self.door.running.discard(exchange)
             exchange.leave()
             self._log(exchange, 200 if self._streaming else 499)
-        if self._body is not None and self.shared.log_request is not None:
+        if self._body is not None and self.door.logs_requests:
             took_s = self.loop.time() - self.waits_since
             given = self._fields.get(b"x-request-id")
-            self.shared.log_request(
-                "POST", self.url.decode("ascii"), 499, took_s, id_for(given), None
-            )
+            log_request("POST", self.url.decode("ascii"), 499, took_s, id_for(given), None)
         answering = self._answering
         if answering is not None and answering is not self.cycle:
             # uvicorn tells the latest of several requests only.
@@ -139,7 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self.shared.server.max_header_bytes:
+            if self._head_bytes > self.door.server.max_header_bytes:
                 self._refuse(self._head_too_large())
 
     def pause_writing(self) -> None:
@@ -166,7 +150,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.waits_for == "request" or (self.waits_for == "head" and not self._in_head):
             self.transport.close()
             return
-        what, server = self.waits_for, self.shared.server
+        what, server = self.waits_for, self.door.server
         limit_ms = server.body_timeout_ms if what == "body" else server.header_timeout_ms
         self._refuse(
             LLMInvalidRequestError(
@@ -200,7 +184,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.exchange is None
             and (self.cycle is None or self.cycle.response_complete)
             and len(fields) == len(headers)
-            and self.shared.door.wants(self.url, self.parser.get_method(), fields)
+            and self.door.wants(self.url, self.parser.get_method(), fields)
             and self.parser.get_http_version() == "1.1"
             and not self.parser.should_upgrade()
             and not self._is_full()
@@ -210,7 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.waits_for = "body"
             return
         self.waits_for = None
-        most = self.shared.server.max_header_bytes
+        most = self.door.server.max_header_bytes
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers) > most:
             self._refuse(self._head_too_large())
             return
@@ -239,11 +223,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._began_at = self.loop.time()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         keep_alive = self.parser.should_keep_alive()
-        exchange = self.shared.door.begin(
-            self, self.loop, self._fields, body, keep_alive=keep_alive
-        )
+        exchange = self.door.begin(self, self.loop, self._fields, body, keep_alive=keep_alive)
         if isinstance(exchange, Declined):
-            cycle = self._whole_cycle(self._head(), body, {"headrace.ways": exchange.ways})
+            known = {"headrace.standing": exchange.standing, "headrace.ways": exchange.ways}
+            cycle = self._whole_cycle(self._head(), body, known)
             self._start_asgi_task(cycle, self.app)
             return
         self._asked = self._head()
@@ -364,7 +347,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_error(self, exchange: Exchange, error: LLMError) -> None:
         """See Caller."""
-        self.shared.door.running.discard(exchange)
+        self.door.running.discard(exchange)
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
@@ -372,11 +355,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
         """See Caller."""
-        self.shared.door.running.discard(exchange)
+        self.door.running.discard(exchange)
         self.exchange = None
         assert self._asked is not None
         known = {
             "headrace.earlier": earlier,
+            "headrace.standing": exchange.asked.standing,
             "headrace.ways": exchange.asked.ways,
             "headrace.request_id": exchange.passage.request_id,
         }
@@ -390,19 +374,18 @@ class HttpProtocol(HttpToolsProtocol):
     def _finish(self, exchange: Exchange) -> None:
         exchange.response_complete = True
         self.exchange = None
-        self.shared.door.running.discard(exchange)
+        self.door.running.discard(exchange)
         self._log(exchange, 200)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def _log(self, exchange: Exchange, status: int) -> None:
-        tell = self.shared.log_request
-        if tell is not None and self._asked is not None:
+        if self.door.logs_requests and self._asked is not None:
             passage = exchange.passage
             took_s = self.loop.time() - self._began_at
             path = self._asked.url.decode("ascii")
-            tell("POST", path, status, took_s, passage.request_id, passage.route)
+            log_request("POST", path, status, took_s, passage.request_id, passage.route)
 
     # Refusals.
 
@@ -413,7 +396,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _head_too_large(self) -> LLMError:
         return LLMInvalidRequestError(
             "the request's headers are larger than this server takes "
-            f"({self.shared.server.max_header_bytes} bytes)",
+            f"({self.door.server.max_header_bytes} bytes)",
             status=431,
             code="headers_too_large",
         )
@@ -472,41 +455,3 @@ async def _refuse_as_full(scope: Scope, receive: Receive, send: Send) -> None:
     headers = [(b"x-request-id", error.request_id.encode()), (b"retry-after", b"1")]
     body = openai_chat.write_error(error)
     await answer(send, 503, body, [*headers, (b"connection", b"close")])
-
-
-class Sweep:
-    """Looks now and then at all connections of a server for what did not come in time.
-
-    One timer for all: one for each request costs more than reading it.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, server: ServerConfig, keep_alive_s: float
-    ) -> None:
-        self._loop = loop
-        self._limits_s = {
-            "head": server.header_timeout_ms / 1000,
-            "body": server.body_timeout_ms / 1000,
-            "request": keep_alive_s,
-        }
-        self._tick_s = min(_MOST_TICK_S, *(limit / 4 for limit in self._limits_s.values()))
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, connections: Iterable[object]) -> None:
-        """Look at ``connections`` from now on."""
-        self._timer = self._loop.call_later(self._tick_s, self._look, connections)
-
-    def end(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self, connections: Iterable[object]) -> None:
-        now = self._loop.time()
-        for connection in tuple(connections):
-            if not isinstance(connection, HttpProtocol) or connection.waits_for is None:
-                continue
-            if now - connection.waits_since > self._limits_s[connection.waits_for]:
-                connection.too_late()
-        self.begin(connections)

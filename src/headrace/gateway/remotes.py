@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import evolve
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
 
 from headrace.backends.providers import Provider, provider, usual_base_url
 from headrace.backends.remote import Remote
@@ -17,6 +19,43 @@ from headrace.stores.credentials import Credentials, FoundKey
 from headrace.traffic.breaker import BreakerPolicy
 from headrace.traffic.endpoint import EndpointSettings, open_lane
 from headrace.traffic.retry import RetryPolicy
+
+
+@frozen(kw_only=True)
+class Placed:
+    """A remote backend: what the configuration says of it, and the route that was made of that."""
+
+    backend: BackendConfig
+    row: Provider
+    route: Route
+
+
+def place(config: Config, world: World, before: Sequence[Placed] = ()) -> tuple[Placed, ...]:
+    """Every remote backend of ``config``; raises as ``open_remote``.
+
+    One of which the same was said ``before`` keeps its lane, with who runs and waits there, what it
+    did so far and how its circuit stands.
+    """
+    left, placed = list(before), []
+    for backend in config.backends:
+        row = row_for(config, backend)
+        route = remote_route(config, backend, world)
+        same = next((p for p in left if p.backend == backend and p.row == row), None)
+        if same is not None:
+            left.remove(same)
+            route = _kept(same.route, route)
+        placed.append(Placed(backend=backend, row=row, route=route))
+    return tuple(placed)
+
+
+def _kept(old: Route, new: Route) -> Route:
+    """``old``, unless its key or address was found to be another one: then the same lane with that."""
+    was, now = old.lane.backend, new.lane.backend
+    assert isinstance(was, Remote)
+    assert isinstance(now, Remote)
+    if (was.key, was.base_url) == (now.key, now.base_url):
+        return old
+    return evolve(old, lane=evolve(old.lane, backend=now))
 
 
 def remote_route(config: Config, backend: BackendConfig, world: World) -> Route:

@@ -24,6 +24,7 @@ from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.asgi import Handler, answer, header
 from headrace.gateway.config import ResponsesConfig
 from headrace.gateway.generation import STREAM_HEADERS, Asked, Generation
+from headrace.gateway.standing import standing_of
 from headrace.stores.responses import ResponseStore, StoredResponse
 from headrace.wire import json as wire_json
 from headrace.wire import openai_responses as codec
@@ -70,7 +71,7 @@ class Responses(Generation):
             refuse("stream", True, "false beside 'background': ask for the response until it ended")
         if inbound.background and not inbound.store:
             refuse("store", False, "true beside 'background': what is not kept cannot be asked for")
-        owner = self._owner(scope)
+        owner = _owner(scope)
         history: list[_Json] = []
         if inbound.previous_response_id is not None:
             history = await self._history(owner, inbound.previous_response_id)
@@ -121,7 +122,7 @@ class Responses(Generation):
         writer = self._writer(asked, None)
         writer.response = {**writer.response, "status": "queued"}
         await self._keep(asked, writer.response)
-        place = self._owner(asked.scope), str(writer.response["id"])
+        place = _owner(asked.scope), str(writer.response["id"])
         body = wire_json.encode(writer.response)
         self._running[place] = asyncio.create_task(self._run(asked, writer, place))
         await answer(asked.send, 200, body, asked.answer_headers())
@@ -161,7 +162,7 @@ class Responses(Generation):
 
     async def cancel(self, scope: Scope, send: Send) -> None:
         """``POST /v1/responses/{id}/cancel``: ends what runs in the background, at once."""
-        owner, response_id = self._owner(scope), scope["path_params"]["response_id"]
+        owner, response_id = _owner(scope), scope["path_params"]["response_id"]
         kept = wire_json.decode_reply((await self._found(owner, response_id)).body)
         if not kept["background"]:
             raise LLMInvalidRequestError(
@@ -179,7 +180,7 @@ class Responses(Generation):
     async def input_items(self, scope: Scope, send: Send) -> None:
         """``GET /v1/responses/{id}/input_items``, a page of them."""
         response_id = scope["path_params"]["response_id"]
-        found = await self._found(self._owner(scope), response_id)
+        found = await self._found(_owner(scope), response_id)
         asked = _Query(scope)
         limit = asked.number("limit", _limit, 20)
         items = wire_json.decode_reply(found.input_items)
@@ -204,7 +205,7 @@ class Responses(Generation):
         await answer(send, 200, body, scope["headrace.headers"])
 
     async def _retrieve(self, scope: Scope, send: Send) -> None:
-        found = await self._found(self._owner(scope), scope["path_params"]["response_id"])
+        found = await self._found(_owner(scope), scope["path_params"]["response_id"])
         asked = _Query(scope)
         include_from_wire(asked.several("include"), "include")
         if not asked.flag("stream"):
@@ -219,7 +220,7 @@ class Responses(Generation):
         await answer(send, 200, body, headers, content_type=STREAM_HEADERS[0][1])
 
     async def _delete(self, scope: Scope, send: Send) -> None:
-        owner, response_id = self._owner(scope), scope["path_params"]["response_id"]
+        owner, response_id = _owner(scope), scope["path_params"]["response_id"]
         task = self._running.pop((owner, response_id), None)
         if task is not None:
             task.cancel()
@@ -236,7 +237,7 @@ class Responses(Generation):
         response_id = response["id"]
         items = stored_items(inbound.items, response_id.removeprefix("resp_"))
         await self.store.put(
-            self._owner(asked.scope),
+            _owner(asked.scope),
             StoredResponse(
                 response_id=response_id,
                 body=wire_json.encode(response),
@@ -286,13 +287,14 @@ class Responses(Generation):
             code="item_not_found",
         )
 
-    def _owner(self, scope: Scope) -> str:
-        """Whose responses are seen: what is made of the caller's key, where keys are asked for."""
-        if not self.server.api_keys:
-            return ""
-        shown = header(scope, b"authorization")
-        key = header(scope, b"x-api-key") if shown is None else shown.split(None, 1)[-1]
-        return sha256((key or b"").strip()).hexdigest()
+
+def _owner(scope: Scope) -> str:
+    """Whose responses are seen: what is made of the caller's key, where keys are asked for."""
+    if not standing_of(scope).config.server.api_keys:
+        return ""
+    shown = header(scope, b"authorization")
+    key = header(scope, b"x-api-key") if shown is None else shown.split(None, 1)[-1]
+    return sha256((key or b"").strip()).hexdigest()
 
 
 class _Query:

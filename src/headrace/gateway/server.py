@@ -15,11 +15,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
-from headrace.gateway.app import log_request
 from headrace.gateway.build import Assembly, assemble
 from headrace.gateway.config import Config
 from headrace.gateway.hot.door import HotDoor
-from headrace.gateway.protocol import Shared, Sweep, http_class
+from headrace.gateway.protocol import http_class
+from headrace.gateway.reload import Reload
+from headrace.gateway.source import Source
+from headrace.gateway.sweep import Sweep
+from headrace.gateway.terminal import Terminal
 from headrace.net.clock import World
 from headrace.net.pool import PooledTransport
 from headrace.stores.models import ModelFile
@@ -37,13 +40,25 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._assembly = assembly
         self._door = door
+        self._sweep = Sweep(
+            self.server_state.connections, lambda: door.server, config.timeout_keep_alive
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and look after connections that say nothing."""
         await super().startup(sockets)
-        config = self._assembly.gateway.config.server
-        self._sweep = Sweep(asyncio.get_running_loop(), config, self.config.timeout_keep_alive)
-        self._sweep.begin(self.server_state.connections)
+        self._sweep.begin()
+
+    def on_hangup(self, terminal: Terminal, reload: Callable[[], None]) -> None:
+        """From now on SIGHUP calls ``reload``, but ends the server where its terminal was closed."""
+
+        def hung_up() -> None:
+            if terminal.was_closed():
+                self.handle_exit(signal.SIGHUP, None)
+            else:
+                reload()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is in flight. Ctrl-C again: stop at once."""
@@ -80,16 +95,20 @@ async def serve_on(
     config: Config,
     model: ModelFile | None,
     announce: Callable[[list[str]], None],
+    source: Source | None = None,
 ) -> None:
     """Serve until a signal ends it; ``announce`` is called with the models once they answer.
 
-    Raises the LLMError with which the engine failed to start.
+    SIGHUP reads the configuration again from its ``source``. Raises the LLMError with
+    which the engine failed to start.
     """
     # The backends' own limits bound the connections to each; ours only bounds a mistake.
     transport = PooledTransport(max_connections=_MOST_CONNECTIONS)
-    assembly = assemble(config, model, World(transport=transport))
+    world = World(transport=transport)
+    assembly = assemble(config, model, world)
     door = HotDoor(assembly.gateway)
     server = Server(_server_config(config, assembly, door), assembly, door)
+    reload = Reload(assembly.gateway, assembly.own, world, source or Source())
     failures: list[LLMError] = []
 
     async def load() -> None:
@@ -107,13 +126,15 @@ async def serve_on(
                 await assembly.embedder.wake()
 
     _spare_the_collector()
-    loading = asyncio.create_task(load())
+    tasks = [asyncio.create_task(load()), asyncio.create_task(reload.run())]
+    server.on_hangup(Terminal(), reload.ask)
     try:
         await server.serve(sockets=[listener])
     finally:
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         for engine in (assembly.embedder, assembly.engine):
             if engine is not None:
                 await engine.aclose()
@@ -137,14 +158,9 @@ def _server_config(config: Config, assembly: Assembly, door: HotDoor) -> uvicorn
         from headrace.gateway.tracing import traced
 
         application = traced(application)
-    shared = Shared(
-        server=config.server,
-        door=door,
-        log_request=log_request if config.logging.requests else None,
-    )
     return uvicorn.Config(
         application,
-        http=http_class(shared),
+        http=http_class(door),
         ws="none",
         lifespan="off",
         log_config=None,

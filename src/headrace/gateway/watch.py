@@ -20,6 +20,7 @@ from headrace.contracts.snapshot import EngineSnapshot, LaneSnapshot, Snapshot
 from headrace.gateway.asgi import Headers, answer, while_connected
 from headrace.gateway.generation import STREAM_HEADERS
 from headrace.gateway.routes import Routes
+from headrace.gateway.standing import standing_of
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
@@ -46,10 +47,9 @@ class Watch:
 
     tally: Tally
     history: History
-    routes: Routes
+    routes: Callable[[], Routes]
     clock: Clock
     draining: Callable[[], bool]
-    max_watchers: int
     slowest_s: float = 10.0
     watchers: int = field(default=0, init=False)
     _tick: int = field(default=-1, init=False)
@@ -64,7 +64,7 @@ class Watch:
         await answer(send, 200, wire_json.encode(whole), [*scope["headrace.headers"], *_SAFETY])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.watchers >= self.max_watchers:
+        if self.watchers >= standing_of(scope).config.server.max_watchers:
             raise LLMRateLimitError(
                 f"{self.watchers} watch already, which is the most that may "
                 "(server.max_watchers); /snapshot answers once",
@@ -121,7 +121,7 @@ class Watch:
             self.tally.snapshot(now),
             version=__version__,
             draining=self.draining(),
-            lanes=tuple(_lane(lane, names) for lane, names in self.routes.lanes()),
+            lanes=tuple(_lane(lane, names) for lane, names in self.routes().lanes()),
         )
 
 

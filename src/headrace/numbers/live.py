@@ -138,6 +138,11 @@ class Tally:
         self._window = _Window()
         self._found: dict[tuple[str | None, ...], Series] = {}
 
+    def declare(self, models: Iterable[str]) -> None:
+        """Show these before their first call from now on; what others counted stays."""
+        self.models = tuple(models)
+        self._known_models |= dict.fromkeys(self.models)
+
     def began(self, model: str | None = None) -> LiveCall:
         """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
         return LiveCall(self, model if model in self._known_models else OTHER)

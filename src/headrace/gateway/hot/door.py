@@ -10,9 +10,11 @@ from attrs import frozen
 
 from headrace.contracts.errors import LLMAuthError, LLMModelNotFoundError
 from headrace.gateway.asgi import id_for
+from headrace.gateway.config import ServerConfig
 from headrace.gateway.hot.exchange import Asked, Caller, Exchange, StreamExchange
 from headrace.gateway.hot.way import HotWay, HotWays
 from headrace.gateway.routes import Route, Way
+from headrace.gateway.standing import Standing
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
 from headrace.wire.json import encode
 from headrace.wire.openai_passing import PassingChat, read_passing, write_passing
@@ -29,13 +31,12 @@ _MOST_BODY_BYTES = 1 << 20
 class Declined:
     """The general way shall have the request, with whatever may be wrong with it.
 
-    ``ways`` are whom to ask, where that was settled already: a turn among them has been taken.
+    ``standing`` is what it began with; ``ways`` are whom to ask, where that was settled already: a
+    turn among them has been taken.
     """
 
+    standing: Standing
     ways: Sequence[Way] = ()
-
-
-_DECLINED = Declined()
 
 
 class HotDoor:
@@ -51,11 +52,21 @@ class HotDoor:
         # A span's parent is looked up by the application, which is not asked here.
         self._is_traced = gateway.config.records.opentelemetry
 
+    @property
+    def server(self) -> ServerConfig:
+        """What is let in."""
+        return self._gateway.config.server
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether each request gets a line in the log."""
+        return self._gateway.config.logging.requests
+
     def wants(self, url: bytes, method: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head may go the fast way, once its body is here."""
         if url not in _PATHS or method != b"POST" or self._is_traced:
             return False
-        server = self._gateway.config.server
+        server = self.server
         length = headers.get(b"content-length")
         return (
             server.pass_through
@@ -77,11 +88,11 @@ class HotDoor:
     ) -> Exchange | Declined:
         """Make ready to ask for an answer to the request, or leave it alone."""
         gateway = self._gateway
-        queued = gateway.clock.monotonic()
-        request = self._read(headers, body)
-        route = None if request is None else self._route_for(request)
+        queued, standing = gateway.clock.monotonic(), gateway.standing
+        request = self._read(standing, headers, body)
+        route = None if request is None else self._route_for(standing, request)
         if request is None or route is None:
-            return _DECLINED
+            return Declined(standing)
         ways = route.ways()
         first = ways[0]
         way = self._ways.to(first.lane)
@@ -95,7 +106,7 @@ class HotDoor:
         row = way.remote.provider
         sent = write_passing(request, name, row.dialect, include_usage=row.stream_usage)
         if sent is None or not may_begin(first.lane, rated):
-            return Declined(ways)
+            return Declined(standing, ways)
         passage = Passage(
             gateway.traffic,
             first.lane,
@@ -109,6 +120,7 @@ class HotDoor:
             stream=is_stream,
         )
         asked = Asked(
+            standing=standing,
             body=body,
             sent=sent,
             ways=ways,
@@ -122,20 +134,21 @@ class HotDoor:
         self.running.add(exchange)
         return exchange
 
-    def _read(self, headers: Mapping[bytes, bytes], body: bytes) -> PassingChat | None:
-        gateway = self._gateway
-        if gateway.draining:
+    def _read(
+        self, standing: Standing, headers: Mapping[bytes, bytes], body: bytes
+    ) -> PassingChat | None:
+        if self._gateway.draining:
             return None
         try:
-            gateway.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
+            standing.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
         except LLMAuthError:
             return None
         return read_passing(body)
 
-    def _route_for(self, request: PassingChat) -> Route | None:
+    def _route_for(self, standing: Standing, request: PassingChat) -> Route | None:
         """The request's route, where all of its backends can be asked for it as it is."""
         try:
-            route = self._gateway.routes.pick(request.model)
+            route = standing.routes.pick(request.model)
         except LLMModelNotFoundError:
             return None
         for lane in route.lanes():

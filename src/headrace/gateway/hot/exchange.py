@@ -24,6 +24,7 @@ from headrace.contracts.errors import (
 from headrace.gateway.hot.translate import translated
 from headrace.gateway.hot.way import HotWay
 from headrace.gateway.routes import Way
+from headrace.gateway.standing import Standing
 from headrace.net.http1 import Connection
 from headrace.net.transport import TimeLimits
 from headrace.stores.secret import redact_error
@@ -61,11 +62,12 @@ class Caller(Protocol):
 class Asked:
     """A request that goes the fast way.
 
-    ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
+    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
     ``renamed`` is the model's name as the caller knows it, in JSON, where the backend calls it
     otherwise; ``hides_usage`` keeps token counts from a caller who did not ask for them.
     """
 
+    standing: Standing
     body: bytes
     sent: bytes
     ways: Sequence[Way]
