@@ -320,7 +320,8 @@ class PassingStream(PassingAnswer):
             self.begun = True
         if choice.finish_reason:
             self._finished = self.begun = True
-            self.finish_reason = finish_reason_from_wire(choice.finish_reason)
+            if not choice.index:
+                self.finish_reason = finish_reason_from_wire(choice.finish_reason)
         if choice.usage is not None:
             self.usage = usage_from_wire(choice.usage)
 
