@@ -18,7 +18,7 @@ from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall, Tally
 from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
 from headrace.traffic.lane import Lane
-from headrace.traffic.patience import Patience
+from headrace.traffic.patience import Alarm, Patience
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Traffic:
         self._began = tuple(began for s in sinks if (began := getattr(s, "began", None)))
         self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
+        self._alarm = Alarm(clock)
 
     # For a passage, which makes a call without being one of ours (see traffic.passage).
 
@@ -133,7 +134,7 @@ class Traffic:
             call_id=sheet.call_id,
             clock=self._clock,
             random=self._random,
-            patience=Patience(self._clock, lane.name),
+            patience=Patience(self._clock, lane.name, self._alarm),
             live=self._tally.began(request.model),
             marks=marks,
             whole=not sheet.stream,
