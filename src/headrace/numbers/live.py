@@ -175,6 +175,8 @@ class Tally:
         s.finished[reason] = s.finished.get(reason, 0) + 1
         if duration is not None:
             s.e2e.add(duration)
+        if t.first_token is None:  # what follows begins with it
+            return
         if (ttft := _counted(timeline.time_to_first_token(t))) is not None:
             s.ttft.add(ttft)
             s.sent_to_first.add(ttft)
