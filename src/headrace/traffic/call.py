@@ -23,6 +23,8 @@ from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
 
+_MORE = "waiting for more of its answer"
+
 PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], Decimal | None]
 """From a provider's name, the model's names (the best first), the usage and the call's Unix time."""
 
@@ -130,6 +132,72 @@ class Traffic:
         ``__context__``. ``marks`` is empty and is filled on the way; the caller may read it as it
         fills. ``earlier`` is a first attempt at ``lane`` that somebody else made and that failed.
         """
+        call, seen = self._running(request, lane, sheet, marks, earlier), _Seen()
+        visit: Visit | None = None
+        failure: BaseException | None = None
+        try:
+            visit = await _opened(call, request, lane, fallbacks, earlier)
+            for delta in visit.held:
+                seen.take(delta, call, visit)
+                yield delta
+            assert visit.deltas is not None
+            while True:
+                with call.patience(_MORE):
+                    next_delta = await anext(visit.deltas, None)
+                if next_delta is None:
+                    break
+                seen.take(next_delta, call, visit)
+                yield next_delta
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                await self._end(request, sheet, call, seen, visit, failure)
+            finally:
+                failure = None  # its traceback holds this frame
+
+    async def answer(
+        self,
+        request: LLMRequest,
+        lane: Lane,
+        sheet: CallSheet,
+        marks: Marks,
+        *,
+        fallbacks: Sequence[Alternative] = (),
+    ) -> list[LLMDelta]:
+        """As ``run``, for those who have no use for a piece before the last."""
+        call, seen = self._running(request, lane, sheet, marks, None), _Seen()
+        visit: Visit | None = None
+        failure: BaseException | None = None
+        try:
+            visit = await _opened(call, request, lane, fallbacks, None)
+            pieces = list(visit.held)
+            for delta in pieces:
+                seen.take(delta, call, visit)
+            assert visit.deltas is not None
+            with call.patience(_MORE):
+                async for delta in visit.deltas:
+                    seen.take(delta, call, visit)
+                    pieces.append(delta)
+            return pieces
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                await self._end(request, sheet, call, seen, visit, failure)
+            finally:
+                failure = None  # as above
+
+    def _running(
+        self,
+        request: LLMRequest,
+        lane: Lane,
+        sheet: CallSheet,
+        marks: Marks,
+        earlier: Earlier | None,
+    ) -> Running:
         call = Running(
             call_id=sheet.call_id,
             clock=self._clock,
@@ -144,48 +212,28 @@ class Traffic:
             self._begin(sheet.call_id)
         else:
             call.goes_on_after(earlier)
-        seen = _Seen()
-        visit: Visit | None = None
-        failure: BaseException | None = None
+        return call
+
+    async def _end(
+        self,
+        request: LLMRequest,
+        sheet: CallSheet,
+        call: Running,
+        seen: _Seen,
+        visit: Visit | None,
+        failure: BaseException | None,
+    ) -> None:
         try:
-            visit = await _opened(call, request, lane, fallbacks, earlier)
-            assert visit.deltas is not None
-            held = iter(visit.held)
-            while True:
-                delta = next(held, None)
-                if delta is None:
-                    with call.patience("waiting for more of its answer"):
-                        delta = await anext(visit.deltas, None)
-                    if delta is None:
-                        break
-                if is_output(delta):
-                    seen.output(self._clock.monotonic())
-                    if seen.chunks == 1:
-                        call.patience.lift("first_token_s")
-                        if sheet.stream:
-                            call.patience.lift("total_s")
-                if delta.usage_delta is not None:
-                    visit.usage = delta.usage_delta
-                if delta.finish_reason is not None and delta.index == 0:
-                    seen.finish_reason = delta.finish_reason
-                seen.model = seen.model or delta.model
-                yield delta
-        except BaseException as error:
-            failure = error
-            raise
+            if visit is not None:
+                await visit.end(failure)
         finally:
-            try:
-                if visit is not None:
-                    await visit.end(failure)
-            finally:
-                call.live.ended()
-                call.patience.close()
-                usage = None if visit is None else visit.usage
-                if usage is not None:
-                    names = (seen.model or request.model, sheet.requested_model)
-                    marks.price_usd = self.paid(call.latest.provider, names, usage)
-                self.emit(_record(request, sheet, call, seen, usage, failure))
-                failure = None  # its traceback holds this frame
+            call.live.ended()
+            call.patience.close()
+            usage = None if visit is None else visit.usage
+            if usage is not None:
+                names = (seen.model or request.model, sheet.requested_model)
+                call.marks.price_usd = self.paid(call.latest.provider, names, usage)
+            self.emit(_record(request, sheet, call, seen, usage, failure))
 
     def _begin(self, call_id: str) -> None:
         for began in self._began:
@@ -202,11 +250,22 @@ class _Seen:
     finish_reason: str | None = None
     model: str | None = None
 
-    def output(self, now: float) -> None:
-        self.last_token = now
-        if self.first_token is None:
-            self.first_token = now
-        self.chunks += 1
+    def take(self, delta: LLMDelta, call: Running, visit: Visit) -> None:
+        """The next piece goes by."""
+        if is_output(delta):
+            self.last_token = now = call.clock.monotonic()
+            self.chunks += 1
+            if self.first_token is None:
+                self.first_token = now
+                call.patience.lift("first_token_s")
+                if not call.whole:
+                    call.patience.lift("total_s")
+        if delta.usage_delta is not None:
+            visit.usage = delta.usage_delta
+        if delta.finish_reason is not None and delta.index == 0:
+            self.finish_reason = delta.finish_reason
+        if self.model is None:
+            self.model = delta.model
 
 
 async def _opened(
