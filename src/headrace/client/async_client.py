@@ -311,4 +311,3 @@ class AsyncClient:
             if result is not None:
                 yield StructuredEvent(kind="completed", ask=ask, result=result)
                 return
-

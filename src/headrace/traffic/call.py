@@ -11,6 +11,7 @@ from typing import TypeAlias
 from attrs import define, evolve, frozen
 
 from headrace.contracts.errors import LLMCancelledError, LLMError
+from headrace.contracts.quick import quick_init
 from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
@@ -29,6 +30,7 @@ PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], 
 """From a provider's name, the model's names (the best first), the usage and the call's Unix time."""
 
 
+@quick_init
 @frozen(kw_only=True)
 class CallSheet:
     """What is known of a call before it begins; ``queued`` is an instant of the clock.
