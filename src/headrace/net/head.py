@@ -32,7 +32,7 @@ _BODY_EXPECTED = frozenset(("POST", "PUT", "PATCH"))
 def write_head(request: HttpRequest) -> bytes:
     """Request line and headers, the empty line included."""
     method, url, body = request.method, request.url, request.body
-    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+    if method != "POST" and (not _TOKEN.fullmatch(method) or method == "CONNECT"):
         raise LLMInvalidRequestError(f"bad HTTP method {method!r}: expected GET, POST or the like")
     target, proxy = url.target, url.proxy
     if proxy is not None and url.scheme == "http":
