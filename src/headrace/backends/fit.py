@@ -6,12 +6,13 @@ and one that it takes and does nothing with is written down as dropped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from difflib import get_close_matches
 from functools import lru_cache
+from operator import attrgetter
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, field, fields, frozen
 
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
@@ -34,6 +35,7 @@ _NO_SETTINGS = {
 }
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])
+_PLAIN = LLMRequest(messages=())
 # Settings of one format that others have no place for, and whose absence changes no meaning.
 # The values under which a setting asks for nothing that would not happen anyway.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -58,6 +60,13 @@ class Fit:
 
     name: str
     provider: Provider
+    _touched: Callable[[LLMRequest], tuple[object, ...]] = field(init=False, repr=False, eq=False)
+    """Of a request, all that ``request`` may have to do something about."""
+
+    @_touched.default
+    def _what_may_be_touched(self) -> Callable[[LLMRequest], tuple[object, ...]]:
+        settings = _settings_among(self.provider.ignored | self.provider.unsupported)
+        return attrgetter("provider_options", "echo", "logprobs", *settings)
 
     def request(self, request: LLMRequest, marks: Marks) -> LLMRequest:
         """``request`` without what the provider ignores, which is written into ``marks``.
@@ -66,6 +75,8 @@ class Fit:
         LLMInvalidRequestError for a field that it does not know.
         """
         provider = self.provider
+        if not provider.defaults and self._touched(request) == self._touched(_PLAIN):
+            return request
         self._refuse_unsupported(request)
         unheeded = _set_among(provider.ignored, request)
         marks.dropped += [

@@ -5,7 +5,7 @@ Everything that asks a provider goes through here, our own engines' servers incl
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from types import ModuleType
 from urllib.parse import quote, urlencode
 
@@ -27,7 +27,7 @@ from headrace.net.clock import World
 from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, Url, parse_url
 from headrace.stores.secret import Secret, as_secret, redact_error
 from headrace.wire import json as wire_json
-from headrace.wire.assemble import deltas, whole
+from headrace.wire.assemble import deltas
 from headrace.wire.losses import lost
 
 _MOST_ANSWER_BYTES = 64 << 20
@@ -219,15 +219,15 @@ class Remote:
                 if reply.status != 200:
                     refusal = await reply.read(_MOST_ERROR_BYTES)
                     raise codec.read_error(reply.status, refusal, reply.headers)
-                options = request.provider_options
-                keep = [name for name, option in _ASKED_BY.items() if options.get(option)]
+                keep = _asked_for(request.provider_options)
                 if "text/event-stream" not in reply.headers.get("content-type", ""):
                     # Asked so, or it did not stream although asked to.
                     answer = await reply.read(_MOST_ANSWER_BYTES)
                     marks.came_whole = True
-                    response = codec.read_response(answer, keep=keep)
                     for delta in (
-                        deltas(response) if marks.whole_within_s is None else whole(response)
+                        deltas(codec.read_response(answer, keep=keep))
+                        if marks.whole_within_s is None
+                        else codec.read_whole(answer, keep=keep)
                     ):
                         yield delta
                     return
@@ -316,7 +316,7 @@ class Remote:
             )
         return result
 
-    async def _send(
+    def _send(
         self,
         method: str,
         path: str,
@@ -324,8 +324,8 @@ class Remote:
         limits: TimeLimits,
         key: Secret | None,
         more: Headers = (),
-    ) -> HttpReply:
-        return await self.world.transport.send(
+    ) -> Awaitable[HttpReply]:
+        return self.world.transport.send(
             HttpRequest(
                 method=method,
                 url=self._url(path),
@@ -334,6 +334,13 @@ class Remote:
             ),
             limits,
         )
+
+
+def _asked_for(options: Mapping[str, object]) -> Collection[str]:
+    """What of an answer ``options`` ask for beyond the format."""
+    if not options:
+        return ()
+    return [name for name, option in _ASKED_BY.items() if options.get(option)]
 
 
 def _note(reply: HttpReply, marks: Marks) -> None:

@@ -76,7 +76,7 @@ class AsyncClient:
         or asked for again as ``output_settings`` allow, and in the end an LLMOutputError.
         """
         if output is None:
-            return await _whole(Call(self._endpoints, request, stream=False))
+            return await Call(self._endpoints, request, stream=False).answer()
         result: Structured[Any] | None = None
         events = self._structured(request, output, output_settings, stream=False)
         async with aclosing(events):
@@ -87,7 +87,7 @@ class AsyncClient:
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """The answer to ``request`` piece by piece; closing the generator cancels the call."""
-        async with aclosing(Call(self._endpoints, request, stream=True).deltas) as deltas:
+        async with aclosing(Call(self._endpoints, request, stream=True).deltas()) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -183,7 +183,7 @@ class AsyncClient:
         if output is None:
             row, name = self._endpoints.named(model)
             request = as_request(messages, name, params, settings)
-            return await _whole(Call(self._endpoints, request, stream=False, row=row))
+            return await Call(self._endpoints, request, stream=False, row=row).answer()
         request = as_request(messages, model, params, settings)
         result: Structured[Any] = await self.generate(
             request, output=output, output_settings=output_settings
@@ -200,7 +200,7 @@ class AsyncClient:
     ) -> AsyncGenerator[LLMStreamEvent, None]:
         """The answer as ``delta`` events, and at the end one ``completed`` event with all of it."""
         call = Call(self._endpoints, as_request(messages, model, params, settings), stream=True)
-        async with aclosing(call.deltas) as deltas:
+        async with aclosing(call.deltas()) as deltas:
             async for delta in deltas:
                 call.add(delta)
                 yield LLMStreamEvent(kind="delta", delta_text=delta.text_delta, delta=delta)
@@ -297,7 +297,7 @@ class AsyncClient:
             ask = asking.asks
             call = Call(self._endpoints, asking.request, stream=stream, parent_id=first_id)
             first_id = first_id or call.call_id
-            async with aclosing(call.deltas) as deltas:
+            async with aclosing(call.deltas()) as deltas:
                 async for delta in deltas:
                     call.add(delta)
                     if stream and delta.text_delta:
@@ -311,10 +311,3 @@ class AsyncClient:
             if result is not None:
                 yield StructuredEvent(kind="completed", ask=ask, result=result)
                 return
-
-
-async def _whole(call: Call) -> LLMResponse:
-    async with aclosing(call.deltas) as deltas:
-        async for delta in deltas:
-            call.add(delta)
-    return call.response()

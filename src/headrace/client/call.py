@@ -16,7 +16,8 @@ from headrace.wire.assemble import Assembler, of_one
 
 
 class Call:
-    """A request on its way. Iterate ``deltas`` and ``add`` each, then ask for the ``response``."""
+    """A request on its way: wait for the ``answer``; or, piece by piece, iterate ``deltas`` and
+    ``add`` each, then ask for the ``response``."""
 
     def __init__(
         self,
@@ -33,7 +34,8 @@ class Call:
         self._marks = Marks()
         self._first: LLMDelta | None = None
         self._assembler: Assembler | None = None
-        sheet = sheet_of(
+        self._traffic = endpoints.traffic
+        sheet = self._sheet = sheet_of(
             endpoints,
             "chat" if way.request.prompt is None else "completion",
             way.request.model,
@@ -42,8 +44,21 @@ class Call:
             parent_id=parent_id,
         )
         self.call_id = sheet.call_id
-        self.deltas: AsyncGenerator[LLMDelta, None] = endpoints.traffic.run(
-            way.request, way.endpoint.lane, sheet, self._marks, fallbacks=way.fallbacks
+
+    async def answer(self) -> LLMResponse:
+        """The whole of it; raises an LLMError."""
+        way = self._way
+        for delta in await self._traffic.answer(
+            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
+        ):
+            self.add(delta)
+        return self.response()
+
+    def deltas(self) -> AsyncGenerator[LLMDelta, None]:
+        """Its pieces, once; closing the generator cancels the call."""
+        way = self._way
+        return self._traffic.run(
+            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
         )
 
     def add(self, delta: LLMDelta) -> None:

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from headrace.contracts.quick import quick_init
+
 LLMRole: TypeAlias = Literal["system", "user", "assistant", "tool"]
 ImageDetail: TypeAlias = Literal["auto", "low", "high"]
 CacheFor: TypeAlias = Literal["5m", "1h"]
@@ -100,6 +102,7 @@ class LLMToolResult:
     error: str | None = None
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMMessage:
     """One turn of a conversation.

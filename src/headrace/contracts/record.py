@@ -8,12 +8,14 @@ from typing import Literal, TypeAlias
 
 from attrs import define, field, frozen
 
+from headrace.contracts.quick import quick_init
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 
 Operation: TypeAlias = Literal["chat", "completion", "embeddings"]
 
 
+@quick_init
 @frozen(kw_only=True)
 class Timeline:
     """When things happened to one call: seconds of a monotonic clock; ``None`` did not happen.
@@ -82,6 +84,7 @@ class StageMark:
     end: float
 
 
+@quick_init
 @frozen(kw_only=True)
 class Attempt:
     """One try of a call at one backend; ``error_kind`` is the error class's name, or ``None``.
@@ -98,6 +101,7 @@ class Attempt:
     sends: int = 1
 
 
+@quick_init
 @frozen(kw_only=True)
 class CallRecord:
     """What one call did, when and at what cost; every number is computed from these.

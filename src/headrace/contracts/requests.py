@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from headrace.contracts.messages import LLMMessage, ToolSpec
+from headrace.contracts.quick import quick_init
 
 TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
 Priority: TypeAlias = Literal["high", "normal", "low"]
@@ -72,6 +73,7 @@ class TaskProfile:
     tags: tuple[str, ...] = ()
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMRequest:
     """One request for generation, in no provider's words.

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from headrace.contracts.messages import ReasoningPart, ToolCall
+from headrace.contracts.quick import quick_init
 
 LLMStreamEventKind: TypeAlias = Literal["delta", "completed"]
 FinishReason: TypeAlias = Literal[
@@ -17,6 +18,7 @@ FinishReason: TypeAlias = Literal[
 ]
 
 
+@quick_init
 @frozen(kw_only=True)
 class Usage:
     """Tokens of one call as the backend counted them; ``None`` is unknown, never zero.
@@ -35,6 +37,7 @@ class Usage:
     output_reasoning_tokens: int | None = None
 
 
+@quick_init
 @frozen(kw_only=True)
 class Provenance:
     """Where an answer came from, for audit and for doing it again.
@@ -77,6 +80,7 @@ class TokenLogprob:
     top: tuple[TopLogprob, ...] = ()
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMChoice:
     """One of several answers to a request with ``n`` above 1."""
@@ -93,6 +97,7 @@ class LLMChoice:
     stop_sequence: str | None = None
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMResponse:
     """A whole answer.
@@ -146,6 +151,7 @@ class ToolCallDelta:
     index: int = 0
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMDelta:
     """A piece of a streamed answer; what is ``None`` did not come with this piece.
@@ -177,6 +183,7 @@ class LLMDelta:
     begins_again: bool = False
 
 
+@quick_init
 @frozen(kw_only=True)
 class LLMStreamEvent:
     """One event of ``stream_chat``: a delta, or ``completed`` with the assembled response."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.net.transport import HttpRequest
@@ -31,7 +32,7 @@ _BODY_EXPECTED = frozenset(("POST", "PUT", "PATCH"))
 def write_head(request: HttpRequest) -> bytes:
     """Request line and headers, the empty line included."""
     method, url, body = request.method, request.url, request.body
-    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+    if method != "POST" and (not _TOKEN.fullmatch(method) or method == "CONNECT"):
         raise LLMInvalidRequestError(f"bad HTTP method {method!r}: expected GET, POST or the like")
     target, proxy = url.target, url.proxy
     if proxy is not None and url.scheme == "http":
@@ -41,20 +42,11 @@ def write_head(request: HttpRequest) -> bytes:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     encoding_given = False
     for name, value in request.headers:
-        lower = name.lower()
-        if lower in _OURS:
-            raise LLMInvalidRequestError(
-                f"header {name!r} is written by the transport and cannot be given"
-            )
-        if not _TOKEN.fullmatch(name):
-            raise LLMInvalidRequestError(f"bad header name {name!r}: expected letters, digits, '-'")
-        if _CONTROL.search(value):
-            raise LLMInvalidRequestError(
-                f"bad value of header {name!r}: it holds a line end or another control character"
-            )
-        if lower == "accept-encoding":
+        if _checked(name) == "accept-encoding":
             encoding_given = True
         lines.append(f"{name}: {value}")
+    if not "".join(lines[1:]).isprintable():
+        _refuse_control_characters(request)
     if not encoding_given:
         lines.append("Accept-Encoding: identity")
     if not isinstance(body, bytes):
@@ -66,6 +58,27 @@ def write_head(request: HttpRequest) -> bytes:
     if not text.isascii():
         _refuse_what_latin1_lacks(request)
     return text.encode("latin-1")
+
+
+@lru_cache
+def _checked(name: str) -> str:
+    """The header's name in small letters, where it is one that may be given."""
+    lower = name.lower()
+    if lower in _OURS:
+        raise LLMInvalidRequestError(
+            f"header {name!r} is written by the transport and cannot be given"
+        )
+    if not _TOKEN.fullmatch(name):
+        raise LLMInvalidRequestError(f"bad header name {name!r}: expected letters, digits, '-'")
+    return lower
+
+
+def _refuse_control_characters(request: HttpRequest) -> None:
+    for name, value in request.headers:
+        if _CONTROL.search(value):
+            raise LLMInvalidRequestError(
+                f"bad value of header {name!r}: it holds a line end or another control character"
+            )
 
 
 def _refuse_what_latin1_lacks(request: HttpRequest) -> None:

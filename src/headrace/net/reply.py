@@ -146,6 +146,11 @@ class Http1Reply:
             await self._wait()
             if self._source is not None:
                 source.deadline.rest()
+        return self._take()
+
+    def _take(self) -> bytes:
+        """All that came and was not yet taken."""
+        pieces = self._pieces
         if len(pieces) == 1:
             piece = pieces.pop()
         else:
@@ -159,6 +164,8 @@ class Http1Reply:
         return piece
 
     async def read(self, limit: int) -> bytes:
+        if self._source is None and self._error is None and self._waiting <= limit:
+            return self._take()  # short answers are all here by now
         stated = self.headers.get("content-length", "")
         if self._source is not None and stated.isdigit() and int(stated) > limit:
             raise await self._too_long(limit, f"{stated} bytes")

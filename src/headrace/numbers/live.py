@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from attrs import define, frozen
 
-from headrace.contracts.record import CallRecord
+from headrace.contracts.record import CallRecord, Timeline
 from headrace.contracts.snapshot import GroupSnapshot, LatencySummary, Outcome, Snapshot
 from headrace.numbers import timeline
 from headrace.numbers.histogram import FixedBuckets, LogHistogram
@@ -180,6 +180,11 @@ class Tally:
         s.finished[reason] = s.finished.get(reason, 0) + 1
         if duration is not None:
             s.e2e.add(duration)
+        if t.first_token is not None:
+            self._add_first_token(s, t, completion)
+
+    @staticmethod
+    def _add_first_token(s: Series, t: Timeline, completion: int | None) -> None:
         if (ttft := _counted(timeline.time_to_first_token(t))) is not None:
             s.ttft.add(ttft)
             s.sent_to_first.add(ttft)

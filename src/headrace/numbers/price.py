@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import fields, frozen
 
 from headrace.contracts.responses import Usage
-from headrace.numbers.usage import fill_totals, split_parts
+from headrace.numbers.usage import fill_totals, input_parts, output_parts
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo
@@ -98,11 +98,10 @@ def price(usage: Usage | None, rates: Rates | None, at: datetime | None = None) 
         return None
     uncached, read, write, text, reasoning = tokens
     in_all = uncached + read + write
-    step = next(
-        s
-        for s in reversed(_steps_at(rates, at))
-        if in_all > s.above_input_tokens or not s.above_input_tokens
-    )
+    step, *higher = rates.steps if at is None else _steps_at(rates, at)
+    for each in higher:
+        if in_all > each.above_input_tokens:
+            step = each
     total = Decimal(0)
     for count, rate in (
         (uncached, step.input_uncached),
@@ -111,11 +110,10 @@ def price(usage: Usage | None, rates: Rates | None, at: datetime | None = None) 
         (text, step.output_text),
         (reasoning, step.output_reasoning),
     ):
-        if not count:
-            continue
-        if rate is None:
-            return None
-        total = _EXACT.fma(count, rate, total)
+        if count:
+            if rate is None:
+                return None
+            total = _EXACT.fma(count, rate, total)
     return _EXACT.scaleb(total, -6)
 
 
@@ -176,20 +174,22 @@ def _kinds(usage: Usage) -> tuple[int, int, int, int, int] | None:
     are known."""
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         usage = fill_totals(usage)
-    if usage.input_uncached_tokens is not None or usage.output_text_tokens is not None:
-        usage = split_parts(usage)  # what is not told may follow from what is
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    read = usage.input_cache_read_tokens or 0
-    write = usage.input_cache_write_tokens or 0
+    read, write = usage.input_cache_read_tokens or 0, usage.input_cache_write_tokens or 0
     reasoning = usage.output_reasoning_tokens or 0
+    # What is not told may follow from what is.
+    if usage.input_uncached_tokens is not None:
+        _, read, write = (part or 0 for part in input_parts(usage))
+    if usage.output_text_tokens is not None:
+        _, reasoning = (part or 0 for part in output_parts(usage))
     uncached = max(0, usage.prompt_tokens - read - write)
     text = max(0, usage.completion_tokens - reasoning)
     return uncached, read, write, text, reasoning
 
 
-def _steps_at(rates: Rates, at: datetime | None) -> tuple[TokenRates, ...]:
-    if at is not None and rates.by_hour:
+def _steps_at(rates: Rates, at: datetime) -> tuple[TokenRates, ...]:
+    if rates.by_hour:
         moment = at.astimezone(timezone.utc)
         second = (
             moment - moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -56,15 +56,8 @@ def split_parts(usage: Usage) -> Usage:
     uncached + cache read + cache write = prompt; text + reasoning = completion. Where two parts
     of one side are unknown, both stay so; a difference below zero fills nothing.
     """
-    uncached, read, write = _last_part(
-        usage.prompt_tokens,
-        usage.input_uncached_tokens,
-        usage.input_cache_read_tokens,
-        usage.input_cache_write_tokens,
-    )
-    text, reasoning = _last_part(
-        usage.completion_tokens, usage.output_text_tokens, usage.output_reasoning_tokens
-    )
+    uncached, read, write = input_parts(usage)
+    text, reasoning = output_parts(usage)
     return attrs.evolve(
         usage,
         input_uncached_tokens=uncached,
@@ -72,6 +65,23 @@ def split_parts(usage: Usage) -> Usage:
         input_cache_write_tokens=write,
         output_text_tokens=text,
         output_reasoning_tokens=reasoning,
+    )
+
+
+def input_parts(usage: Usage) -> tuple[int | None, ...]:
+    """Uncached, cache read and cache write tokens, as ``split_parts`` has them."""
+    return _last_part(
+        usage.prompt_tokens,
+        usage.input_uncached_tokens,
+        usage.input_cache_read_tokens,
+        usage.input_cache_write_tokens,
+    )
+
+
+def output_parts(usage: Usage) -> tuple[int | None, ...]:
+    """Text and reasoning tokens, as ``split_parts`` has them."""
+    return _last_part(
+        usage.completion_tokens, usage.output_text_tokens, usage.output_reasoning_tokens
     )
 
 

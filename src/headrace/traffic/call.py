@@ -11,6 +11,7 @@ from typing import TypeAlias
 from attrs import define, evolve, frozen
 
 from headrace.contracts.errors import LLMCancelledError, LLMError
+from headrace.contracts.quick import quick_init
 from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
@@ -18,15 +19,18 @@ from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall, Tally
 from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
 from headrace.traffic.lane import Lane
-from headrace.traffic.patience import Patience
+from headrace.traffic.patience import Alarm, Patience
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
+
+_MORE = "waiting for more of its answer"
 
 PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], Decimal | None]
 """From a provider's name, the model's names (the best first), the usage and the call's Unix time."""
 
 
+@quick_init
 @frozen(kw_only=True)
 class CallSheet:
     """What is known of a call before it begins; ``queued`` is an instant of the clock.
@@ -75,6 +79,7 @@ class Traffic:
         self._began = tuple(began for s in sinks if (began := getattr(s, "began", None)))
         self._price = price
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
+        self._alarm = Alarm(clock)
 
     # For a passage, which makes a call without being one of ours (see traffic.passage).
 
@@ -132,11 +137,78 @@ class Traffic:
         may read it as it fills. ``earlier`` is a first attempt at ``lane`` that somebody else made
         and that failed.
         """
+        call, seen = self._running(request, lane, sheet, marks, earlier), _Seen()
+        visit: Visit | None = None
+        failure: BaseException | None = None
+        try:
+            ways = (Alternative(lane=lane, dropped=dropped), *fallbacks)
+            visit = await _opened(call, request, ways, earlier)
+            for delta in visit.held:
+                seen.take(delta, call, visit)
+                yield delta
+            assert visit.deltas is not None
+            while True:
+                with call.patience(_MORE):
+                    next_delta = await anext(visit.deltas, None)
+                if next_delta is None:
+                    break
+                seen.take(next_delta, call, visit)
+                yield next_delta
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                await self._end(request, sheet, call, seen, visit, failure)
+            finally:
+                failure = None  # its traceback holds this frame
+
+    async def answer(
+        self,
+        request: LLMRequest,
+        lane: Lane,
+        sheet: CallSheet,
+        marks: Marks,
+        *,
+        fallbacks: Sequence[Alternative] = (),
+    ) -> list[LLMDelta]:
+        """As ``run``, for those who have no use for a piece before the last."""
+        call, seen = self._running(request, lane, sheet, marks, None), _Seen()
+        visit: Visit | None = None
+        failure: BaseException | None = None
+        try:
+            visit = await _opened(call, request, (Alternative(lane=lane), *fallbacks), None)
+            pieces = list(visit.held)
+            for delta in pieces:
+                seen.take(delta, call, visit)
+            assert visit.deltas is not None
+            with call.patience(_MORE):
+                async for delta in visit.deltas:
+                    seen.take(delta, call, visit)
+                    pieces.append(delta)
+            return pieces
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                await self._end(request, sheet, call, seen, visit, failure)
+            finally:
+                failure = None  # as above
+
+    def _running(
+        self,
+        request: LLMRequest,
+        lane: Lane,
+        sheet: CallSheet,
+        marks: Marks,
+        earlier: Earlier | None,
+    ) -> Running:
         call = Running(
             call_id=sheet.call_id,
             clock=self._clock,
             random=self._random,
-            patience=Patience(self._clock, lane.name),
+            patience=Patience(self._clock, lane.name, self._alarm),
             live=self._tally.began(request.model),
             marks=marks,
             whole=not sheet.stream,
@@ -146,56 +218,28 @@ class Traffic:
             self._begin(sheet.call_id)
         else:
             call.goes_on_after(earlier)
-        seen = _Seen()
-        visit: Visit | None = None
-        failure: BaseException | None = None
-        try:
-            ways = (Alternative(lane=lane, dropped=dropped), *fallbacks)
-            visit = await _opened(call, request, ways, earlier)
-            assert visit.deltas is not None
-            held = iter(visit.held)
-            while True:
-                delta = next(held, None)
-                if delta is None:
-                    with call.patience("waiting for more of its answer"):
-                        delta = await anext(visit.deltas, None)
-                    if delta is None:
-                        break
-                if is_output(delta):
-                    seen.output(self._clock.monotonic())
-                    if seen.chunks == 1:
-                        call.puts_out()
-                if delta.usage_delta is not None:
-                    visit.usage = delta.usage_delta
-                seen.note(delta)
-                yield delta
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            try:
-                if visit is not None:
-                    await visit.end(failure)
-            finally:
-                usage = None if visit is None else visit.usage
-                self._ended(request, sheet, call, seen, usage, failure)
-                failure = None  # its traceback holds this frame
+        return call
 
-    def _ended(
+    async def _end(
         self,
         request: LLMRequest,
         sheet: CallSheet,
         call: Running,
         seen: _Seen,
-        usage: Usage | None,
+        visit: Visit | None,
         failure: BaseException | None,
     ) -> None:
-        call.live.ended()
-        call.patience.close()
-        if usage is not None:
-            names = (seen.model or request.model, sheet.requested_model)
-            call.marks.price_usd = self.paid(call.latest.provider, names, usage)
-        self.emit(_record(request, sheet, call, seen, usage, failure))
+        try:
+            if visit is not None:
+                await visit.end(failure)
+        finally:
+            call.live.ended()
+            call.patience.close()
+            usage = None if visit is None else visit.usage
+            if usage is not None:
+                names = (seen.model or request.model, sheet.requested_model)
+                call.marks.price_usd = self.paid(call.latest.provider, names, usage)
+            self.emit(_record(request, sheet, call, seen, usage, failure))
 
     def _begin(self, call_id: str) -> None:
         for began in self._began:
@@ -212,16 +256,22 @@ class _Seen:
     finish_reason: str | None = None
     model: str | None = None
 
-    def note(self, delta: LLMDelta) -> None:
+    def take(self, delta: LLMDelta, call: Running, visit: Visit) -> None:
+        """The next piece goes by."""
+        if is_output(delta):
+            self.last_token = now = call.clock.monotonic()
+            self.chunks += 1
+            if self.first_token is None:
+                self.first_token = now
+                call.patience.lift("first_token_s")
+                if not call.whole:
+                    call.patience.lift("total_s")
+        if delta.usage_delta is not None:
+            visit.usage = delta.usage_delta
         if delta.finish_reason is not None and delta.index == 0:
             self.finish_reason = delta.finish_reason
-        self.model = self.model or delta.model
-
-    def output(self, now: float) -> None:
-        self.last_token = now
-        if self.first_token is None:
-            self.first_token = now
-        self.chunks += 1
+        if self.model is None:
+            self.model = delta.model
 
 
 async def _opened(

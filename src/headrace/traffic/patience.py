@@ -14,14 +14,71 @@ from headrace.net.clock import Clock, Timer
 _ROUNDING_S = 1e-6
 
 
+class Alarm:
+    """One timer for many calls, nearly all of which are over long before it rings.
+
+    It is moved only when somebody wants to be woken before it.
+    """
+
+    __slots__ = ("_clock", "_loop", "_timer", "_timer_at", "_wanted")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wanted: dict[Patience, float] = {}
+        self._timer: Timer | None = None
+        self._timer_at = inf
+
+    def wake(self, patience: Patience, at: float) -> None:
+        """``patience`` wants to be woken at this instant, and not when it wanted before."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # what an earlier one had to do died with it
+            self._loop = loop
+            self._wanted.clear()
+            self._still()
+        self._wanted[patience] = at
+        if at < self._timer_at:
+            self._set(at)
+
+    def forget(self, patience: Patience) -> None:
+        """``patience`` need not be woken any more."""
+        self._wanted.pop(patience, None)
+        if not self._wanted:
+            self._still()
+
+    def _set(self, at: float) -> None:
+        self._still()
+        self._timer_at = at
+        self._timer = self._clock.call_later(at - self._clock.monotonic(), self._ring)
+
+    def _still(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = inf
+
+    def _ring(self) -> None:
+        self._still()
+        now = self._clock.monotonic() + _ROUNDING_S
+        due = [patience for patience, at in self._wanted.items() if at <= now]
+        for patience in due:
+            del self._wanted[patience]
+        if self._wanted:
+            self._set(min(self._wanted.values()))
+        for patience in due:
+            patience.ring()
+
+
 class Patience:
     """``asyncio.timeout`` for the waits of one call, which go on after it has given things away.
 
     Each wait is a ``with patience("while waiting for ..."):`` block; between them the limits run on
-    and nothing is cancelled. One timer serves all; it is moved only when a limit comes before it.
+    and nothing is cancelled.
     """
 
     __slots__ = (
+        "_alarm",
+        "_alarm_at",
         "_cancelling",
         "_clock",
         "_doing",
@@ -30,12 +87,12 @@ class Patience:
         "_peer",
         "_rang",
         "_task",
-        "_timer",
-        "_timer_at",
     )
 
-    def __init__(self, clock: Clock, peer: str) -> None:
+    def __init__(self, clock: Clock, peer: str, alarm: Alarm | None = None) -> None:
         self._clock = clock
+        self._alarm = alarm or Alarm(clock)
+        self._alarm_at = inf
         self._peer = peer
         self._limits: dict[str, tuple[float, float]] = {}
         """By name, the instant and the seconds that led to it."""
@@ -44,25 +101,23 @@ class Patience:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._rang = False
-        self._timer: Timer | None = None
-        self._timer_at = inf
 
     def allow(self, name: str, seconds: float | None) -> None:
         """From now on the limit ``name`` is so far away; ``None`` is without limit."""
         self.lift(name)
         if seconds is not None:
-            now = self._clock.monotonic()
-            self._limits[name] = (now + seconds, seconds)
-            if now + seconds < self._timer_at:
-                self._arm(now)
+            at = self._clock.monotonic() + seconds
+            self._limits[name] = (at, seconds)
+            if at < self._alarm_at:
+                self._set_alarm()
 
     def lift(self, name: str) -> None:
         """There is no limit ``name`` any more."""
         self._limits.pop(name, None)
         if self._over == name:
             self._over = None
-            if self._limits and self._timer is None:
-                self._arm(self._clock.monotonic())
+            if self._limits and self._alarm_at == inf:
+                self._set_alarm()
 
     def left_s(self, name: str) -> float:
         """Seconds until the limit ``name``; infinite without one."""
@@ -72,9 +127,7 @@ class Patience:
     def close(self) -> None:
         """The call is over."""
         self._limits.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.forget(self)
 
     def meet(self, peer: str) -> None:
         """Whom the call waits for from now on, for the errors."""
@@ -107,26 +160,23 @@ class Patience:
             if ours and kind is asyncio.CancelledError and self._over is not None:
                 raise self._error(self._over) from None
 
-    def _arm(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = min(at for at, _ in self._limits.values())
-        self._timer = self._clock.call_later(self._timer_at - now, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._timer_at = inf
+    def ring(self) -> None:
+        """The alarm's side: it is as late as was wanted."""
+        self._alarm_at = inf
         if not self._limits:
             return
-        now = self._clock.monotonic()
         name = min(self._limits, key=lambda each: self._limits[each][0])
-        if now < self._limits[name][0] - _ROUNDING_S:
-            self._arm(now)
+        if self._clock.monotonic() < self._limits[name][0] - _ROUNDING_S:
+            self._set_alarm()
             return
         self._over = name
         if self._task is not None:
             self._rang = True
             self._task.cancel()
+
+    def _set_alarm(self) -> None:
+        self._alarm_at = min(self._limits.values())[0]
+        self._alarm.wake(self, self._alarm_at)
 
     def _error(self, name: str) -> LLMTimeoutError:
         seconds = self._limits[name][1]

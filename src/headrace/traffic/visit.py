@@ -34,7 +34,8 @@ class Running:
     """What the visits of one call share.
 
     ``marks`` are those of whoever asked for the call, who may share them among several calls;
-    ``latest`` are those of this call's latest attempt, or name at least the lane where it waits.
+    ``latest`` are those of this call's latest attempt, or name at least the lane where it waits;
+    the first visit makes them.
     """
 
     call_id: str
@@ -46,7 +47,7 @@ class Running:
     total_s: float | None
     whole: bool = False
     admitted: float | None = None
-    latest: Marks = field(factory=Marks)
+    latest: Marks = field(init=False)
     attempts: list[Attempt] = field(factory=list)
 
     def goes_on_after(self, earlier: Earlier) -> None:

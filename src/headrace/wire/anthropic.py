@@ -15,7 +15,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
 )
 from headrace.contracts.requests import LLMRequest, ReasoningEffort
-from headrace.wire.anthropic_answers import read_response, write_response
+from headrace.wire.anthropic_answers import read_response, read_whole, write_response
 from headrace.wire.anthropic_errors import read_error, status_of, write_error
 from headrace.wire.anthropic_messages import (
     conversation_to_wire,
@@ -58,6 +58,7 @@ __all__ = [
     "read_error",
     "read_request",
     "read_response",
+    "read_whole",
     "status_of",
     "stream_reader",
     "stream_writer",

@@ -11,7 +11,7 @@ from msgspec import DecodeError, Struct, json
 
 from headrace.contracts.errors import LLMBadResponseError
 from headrace.contracts.messages import ReasoningPart, ToolCall
-from headrace.contracts.responses import FinishReason, LLMResponse, Usage
+from headrace.contracts.responses import FinishReason, LLMDelta, LLMResponse, Usage
 from headrace.wire.anthropic_errors import error_from_wire
 from headrace.wire.anthropic_messages import (
     arguments_from_wire,
@@ -19,6 +19,7 @@ from headrace.wire.anthropic_messages import (
     reasoning_of,
     reasoning_to_wire,
 )
+from headrace.wire.assemble import whole
 from headrace.wire.json import bad_reply, decode_reply, encode
 
 
@@ -170,6 +171,11 @@ def read_response(body: bytes, *, keep_raw: bool = False, keep: object = ()) -> 
         reasoning_parts=parts,
         stop_sequence=answer.stop_sequence,
     )
+
+
+def read_whole(body: bytes, *, keep: object = ()) -> list[LLMDelta]:
+    """A whole answer in as few deltas as can hold it, for those who only put them together."""
+    return whole(read_response(body, keep=keep))
 
 
 def write_response(

@@ -17,11 +17,13 @@ from headrace.contracts.messages import ToolCall
 from headrace.contracts.responses import (
     FinishReason,
     LLMChoice,
+    LLMDelta,
     LLMResponse,
     TokenLogprob,
     TopLogprob,
     Usage,
 )
+from headrace.wire.assemble import whole
 from headrace.wire.json import bad_reply, decode_reply, encode
 from headrace.wire.openai_errors import error_from_wire
 
@@ -286,21 +288,13 @@ def read_response(
     body: bytes, *, keep_raw: bool = False, keep: Collection[str] = ()
 ) -> LLMResponse:
     """A whole answer; ``keep_raw`` keeps the payload as ``raw``, ``keep`` names provider fields."""
-    try:
-        answer = decode_answer(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_reply(body, error) from error
-    failure = answer_error(answer, body)
-    if failure is not None:
-        raise failure
-    if not answer.choices:
-        raise LLMBadResponseError("The backend's answer has no choices.")
-    choices = [_choice(choice, i, answer) for i, choice in enumerate(answer.choices)]
+    answer, wired = _answer_in(body)
+    choices = [_choice(choice, i, answer) for i, choice in enumerate(wired)]
     usage = answer.usage
     if len(choices) > 1:
         choices.sort(key=lambda choice: choice.index)
     if usage is None:
-        usage = next((c.usage for c in answer.choices if c.usage is not None), None)
+        usage = next((c.usage for c in wired if c.usage is not None), None)
     first = choices[0]
     return LLMResponse(
         text=first.text,
@@ -320,6 +314,47 @@ def read_response(
         provider_fields=provider_fields(answer, keep) if keep else None,
         stop_sequence=first.stop_sequence,
     )
+
+
+def read_whole(body: bytes, *, keep: Collection[str] = ()) -> list[LLMDelta]:
+    """A whole answer in as few deltas as can hold it, for those who only put them together."""
+    answer, choices = _answer_in(body)
+    only = choices[0]
+    message = only.message
+    if len(choices) > 1 or message is None or message.tool_calls or message.function_call:
+        return whole(read_response(body, keep=keep))
+    # Nearly every answer: it goes by way of no response, which is as much work again.
+    text, reasoning = content_of(message)
+    return [
+        LLMDelta(
+            text_delta=text or "",
+            usage_delta=usage_from_wire(answer.usage or only.usage),
+            reasoning_delta=reasoning or None,
+            refusal_delta=message.refusal,
+            finish_reason=finish_reason_from_wire(only.finish_reason),
+            raw_finish_reason=only.finish_reason,
+            logprobs=logprobs_from_wire(only.logprobs),
+            model=answer.model,
+            response_id=answer.id,
+            system_fingerprint=answer.system_fingerprint,
+            provider_fields=provider_fields(answer, keep) if keep else None,
+            stop_sequence=stop_sequence_of(only, answer),
+        )
+    ]
+
+
+def _answer_in(body: bytes) -> tuple[AnswerWire, list[ChoiceWire]]:
+    """The answer that ``body`` is, and its choices; raises the error that it is instead."""
+    try:
+        answer = decode_answer(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_reply(body, error) from error
+    failure = answer_error(answer, body)
+    if failure is not None:
+        raise failure
+    if not answer.choices:
+        raise LLMBadResponseError("The backend's answer has no choices.")
+    return answer, answer.choices
 
 
 def provider_fields(answer: AnswerWire, keep: Collection[str]) -> dict[str, object] | None:

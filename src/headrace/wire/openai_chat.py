@@ -18,6 +18,7 @@ from headrace.wire.json import decode_object, encode
 from headrace.wire.openai_answers import (
     chat_logprobs_to_wire,
     read_response,
+    read_whole,
 )
 from headrace.wire.openai_envelope import write_answer
 from headrace.wire.openai_errors import read_error, status_of, write_error
@@ -62,6 +63,7 @@ __all__ = [
     "read_error",
     "read_request",
     "read_response",
+    "read_whole",
     "status_of",
     "stream_reader",
     "stream_writer",
@@ -186,8 +188,8 @@ def write_request(
     if request.tool_choice is not None:
         body["tool_choice"] = choice_to_wire(request.tool_choice)
     for name in ("parallel_tool_calls", "logprobs", "top_logprobs", "reasoning_effort"):
-        if getattr(request, name) is not None:
-            body[name] = getattr(request, name)
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
     if dialect.counted_logprobs and body.pop("logprobs", None):
         body["logprobs"] = body.pop("top_logprobs", None) or 1
     response_format = _format_to_wire(request)

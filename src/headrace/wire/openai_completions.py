@@ -15,7 +15,7 @@ from headrace.contracts.responses import LLMChoice, LLMDelta, LLMResponse
 from headrace.wire.assemble import choices_of
 from headrace.wire.inbound import Inbound
 from headrace.wire.json import decode_object, encode
-from headrace.wire.openai_answers import read_response, text_logprobs_to_wire
+from headrace.wire.openai_answers import read_response, read_whole, text_logprobs_to_wire
 from headrace.wire.openai_envelope import write_answer
 from headrace.wire.openai_errors import read_error, status_of, write_error
 from headrace.wire.openai_fields import (
@@ -47,6 +47,7 @@ __all__ = [
     "read_error",
     "read_request",
     "read_response",
+    "read_whole",
     "status_of",
     "stream_reader",
     "stream_writer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from attrs import field, frozen
@@ -91,6 +92,9 @@ SHARED: Mapping[str, tuple[str, Check]] = {
 }
 """Wire name to our name and the check; the first wire name of two is the one we write."""
 
+_WRITTEN = tuple(name for name in SHARED if name not in ("model", "repeat_penalty"))
+_written_of = attrgetter(*(SHARED[name][0] for name in _WRITTEN))
+
 CARRIED: Mapping[str, Check] = {
     "metadata": _metadata,
     "store": boolean,
@@ -157,11 +161,9 @@ def write_settings(request: LLMRequest, model: str | None, dialect: Dialect) -> 
     name = request.model if model is None else model
     if name is not None:
         body["model"] = name
-    for wire_name, (our_name, _) in SHARED.items():
-        value = getattr(request, our_name)
-        if value is None or value == () or wire_name in ("model", "repeat_penalty"):
-            continue
-        body[wire_name] = value
+    for wire_name, value in zip(_WRITTEN, _written_of(request), strict=True):
+        if value is not None and value != ():
+            body[wire_name] = value
     for our_name in ("max_tokens", "repetition_penalty", "seed"):
         if our_name in body:
             body[getattr(dialect, our_name)] = body.pop(our_name)

@@ -32,7 +32,7 @@ from headrace.wire.openai_params import (
     write_settings,
 )
 from headrace.wire.openai_params import OWN_FIELDS as CHAT_FIELDS
-from headrace.wire.openai_responses_answers import StreamReader, read_response
+from headrace.wire.openai_responses_answers import StreamReader, read_response, read_whole
 from headrace.wire.openai_responses_envelope import ended, envelope, output_of, status_of
 from headrace.wire.openai_responses_items import (
     has_recording,
@@ -71,6 +71,7 @@ __all__ = [
     "read_error",
     "read_request",
     "read_response",
+    "read_whole",
     "stream_reader",
     "stream_writer",
     "with_history",

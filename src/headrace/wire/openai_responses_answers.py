@@ -22,6 +22,7 @@ from headrace.contracts.responses import (
     Usage,
 )
 from headrace.wire import sse
+from headrace.wire.assemble import whole
 from headrace.wire.json import bad_reply, decode_reply
 from headrace.wire.openai_answers import BEYOND
 from headrace.wire.openai_errors import error_from_wire
@@ -53,6 +54,11 @@ def read_response(
         return _response(wire, keep_raw, keep)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise bad_reply(body, error) from error
+
+
+def read_whole(body: bytes, *, keep: Collection[str] = ()) -> list[LLMDelta]:
+    """A whole answer in as few deltas as can hold it, for those who only put them together."""
+    return whole(read_response(body, keep=keep))
 
 
 class StreamReader:
