@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas format clean help
+.PHONY: serve test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -50,6 +50,9 @@ compliance-steady: $(RUN_READY) ## OpenAI's specification judges the requests th
 
 compliance-schemas: $(DEV_READY) ## Answers to many JSON Schemas and forced calls, judged (ARGS="--folder DIR")
 	@$(BIN)/python -m compliance.schemas $(ARGS)
+
+compliance-openapi: $(RUN_READY) ## Requests made of our own OpenAPI document find no 500 (ARGS="--examples N")
+	@$(BIN)/python -m compliance.openapi $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +28,7 @@ PATIENCE_S = 120.0
 class Ask:
     """A chat request, and what its answer must hold."""
 
+    model: str = "m"
     tokens: int = 16
     stream: bool = False
     think_ms: int = 0
@@ -32,7 +36,7 @@ class Ask:
 
     def bytes(self, key: str) -> bytes:
         body: dict[str, object] = {
-            "model": "m",
+            "model": self.model,
             "messages": [{"role": "user", "content": ""}],
             "max_tokens": self.tokens,
             "seed": self.think_ms * 1000 + self.pause_ms,
@@ -139,11 +143,14 @@ class Crowd:
             self.callers.append(caller)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         self.leaving = True
         for caller in self.callers:
             caller.transport.abort()
         await asyncio.sleep(0)
+        # Whoever did not wait for the answers is told here if one was wrong.
+        if self.over.done() and (wrong := self.over.exception()) and raised[:1] in ((), (None,)):
+            raise wrong
 
     def fail(self, why: str) -> None:
         if not self.over.done():
@@ -166,6 +173,17 @@ class Crowd:
         async with asyncio.timeout(PATIENCE_S * 10):
             await self.over
         self.over = asyncio.get_running_loop().create_future()
+
+    def send(self, ask: Ask) -> None:
+        """All ask once, and nobody waits for the answers."""
+        request = ask.bytes(self.key)
+        self.ask = ask
+        for caller in self.callers:
+            caller.ask(request)
+
+    def answering(self) -> int:
+        """How many have seen text since they asked."""
+        return sum(bool(caller.first) for caller in self.callers)
 
     async def again_and_again(
         self, ask: Ask, *, seconds: float = float("inf"), total: float = float("inf")
@@ -243,3 +261,17 @@ class Crowd:
             loop.call_at(begin + number / rate, due)
         await self._until_over()
         return took
+
+
+async def first_answer(port: int, key: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until a whole answer comes; a gateway that starts refuses connections or requests."""
+    end = perf_counter() + PATIENCE_S
+    while True:
+        try:
+            async with Crowd(port, 1, key) as crowd:
+                await crowd.again_and_again(Ask(), total=1)
+                return
+        except (OSError, WrongAnswerError) as not_yet:
+            if process.poll() is not None or perf_counter() > end:
+                sys.exit(f"it did not start: {not_yet}\n{log.read_text()[-3000:]}")
+            await asyncio.sleep(0.01)

@@ -3,12 +3,14 @@
 Two fields that every gateway hands on tell it what to do. ``max_tokens`` is the number of chunks
 with text; ``seed`` is ``think time * 1000 + pause``, both in ms: how long until the answer begins,
 and how long between two chunks of a stream. Each chunk is a write of its own, as a model's are.
+With ``MOCK_KEEP_S`` in the environment its answers ask that idle connections be kept no longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from functools import cache
 from typing import Any
 
@@ -17,10 +19,12 @@ import uvloop
 WORD = b"zebra"
 """In each chunk with text once, and in nothing else that anybody writes."""
 
+_KEEP_S = os.environ.get("MOCK_KEEP_S")
+_KEEP = b"keep-alive: timeout=%d\r\n" % int(_KEEP_S) if _KEEP_S else b""
 _BASE = {"id": "chatcmpl-0123456789", "created": 1767225600, "model": "m"}
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
+    b"transfer-encoding: chunked\r\n" + _KEEP + b"\r\n"
 )
 _DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
@@ -57,8 +61,8 @@ def _whole(tokens: int) -> bytes:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     value = {**_BASE, "object": "chat.completion", "choices": [choice], "usage": _usage(tokens)}
     body = json.dumps(value, separators=(",", ":")).encode()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % len(body) + body
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+    return head % (len(body), _KEEP) + body
 
 
 _MODELS = b'{"object":"list","data":[{"id":"m","object":"model","created":1,"owned_by":"us"}]}'

@@ -157,8 +157,12 @@ PEERS = (
         version=_package("litellm"),
         option="--litellm",
         get="pip install 'litellm[proxy]'",
-        # Its table of prices from the package, not from the Internet.
-        environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
+        # Its table of prices from the package, not from the Internet; the rest as it advises.
+        environment={
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_MODE": "PRODUCTION",
+        },
     ),
     Peer(
         name="vllm-router",

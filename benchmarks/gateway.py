@@ -24,14 +24,11 @@ breaker; nginx only hands on. Nobody writes a log line a request.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import resource
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,42 +39,13 @@ from pathlib import Path
 import uvloop
 from attrs import define, field, frozen
 
-from ._gateway_load import PATIENCE_S, Ask, Crowd, WrongAnswerError
+from ._gateway_load import Ask, Crowd, WrongAnswerError, first_answer
 from ._gateway_peers import KEY, PEERS, Peer, Place, python_of
+from ._processes import Tree, environment, free_port, started
 
 _MOCK = "benchmarks._gateway_mock"
 _DIRECT = "direct"
 Sample = dict[str, float]
-
-
-@define(kw_only=True)
-class Process:
-    """What was started, and all that it has started since."""
-
-    process: subprocess.Popen[bytes]
-
-    def tree(self) -> list[int]:
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-            except FileNotFoundError:
-                continue  # it ended while we looked
-        found = [self.process.pid]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
-
-    def cpu_s(self) -> float:
-        """User and system time of all of them; clock_getcpuclockid(3) says how it is named."""
-        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self.tree())
-
-    def rss_mb(self) -> float:
-        kib = 0
-        for pid in self.tree():
-            status = Path(f"/proc/{pid}/status").read_text()
-            kib += int(status.partition("VmRSS:")[2].split()[0])
-        return kib / 1024
 
 
 @define(kw_only=True)
@@ -86,7 +54,7 @@ class Bench:
 
     options: argparse.Namespace
     port: int
-    process: Process | None
+    tree: Tree | None
     direct: Sample = field(factory=dict)
     """What this repeat measured without a gateway."""
 
@@ -96,14 +64,14 @@ class Bench:
     @contextmanager
     def cpu(self, told: Sample) -> Iterator[None]:
         """Puts the gateway's CPU seconds of the block into ``told["cpu_s"]``."""
-        if self.process is None:
+        if self.tree is None:
             yield
             told["cpu_s"] = 0.0
             return
-        before, tree = self.process.cpu_s(), self.process.tree()
+        before, pids = self.tree.cpu_s(), self.tree.pids()
         yield
-        told["cpu_s"] = self.process.cpu_s() - before
-        if tree != self.process.tree():
+        told["cpu_s"] = self.tree.cpu_s() - before
+        if pids != self.tree.pids():
             raise WrongAnswerError("the gateway's processes changed while they were measured")
 
 
@@ -133,7 +101,7 @@ async def chunk(bench: Bench) -> Sample:
             await crowd.again_and_again(long, total=streams)
         with bench.cpu(of_short):
             await crowd.again_and_again(short, total=streams)
-    if bench.process is None:
+    if bench.tree is None:
         return {}
     each = (of_long["cpu_s"] - of_short["cpu_s"]) / (streams * 128)
     return {"chunk_us": each * 1e6, "stream_us": of_short["cpu_s"] / streams * 1e6}
@@ -147,7 +115,7 @@ async def added(bench: Bench) -> Sample:
         await crowd.paced(ask, rate=rate, seconds=seconds / 4)
         took = sorted(await crowd.paced(ask, rate=rate, seconds=seconds))
     p50, p99 = (took[int(len(took) * q)] * 1e3 for q in (0.5, 0.99))
-    if bench.process is None:
+    if bench.tree is None:
         return {"p50_ms": p50, "p99_ms": p99}
     return {
         "added_p50_ms": p50 - bench.direct["p50_ms"],
@@ -163,19 +131,19 @@ async def ttft(bench: Bench) -> Sample:
             await crowd.at_once(ask)
         firsts = [first for _ in range(3) for first in await crowd.at_once(ask)]
     p50 = statistics.median(firsts) * 1e3
-    if bench.process is None:
+    if bench.tree is None:
         return {"ttft_ms": p50}
     return {"ttft_ms": p50, "ttft_excess_ms": p50 - bench.direct["ttft_ms"]}
 
 
 async def memory(bench: Bench) -> Sample:
     """Memory of all its processes, before and after so many whole answers."""
-    if bench.process is None:
+    if bench.tree is None:
         return {}
-    before = bench.process.rss_mb()
+    before = bench.tree.rss_mb()
     async with bench.callers(64) as crowd:
         await crowd.again_and_again(Ask(), total=bench.options.requests)
-    return {"rss_before_mb": before, "rss_mb": bench.process.rss_mb()}
+    return {"rss_before_mb": before, "rss_mb": bench.tree.rss_mb()}
 
 
 @frozen(kw_only=True)
@@ -214,53 +182,6 @@ FIGURES = {
 _START = {"start_s": "cold start s"}
 
 
-@contextmanager
-def pinned(command: list[str], core: int, **more: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command on one core alone until the block ends."""
-    here = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})  # a child begins where its parent is
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)  # type: ignore[call-overload]
-    finally:
-        os.sched_setaffinity(0, here)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    """A port on which nothing listens, nor on the next one."""
-    while True:
-        with socket.socket() as one, socket.socket() as next_one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                next_one.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-
-
-async def _first_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask until a whole answer comes; a gateway that starts refuses connections or requests."""
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            async with Crowd(port, 1, KEY) as crowd:
-                await crowd.again_and_again(Ask(), total=1)
-                return
-        except (OSError, WrongAnswerError) as not_yet:
-            if process.poll() is not None or time.monotonic() > end:
-                sys.exit(f"it did not start: {not_yet}\n{log.read_text()[-3000:]}")
-            await asyncio.sleep(0.01)
-
-
 async def _measure(
     bench: Bench, name: str, first: bool, note: Callable[[str, Sample], None]
 ) -> None:
@@ -287,37 +208,31 @@ async def _repeat(
         direct.update(sample)
         note(name, sample)
 
-    alone = Bench(options=options, port=upstream, process=None)
+    alone = Bench(options=options, port=upstream, tree=None)
     await _measure(alone, _DIRECT, first, note_direct)
     for peer in peers:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             place = Place(
                 folder=Path(folder),
-                port=_free_port(),
+                port=free_port(),
                 upstream=upstream,
                 python=python_of(peer, options.pythons),
             )
-            log_path = place.folder / "log"
-            environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}
-            environment.pop("PYTHONDONTWRITEBYTECODE", None)
+            log = place.folder / "log"
             command = peer.command(place)
             begin = time.perf_counter()
-            with (
-                log_path.open("wb") as log,
-                pinned(
-                    command,
-                    options.gateway_core,
-                    stdout=log,
-                    stderr=log,
-                    env={**environment, **peer.environment},
-                ) as process,
-            ):
-                await _first_answer(place.port, process, log_path)
+            with started(
+                command,
+                cores={options.gateway_core},
+                env=environment(**peer.environment),
+                log=log,
+            ) as process:
+                await first_answer(place.port, KEY, process, log)
                 note(peer.name, {"start_s": time.perf_counter() - begin})
                 bench = Bench(
                     options=options,
                     port=place.port,
-                    process=Process(process=process),
+                    tree=Tree(root=process.pid),
                     direct=direct,
                 )
                 await _measure(bench, peer.name, first, note)
@@ -334,10 +249,10 @@ def shown(samples: list[float]) -> str:
 
 def table(samples: dict[str, dict[str, list[float]]], columns: dict[str, str]) -> None:
     """The columns of one figure, and beneath them each gateway's as a multiple of ours."""
-    print("\n" + f"{'':14}" + "".join(f"{title:>26}" for title in columns.values()))
+    print("\n" + f"{'':20}" + "".join(f"{title:>26}" for title in columns.values()))
     for name, found in samples.items():
         cells = (shown(found[column]) if column in found else "-" for column in columns)
-        print(f"{name:14}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
     ours = samples.get("headrace", {})
     for name, found in samples.items():
         if name in ("headrace", _DIRECT) or not ours:
@@ -348,7 +263,7 @@ def table(samples: dict[str, dict[str, list[float]]], columns: dict[str, str]) -
             else "-"
             for column in columns
         )
-        print(f"{name + ' / ours':14}" + "".join(f"{ratio:>26}" for ratio in ratios))
+        print(f"{name + ' / ours':20}" + "".join(f"{ratio:>26}" for ratio in ratios))
 
 
 def _options() -> argparse.Namespace:
@@ -422,7 +337,7 @@ def main() -> None:
 
     os.sched_setaffinity(0, {load_core})
     command = [sys.executable, "-m", _MOCK]
-    with pinned(command, load_core, stdout=subprocess.PIPE) as mock:
+    with started(command, cores={load_core}) as mock:
         assert mock.stdout is not None
         upstream = int(mock.stdout.readline())
         for number in range(options.repeats):

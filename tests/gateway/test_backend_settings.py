@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 import stat
 import threading
 
 import pytest
 
 from backends.upstream import upstream
-from gateway.served import Served, run_headrace, until
+from gateway.served import PATIENCE_S, Served, run_headrace, until
 from headrace.backends.providers import PROVIDERS
 from headrace.contracts.convert import from_json
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -16,6 +19,7 @@ from headrace.contracts.record import CallRecord
 from headrace.gateway.config import load
 
 KEY = "u9f3kd82hhq71zzm40"
+HELLO = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}]}
 BACKENDS = {
     "asked_twice_more": {
         "behaviour": "broken",
@@ -230,3 +234,28 @@ def test_a_file_of_records_that_cannot_be_written_ends_the_start(tmp_path):
     (line,) = done.stderr.splitlines()
     assert "records.file" in line
     assert str(place) in line
+
+
+def test_as_many_requests_reach_a_backend_at_once_as_its_limit_allows(tmp_path):
+    many = 140
+    with socket.create_server(("127.0.0.1", 0), backlog=many) as far:
+        far.settimeout(PATIENCE_S)
+        backend = {"name": "m", "base_url": f"http://127.0.0.1:{far.getsockname()[1]}/v1"}
+        served = Served(
+            tmp_path,
+            {
+                "engine": {"enabled": False},
+                "embeddings": {"enabled": False},
+                "server": {"drain_timeout_ms": 0},
+                "backends": [{**backend, "max_concurrent_requests": many}],
+            },
+        )
+        try:
+            with contextlib.ExitStack() as open_yet:
+                for _ in range(many):
+                    caller = open_yet.enter_context(contextlib.closing(served.connect()))
+                    caller.request("POST", "/v1/chat/completions", json.dumps(HELLO))
+                for _ in range(many):
+                    open_yet.enter_context(far.accept()[0])
+        finally:
+            served.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.gateway import openapi_messages
+from headrace.gateway import openapi_chat, openapi_messages
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
 from headrace.wire.openai_responses_envelope import envelope
@@ -14,6 +14,9 @@ _Json: TypeAlias = dict[str, Any]
 
 _TEXT: _Json = {"type": "string"}
 _COUNT: _Json = {"type": "integer", "minimum": 0}
+# OpenAPI 3.1 has no words for events: some readers take a schema for the whole text's, some for each
+# event's.
+_EVENTS: _Json = {}
 
 
 def describe(*, needs_key: bool, version: str, is_watched: bool = True) -> _Json:
@@ -111,7 +114,7 @@ def _responses_paths() -> _Json:
         said("after", _TEXT),
     ]
     read = _ok("Response")
-    read["content"]["text/event-stream"] = {"schema": _TEXT}
+    read["content"]["text/event-stream"] = _EVENTS
     deleted = _answer("It is gone.", _object(("id", "deleted"), id=_TEXT, deleted={"const": True}))
     items = _object(
         ("object", "data", "has_more"),
@@ -134,10 +137,23 @@ def _responses_paths() -> _Json:
             "responses": {"200": answer, **missing},
         }
 
+    asking = _generation(
+        "Answer a conversation, and keep it to go on from", "ResponsesRequest", "Response"
+    )
+    asking["post"]["responses"]["200"]["links"] = {
+        name: {
+            "operationRef": f"#/paths/~1v1~1responses~1{{response_id}}{place}",
+            "parameters": {"response_id": "$response.body#/id"},
+        }
+        for name, place in {
+            "read": "/get",
+            "forget": "/delete",
+            "cancel": "~1cancel/post",
+            "list_input_items": "~1input_items/get",
+        }.items()
+    }
     return {
-        "/v1/responses": _generation(
-            "Answer a conversation, and keep it to go on from", "ResponsesRequest", "Response"
-        ),
+        "/v1/responses": asking,
         "/v1/responses/{response_id}": {
             "get": kept("Read a response that is kept, whole or as events", read, *flags),
             "delete": kept("Forget a response; ends it where it still runs", deleted),
@@ -156,7 +172,7 @@ def _generation(
 ) -> _Json:
     answer = _answer("The answer, whole or as server-sent events.", _ref(response))
     if streams:
-        answer["content"]["text/event-stream"] = {"schema": _TEXT}
+        answer["content"]["text/event-stream"] = _EVENTS
     else:
         answer["description"] = "The answer."
     answer["headers"] = {
@@ -249,27 +265,16 @@ def _schemas() -> _Json:
         prompt_tokens_details=_object(cached_tokens=_COUNT),
         completion_tokens_details=_object(reasoning_tokens=_COUNT),
     )
-    call = _object(
-        ("id", "type", "function"),
-        id=_TEXT,
-        type={"const": "function"},
-        function=_object(("name", "arguments"), name=_TEXT, arguments=_TEXT),
-    )
-    function = _object(
-        ("name",),
-        name=_TEXT,
-        description=_TEXT,
-        parameters={"type": "object"},
-        strict={"type": ["boolean", "null"]},
-    )
+    chat = openapi_chat.schemas()
     return {
         **openapi_messages.schemas(_request),
+        **chat,
         "ChatRequest": _request(openai_chat.ROWS, "messages"),
         "CompletionRequest": _request(openai_completions.ROWS, "prompt"),
         "EmbeddingRequest": _request(openai_embeddings.ROWS, "input"),
         "ResponsesRequest": _request(openai_responses.ROWS),
         "ResponsesTool": _object(
-            ("type", "name"), type={"const": "function"}, **function["properties"]
+            ("type", "name"), type={"const": "function"}, **chat["Function"]["properties"]
         ),
         "Response": _object(
             tuple(envelope(response_id="", model="", created=0)),
@@ -295,29 +300,6 @@ def _schemas() -> _Json:
                 )
             ),
         ),
-        "Message": _object(
-            ("role",),
-            role={"enum": ["system", "developer", "user", "assistant", "tool"]},
-            content=_or_null({"anyOf": [_TEXT, _array(_ref("ContentPart"))]}),
-            name=_TEXT,
-            tool_calls=_array(_ref("ToolCall")),
-            tool_call_id=_TEXT,
-            refusal=_or_null(_TEXT),
-            reasoning_content=_or_null(_TEXT),
-        ),
-        "ContentPart": _object(
-            ("type",),
-            type={"enum": ["text", "image_url", "input_audio", "file", "refusal"]},
-            text=_TEXT,
-            image_url=_object(("url",), url=_TEXT, detail={"enum": ["auto", "low", "high"]}),
-            input_audio=_object(("data", "format"), data=_TEXT, format=_TEXT),
-            file=_object(file_id=_TEXT, filename=_TEXT, file_data=_TEXT),
-        ),
-        "Function": function,
-        "Tool": _object(
-            ("type", "function"), type={"const": "function"}, function=_ref("Function")
-        ),
-        "ToolCall": call,
         "Usage": usage,
         "ChatResponse": _response(
             "chat.completion",

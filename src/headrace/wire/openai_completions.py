@@ -26,6 +26,7 @@ from headrace.wire.openai_fields import (
     refuse_absence,
     refuse_type,
     says,
+    schema_of,
     text,
 )
 from headrace.wire.openai_params import (
@@ -59,6 +60,7 @@ __all__ = [
 Prompt = str | tuple[int, ...]
 
 _token_id = integer(0, 2**31 - 1)
+_tokens_schema = {"type": "array", "minItems": 1, "items": schema_of(_token_id)}
 
 
 @says(
@@ -66,12 +68,8 @@ _token_id = integer(0, 2**31 - 1)
         "anyOf": [
             {"type": "string"},
             {"type": "array", "minItems": 1, "items": {"type": "string"}},
-            {"type": "array", "minItems": 1, "items": {"type": "integer"}},
-            {
-                "type": "array",
-                "minItems": 1,
-                "items": {"type": "array", "items": {"type": "integer"}},
-            },
+            _tokens_schema,
+            {"type": "array", "minItems": 1, "items": _tokens_schema},
         ]
     }
 )
@@ -82,7 +80,7 @@ def _prompts(value: Any, path: str) -> tuple[Prompt, ...]:
         refuse_type(path, value, "a string, an array of token ids, or an array of either")
     if not value:
         refuse(path, value, "at least one prompt")
-    if all(type(each) is int for each in value):
+    if type(value[0]) is int or type(value[0]) is float:
         return (_tokens(value, path),)
     return tuple(
         each if type(each) is str else _tokens(each, f"{path}[{i}]") for i, each in enumerate(value)

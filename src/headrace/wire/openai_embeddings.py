@@ -32,6 +32,7 @@ from headrace.wire.openai_fields import (
     refuse_absence,
     refuse_type,
     says,
+    schema_of,
     text,
 )
 from headrace.wire.openai_params import read_settings
@@ -57,7 +58,7 @@ _tokens_schema = {
     "type": "array",
     "minItems": 1,
     "maxItems": MOST_INPUTS,
-    "items": {"type": "integer", "minimum": 0},
+    "items": schema_of(_token_id),
 }
 
 

@@ -170,7 +170,7 @@ def write_settings(request: LLMRequest, model: str | None, dialect: Dialect) -> 
     return body
 
 
-@says({"type": "object", "properties": {"include_usage": {"type": "boolean"}}})
+@says({"type": "object", "properties": {"include_usage": {"type": ["boolean", "null"]}}})
 def read_stream_options(value: Any, path: str) -> bool:
     """Whether ``stream_options`` ask for usage."""
     include = mapping(value, path).get("include_usage")
