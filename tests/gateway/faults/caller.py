@@ -14,21 +14,28 @@ from typing import Any
 
 from gateway.served import PATIENCE_S, Served
 
-ASK: Mapping[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 64}
-FACES: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "chat": ("/v1/chat/completions", ASK),
-    "completions": ("/v1/completions", {"prompt": "hi", "max_tokens": 64}),
-    "messages": ("/v1/messages", ASK),
-    "responses": ("/v1/responses", {"input": "hi", "store": False}),
+FACES = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
 }
 
 
+def _asking(face: str, text: str) -> Mapping[str, Any]:
+    if face == "completions":
+        return {"prompt": text, "max_tokens": 64}
+    if face == "responses":
+        return {"input": text, "store": False}
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 64}
+
+
 def request(
-    face: str, model: str, *, stream: bool = True, headers: bytes = b"", **more: object
+    face: str, model: str, text: str = "hi", *, stream: bool = True, headers: bytes = b""
 ) -> bytes:
     """The bytes of one request of that face."""
-    path, asked = FACES[face]
-    body = json.dumps({"model": model, **asked, "stream": stream, **more}).encode()
+    path = FACES[face]
+    body = json.dumps({"model": model, **_asking(face, text), "stream": stream}).encode()
     return (
         b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
         % (path.encode(), headers, len(body), body)
@@ -175,17 +182,21 @@ def ending(face: str, stream: bytes) -> str:
         if data == b"[DONE]":
             return "whole"
         return "error" if "error" in json.loads(data) else "open"
+    if face == "responses" and data == b"[DONE]":
+        assert found[-2][0] == "response.completed", found[-2:]
+        return "whole"
     kind = json.loads(data)["type"]
     assert name == kind
-    whole = {"message_stop", "response.completed"}
-    return "whole" if kind in whole else "error" if kind in {"error", "response.failed"} else "open"
+    if kind in {"error", "response.failed"}:
+        return "error"
+    return "whole" if kind == "message_stop" else "open"
 
 
-async def streamed(front: Served, face: str, model: str) -> tuple[str, str]:
+async def streamed(front: Served, face: str, model: str, text: str = "hi") -> tuple[str, str]:
     """The text of one stream, and how it ended; ``cut`` where the connection did."""
     caller = await Caller.of(front)
     try:
-        caller.send(request(face, model))
+        caller.send(request(face, model, text))
         status, headers = await caller.head()
         if status != 200:
             await caller.body(headers)
