@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from itertools import accumulate
 from typing import Protocol
 
 from headrace.contracts.errors import LLMBadResponseError, LLMCancelledError, LLMError
 from headrace.net.deadline import Deadline
 
 # More than this waiting to be taken, and the socket is left unread; so the peer is held up in turn.
-WAITING_LIMIT = 256 * 1024
+# What is taken at once is no more than about as much: its reader makes several times its size of it,
+# and hundreds of streams may have a slow reader behind them.
+WAITING_LIMIT = 64 * 1024
 
 
 class Source(Protocol):
@@ -153,11 +156,16 @@ class Http1Reply:
         pieces = self._pieces
         if len(pieces) == 1:
             piece = pieces.pop()
-        else:
+        elif self._waiting <= WAITING_LIMIT:
             piece = b"".join(pieces)
             pieces.clear()
-        self._waiting = 0
-        if self._paused:
+        else:
+            sizes = accumulate(map(len, pieces))
+            count = 1 + next(n for n, size in enumerate(sizes) if size > WAITING_LIMIT)
+            piece = b"".join(pieces[:count])
+            del pieces[:count]
+        self._waiting -= len(piece)
+        if self._paused and self._waiting <= WAITING_LIMIT:
             self._paused = False
             if self._source is not None:
                 self._source.resume()
