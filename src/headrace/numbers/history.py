@@ -57,19 +57,24 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._revision = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget everything."""
+        self.revision = 0
+        """How many calls were taken in."""
         self._slots: list[tuple[int, _Interval] | None] = [None] * INTERVALS
         """By place, each with the revision that last changed it."""
-        self._recent: deque[CallRecord] = deque(maxlen=RECENT_CALLS)
+        self._recent: deque[CallRecord | RecentCall] = deque(maxlen=RECENT_CALLS)
 
     def add(self, record: CallRecord) -> None:
         """Take a finished call in."""
-        self._revision += 1
+        self.revision += 1
         self._recent.append(record)
         t, usage = record.timeline, record.usage
         if t.done is None:
             return
-        interval = self._interval(math.floor(t.done / INTERVAL_S))
+        interval = self.interval(math.floor(t.done / INTERVAL_S))
         if interval is None:
             return
         outcome = outcome_of(record.error_kind or "")
@@ -89,15 +94,28 @@ class History:
 
     def snapshot(self, now: float, since: int = 0) -> HistorySnapshot:
         """How it stands at the instant ``now``, but for what was there at the revision ``since``."""
-        new = min(max(0, self._revision - since), len(self._recent))
+        new = min(max(0, self.revision - since), len(self._recent))
         return HistorySnapshot(
             interval_s=INTERVAL_S,
             kept_s=INTERVAL_S * INTERVALS,
             bounds=BOUNDS,
-            revision=self._revision,
+            revision=self.revision,
             intervals=tuple(i.snapshot() for i in self._changed(now, since)),
-            recent=tuple(recent_call(self._recent[i]) for i in range(-new, 0)),
+            recent=tuple(_line(self._recent[i]) for i in range(-new, 0)),
         )
+
+    def intervals(self) -> list[_Interval]:
+        """Every interval with a call in it."""
+        return [slot[1] for slot in self._slots if slot is not None]
+
+    def recent(self) -> list[RecentCall]:
+        """The last calls."""
+        return [_line(each) for each in self._recent]
+
+    def add_recent(self, calls: int, recent: list[RecentCall]) -> None:
+        """Take in that another process had ``calls`` calls, the last of which were ``recent``."""
+        self.revision += calls
+        self._recent.extend(recent)
 
     def _changed(self, now: float, since: int) -> Iterator[_Interval]:
         oldest = math.floor(now / INTERVAL_S) - INTERVALS
@@ -106,14 +124,18 @@ class History:
             if revision > since and interval.place > oldest:
                 yield interval
 
-    def _interval(self, place: int) -> _Interval | None:
+    def interval(self, place: int) -> _Interval | None:
         """The interval at ``place``, changed now; ``None`` where a later one has taken its slot."""
         slot = self._slots[place % INTERVALS]
         if slot is not None and slot[1].place > place:
             return None
         interval = slot[1] if slot is not None and slot[1].place == place else _Interval(place)
-        self._slots[place % INTERVALS] = (self._revision, interval)
+        self._slots[place % INTERVALS] = (self.revision, interval)
         return interval
+
+
+def _line(call: CallRecord | RecentCall) -> RecentCall:
+    return call if isinstance(call, RecentCall) else recent_call(call)
 
 
 def recent_call(record: CallRecord) -> RecentCall:

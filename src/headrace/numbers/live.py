@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import TypeAlias
 
 from attrs import define, frozen
 
@@ -45,6 +46,10 @@ DURATION_BOUNDS = tuple(sorted({*VLLM_REQUEST_BOUNDS, *OTEL_DURATION_BOUNDS}))
 TOKEN_BOUNDS = tuple(float(4**i) for i in range(14))
 
 
+Gauges: TypeAlias = tuple[dict[str, int], dict[str, int], dict[str, int]]
+"""What waits and runs, by model, and what runs, by backend."""
+
+
 @frozen
 class Labels:
     """What tells one series of calls from another."""
@@ -80,6 +85,17 @@ class Series:
         """Arrival to end, by error class (empty where there was none)."""
         self.input_tokens = FixedBuckets(TOKEN_BOUNDS)
         self.output_tokens = FixedBuckets(TOKEN_BOUNDS)
+
+    def distributions(self) -> tuple[LogHistogram, ...]:
+        """Every distribution that quantiles are told of."""
+        return (self.ttft, self.tpot, self.e2e, self.queue)
+
+    def buckets(self) -> tuple[FixedBuckets, ...]:
+        """Every distribution in fixed buckets but the durations, of which there is one an error."""
+        return (
+            *(self.sent_to_first, self.arrival_to_first, self.per_token, self.queued),
+            *(self.input_tokens, self.output_tokens),
+        )
 
 
 class LiveCall:
@@ -135,7 +151,7 @@ class Tally:
         self.waiting: dict[str, int] = {}
         self.running: dict[str, int] = {}
         self.running_at: dict[str, int] = {}
-        self._window = _Window()
+        self.window = _Window()
         self._found: dict[tuple[str | None, ...], Series] = {}
 
     def declare(self, models: Iterable[str]) -> None:
@@ -165,7 +181,7 @@ class Tally:
             s.price_usd += record.price_usd
             s.priced += 1
         if t.done is not None:
-            self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
+            self.window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
         if (queued := _counted(timeline.queue_time(t))) is not None:
             s.queue.add(queued)
             s.queued.add(queued)
@@ -198,7 +214,7 @@ class Tally:
         """How things stand at the instant ``now``."""
         uptime = max(0.0, now - self.started)
         window = min(WINDOW_S, uptime)
-        ended, tokens_in, tokens_out, batched, occupancy = self._window.sums(now)
+        ended, tokens_in, tokens_out, batched, occupancy = self.window.sums(now)
         by_model: dict[str, list[Series]] = {}
         by_backend: dict[str, list[Series]] = {}
         for labels, series in self.series.items():
@@ -248,6 +264,23 @@ class Tally:
         seen = {*self.models, *self.waiting, *self.running, *map(model_name, self.series)}
         return sorted(seen)
 
+    def change_gauges(self, before: Gauges, now: Gauges) -> None:
+        """Of what is counted in another process ``before`` was the last that we heard."""
+        mine = (self.waiting, self.running, self.running_at)
+        for gauge, was, is_now in zip(mine, before, now, strict=True):
+            for name in was.keys() | is_now.keys():
+                self._gauge(gauge, name, is_now.get(name, 0) - was.get(name, 0))
+
+    def gauges(self) -> Gauges:
+        """What waits and runs now by model, and what runs by backend."""
+        of = (self.waiting, self.running, self.running_at)
+        waiting, running, at = ({name: n for name, n in each.items() if n} for each in of)
+        return waiting, running, at
+
+    def begin_anew(self) -> None:
+        """Forget what was counted, but neither what waits and runs nor any name."""
+        self.series, self._found, self.window = {}, {}, _Window()
+
     def _series_of(self, record: CallRecord) -> Series:
         names = record.operation, record.requested_model, record.model
         key = (*names, record.provider, record.backend)
@@ -261,17 +294,37 @@ class Tally:
         return found
 
     def _labelled(self, record: CallRecord, *, reached: bool) -> Series:
-        labels = Labels(
-            operation=record.operation,
-            requested_model=self._model_name(record.requested_model, reached=reached),
-            model=self._model_name(record.model, reached=reached),
-            provider=self._backend_name(record.provider or ""),
-            backend=self._backend_name(record.backend or ""),
+        return self._series(
+            Labels(
+                operation=record.operation,
+                requested_model=self._model_name(record.requested_model, reached=reached),
+                model=self._model_name(record.model, reached=reached),
+                provider=self._backend_name(record.provider or ""),
+                backend=self._backend_name(record.backend or ""),
+            )
         )
+
+    def series_of(self, labels: Labels) -> Series:
+        """The counts of calls that another process has put under ``labels``."""
+        told = (labels.requested_model, labels.model)
+        requested, model = (
+            name if name == OTHER else self._model_name(name, reached=True) for name in told
+        )
+        return self._series(
+            Labels(
+                operation=labels.operation,
+                requested_model=requested,
+                model=model,
+                provider=self._backend_name(labels.provider),
+                backend=self._backend_name(labels.backend),
+            )
+        )
+
+    def _series(self, labels: Labels) -> Series:
         found = self.series.get(labels)
         if found is None:
             if len(self.series) >= MAX_SERIES:
-                labels = Labels(record.operation, OTHER, OTHER, OTHER, OTHER)
+                labels = Labels(labels.operation, OTHER, OTHER, OTHER, OTHER)
             found = self.series.setdefault(labels, Series())
         return found
 
@@ -309,18 +362,43 @@ class _Window:
     def add(
         self, instant: float, tokens_in: int, tokens_out: int, occupancy: float | None = None
     ) -> None:
-        at = math.floor(instant / self._SLOT_S)
-        slot = self._slots[at % self._SLOTS]
-        if slot.at > at:
+        slot = self._slot(math.floor(instant / self._SLOT_S))
+        if slot is None:
             return
-        if slot.at < at:
-            slot = self._slots[at % self._SLOTS] = _Slot(at)
         slot.calls += 1
         slot.tokens_in += tokens_in
         slot.tokens_out += tokens_out
         if occupancy is not None:
             slot.batched += 1
             slot.occupancy += occupancy
+
+    def slots(self) -> list[tuple[int, int, int, int, int, float]]:
+        """What every slot that is not empty holds, its place first."""
+        return [
+            (s.at, s.calls, s.tokens_in, s.tokens_out, s.batched, s.occupancy)
+            for s in self._slots
+            if s.calls
+        ]
+
+    def add_slot(
+        self, at: int, calls: int, tokens_in: int, tokens_out: int, batched: int, occupancy: float
+    ) -> None:
+        """Add to the slot at that place what another window's holds, unless that time is over."""
+        slot = self._slot(at)
+        if slot is not None:
+            slot.calls += calls
+            slot.tokens_in += tokens_in
+            slot.tokens_out += tokens_out
+            slot.batched += batched
+            slot.occupancy += occupancy
+
+    def _slot(self, at: int) -> _Slot | None:
+        slot = self._slots[at % self._SLOTS]
+        if slot.at > at:
+            return None
+        if slot.at < at:
+            slot = self._slots[at % self._SLOTS] = _Slot(at)
+        return slot
 
     def sums(self, now: float) -> tuple[int, int, int, int, float]:
         """Calls, input tokens, output tokens; calls in a batch, and the sum of its occupancy."""
