@@ -24,6 +24,10 @@ MAX_SERIES = 400
 """Distinct combinations of labels told apart; further ones are counted as all ``other``."""
 
 MAX_ERRORS = 64
+
+MAX_FRESH = 64
+"""Calls that are taken in before they are counted."""
+
 WINDOW_S = 10.0
 OTHER = "other"
 
@@ -147,11 +151,14 @@ class Tally:
         self._known_models: dict[str, None] = dict.fromkeys(self.models)
         self._known_backends: dict[str, None] = {}
         self._known_errors: dict[str, None] = {}
-        self.series: dict[Labels, Series] = {}
+        self._by_labels: dict[Labels, Series] = {}
+        self._fresh: list[CallRecord] = []
+        """Taken in and not counted yet: counted together they cost half of what each alone does,
+        in the middle of all else that a request needs."""
         self.waiting: dict[str, int] = {}
         self.running: dict[str, int] = {}
         self.running_at: dict[str, int] = {}
-        self.window = _Window()
+        self._window = _Window()
         self._found: dict[tuple[str | None, ...], Series] = {}
 
     def declare(self, models: Iterable[str]) -> None:
@@ -161,10 +168,36 @@ class Tally:
 
     def began(self, model: str | None = None) -> LiveCall:
         """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
+        if model not in self._known_models:
+            self.count()  # which may make it known
         return LiveCall(self, model if model in self._known_models else OTHER)
 
+    @property
+    def series(self) -> dict[Labels, Series]:
+        """What was counted, by what tells calls apart."""
+        self.count()
+        return self._by_labels
+
+    @property
+    def window(self) -> _Window:
+        """What ended lately."""
+        self.count()
+        return self._window
+
     def add(self, record: CallRecord) -> None:
-        """Count a finished call."""
+        """Take a finished call in."""
+        fresh = self._fresh
+        fresh.append(record)
+        if len(fresh) >= MAX_FRESH:
+            self.count()
+
+    def count(self) -> None:
+        """Count what was taken in; whoever reads has it done."""
+        fresh, self._fresh = self._fresh, []
+        for record in fresh:
+            self._count(record)
+
+    def _count(self, record: CallRecord) -> None:
         t, usage = record.timeline, record.usage
         error = _learn(self._known_errors, record.error_kind or "", MAX_ERRORS)
         s = self._series_of(record)
@@ -181,7 +214,7 @@ class Tally:
             s.price_usd += record.price_usd
             s.priced += 1
         if t.done is not None:
-            self.window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
+            self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
         if (queued := _counted(timeline.queue_time(t))) is not None:
             s.queue.add(queued)
             s.queued.add(queued)
@@ -279,7 +312,7 @@ class Tally:
 
     def begin_anew(self) -> None:
         """Forget what was counted, but neither what waits and runs nor any name."""
-        self.series, self._found, self.window = {}, {}, _Window()
+        self._by_labels, self._found, self._window, self._fresh = {}, {}, _Window(), []
 
     def _series_of(self, record: CallRecord) -> Series:
         names = record.operation, record.requested_model, record.model
@@ -321,11 +354,11 @@ class Tally:
         )
 
     def _series(self, labels: Labels) -> Series:
-        found = self.series.get(labels)
+        found = self._by_labels.get(labels)
         if found is None:
-            if len(self.series) >= MAX_SERIES:
+            if len(self._by_labels) >= MAX_SERIES:
                 labels = Labels(labels.operation, OTHER, OTHER, OTHER, OTHER)
-            found = self.series.setdefault(labels, Series())
+            found = self._by_labels.setdefault(labels, Series())
         return found
 
     def _model_name(self, name: str | None, *, reached: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import cache
 from itertools import pairwise
@@ -59,15 +59,19 @@ class JsonlFile:
 
     def __call__(self, record: CallRecord) -> None:
         """Write ``record``; after ``close`` it is dropped."""
+        self.write((record,))
+
+    def write(self, records: Iterable[CallRecord]) -> None:
+        """Write several in one piece."""
         if self._descriptor is None:
             return
-        line = memoryview(write_line(record, content=self._content))
+        lines = memoryview(b"".join(write_line(each, content=self._content) for each in records))
         if self._max_bytes is not None:
             held = os.fstat(self._descriptor).st_size
-            if held and held + len(line) > self._max_bytes:
+            if held and held + len(lines) > self._max_bytes:
                 self._descriptor = _begin_another(self.path, self._descriptor, self._keep)
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        while lines:
+            lines = lines[os.write(self._descriptor, lines) :]
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
