@@ -11,8 +11,8 @@ from headrace.wire import openai_chat
 from headrace.wire.assemble import assemble
 from headrace.wire.openai_params import COMMON, OPENAI, Dialect
 from headrace.wire.openai_passing import (
-    PassingAnswer,
-    PassingStream,
+    Stream,
+    Whole,
     read_passing,
     write_passing,
 )
@@ -145,7 +145,7 @@ def test_the_most_tokens_go_under_the_backends_name():
 
 def passed(pieces, *, hides_usage=False):
     """What the caller gets of a stream that comes in ``pieces``, and how it ended."""
-    stream = PassingStream(hides_usage=hides_usage)
+    stream = Stream(hides_usage=hides_usage)
     out = b"".join(map(stream.feed, pieces))
     return out + stream.close(), stream
 
@@ -251,7 +251,7 @@ def test_an_end_without_done_gets_it_where_a_finish_reason_was_told():
     ],
 )
 def test_what_breaks_a_stream_off_ends_it_after_what_was_good(pieces, kind):
-    stream = PassingStream(hides_usage=False)
+    stream = Stream(hides_usage=False)
     out = b"".join(map(stream.feed, pieces))
     with pytest.raises(kind):
         stream.close()
@@ -259,7 +259,7 @@ def test_what_breaks_a_stream_off_ends_it_after_what_was_good(pieces, kind):
 
 
 def test_what_stood_before_an_error_in_one_piece_still_goes_on():
-    stream = PassingStream(hides_usage=False)
+    stream = Stream(hides_usage=False)
     out = stream.feed(chunk("a") + chunk("b") + b"data: {broken\n\n" + chunk("c"))
     assert out == chunk("a") + chunk("b")
     assert isinstance(stream.failure, LLMBadResponseError)
@@ -267,7 +267,7 @@ def test_what_stood_before_an_error_in_one_piece_still_goes_on():
 
 
 def test_a_whole_answer_is_read_for_the_record():
-    answer = PassingAnswer()
+    answer = Whole()
     body = {
         "model": "m-1",
         "choices": [{"message": {"content": "hi"}, "finish_reason": "length"}],
@@ -281,8 +281,8 @@ def test_a_whole_answer_is_read_for_the_record():
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": {"message": "no"}}'])
 def test_what_is_no_answer_is_an_error(body):
     with pytest.raises(LLMError):
-        PassingAnswer().read_whole(body)
+        Whole().read_whole(body)
 
 
 def test_an_answer_without_choices_is_for_the_codec():
-    assert not PassingAnswer().read_whole(b'{"choices": []}')
+    assert not Whole().read_whole(b'{"choices": []}')

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import ModuleType
 from typing import Any, Literal, cast
 from urllib.parse import unquote
 
@@ -28,14 +29,10 @@ from headrace.wire import openai_chat
 
 log = logging.getLogger(__name__)
 
-_WHOLE = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"x-request-id: %b\r\n%b\r\n%b"
-)
+_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
 _STREAM = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\nx-accel-buffering: no\r\nx-request-id: %b\r\n"
-    b"%btransfer-encoding: chunked\r\n\r\n"
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
 )
 _CLOSE = b"connection: close\r\n"
 _REFUSAL = (
@@ -223,7 +220,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._began_at = self.loop.time()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         keep_alive = self.parser.should_keep_alive()
-        exchange = self.door.begin(self, self.loop, self._fields, body, keep_alive=keep_alive)
+        exchange = self.door.begin(
+            self, self.loop, self.url, self._fields, body, keep_alive=keep_alive
+        )
         if isinstance(exchange, Declined):
             known = {"headrace.standing": exchange.standing, "headrace.ways": exchange.ways}
             cycle = self._whole_cycle(self._head(), body, known)
@@ -323,9 +322,7 @@ class HttpProtocol(HttpToolsProtocol):
     def send_whole(self, exchange: Exchange, body: bytes) -> None:
         """See Caller."""
         close = b"" if exchange.keep_alive else _CLOSE
-        self.transport.write(
-            _WHOLE % (len(body), exchange.passage.request_id.encode(), close, body)
-        )
+        self.transport.write(_WHOLE % (len(body), _id_lines(exchange), close, body))
         self._finish(exchange)
 
     def send_events(self, exchange: Exchange, events: bytes) -> None:
@@ -351,7 +348,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
-        self._write_refusal(error)
+        self._write_refusal(error, exchange.asked.face.codec)
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
         """See Caller."""
@@ -369,7 +366,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _stream_head(self, exchange: Exchange) -> bytes:
         close = b"" if exchange.keep_alive else _CLOSE
-        return _STREAM % (exchange.passage.request_id.encode(), close)
+        return _STREAM % (_id_lines(exchange), close)
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.response_complete = True
@@ -425,11 +422,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._write_refusal(error)
         log.info("refused a request: %s", error, extra={"request_id": error.request_id})
 
-    def _write_refusal(self, error: LLMError) -> None:
-        body, phrase = openai_chat.write_error(error), HTTPStatus(error.status).phrase.encode()
+    def _write_refusal(self, error: LLMError, codec: ModuleType = openai_chat) -> None:
+        status: int = codec.status_of(error)
+        body, phrase = codec.write_error(error), HTTPStatus(status).phrase.encode()
         request_id = (error.request_id or "").encode()
-        self.transport.write(_REFUSAL % (error.status, phrase, len(body), request_id, body))
+        self.transport.write(_REFUSAL % (status, phrase, len(body), request_id, body))
         self.transport.close()
+
+
+def _id_lines(exchange: Exchange) -> bytes:
+    return exchange.asked.face.id_lines(exchange.passage.request_id)
 
 
 def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:

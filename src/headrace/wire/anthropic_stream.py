@@ -192,7 +192,7 @@ class StreamReader:
             self._say_call(block, encode(block.arguments).decode(), deltas)
 
     def _finish(self, said: EventWire, deltas: list[LLMDelta]) -> None:
-        self._usage = _later(self._usage, said.usage)
+        self._usage = later_usage(self._usage, said.usage)
         reason = None if said.delta is None else said.delta.stop_reason
         self._ended = self._ended or reason is not None
         deltas.append(
@@ -373,7 +373,7 @@ def _event(value: dict[str, Any]) -> bytes:
     return sse.write(encode(value), name=str(value["type"]))
 
 
-def _later(before: UsageWire | None, now: UsageWire | None) -> UsageWire | None:
+def later_usage(before: UsageWire | None, now: UsageWire | None) -> UsageWire | None:
     """The counts after ``now``, which are totals; what it leaves out stands as it was before."""
     if before is None or now is None:
         return now or before

@@ -8,13 +8,11 @@ wrong with it, or carries it out. An answer goes on as the bytes that came.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError
-from headrace.contracts.responses import FinishReason, Usage
 from headrace.wire import sse
 from headrace.wire.json import bad_reply, decode_reply
 from headrace.wire.openai_answers import (
@@ -25,8 +23,9 @@ from headrace.wire.openai_answers import (
     finish_reason_from_wire,
     usage_from_wire,
 )
-from headrace.wire.openai_errors import error_from_wire
+from headrace.wire.openai_errors import error_from_wire, write_error
 from headrace.wire.openai_params import Dialect
+from headrace.wire.passing import PassingStream, PassingWhole
 
 _MOST_TOKENS = 2**31 - 1
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -82,6 +81,15 @@ class PassingChat(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fal
         most = self.max_completion_tokens
         return self.max_tokens if most is None else most
 
+    @property
+    def wants_usage(self) -> bool:
+        """Whether token counts are told at a stream's end."""
+        return bool(self.stream and self.stream_options and self.stream_options.include_usage)
+
+    def sets(self, name: str) -> bool:
+        """Whether it says anything of the setting ``name``."""
+        return getattr(self, name) is not None
+
 
 SETTINGS = frozenset(PassingChat.__struct_fields__)
 """The wire names of all that a passing request may hold."""
@@ -125,22 +133,17 @@ def write_passing(
         return None
 
 
-class PassingAnswer:
-    """What the record tells of an answer that went by: ``read_whole`` or ``feed`` fill it."""
+def write_break(error: LLMError) -> bytes:
+    """The last event of a stream that ``error`` breaks off; ``[DONE]`` does not follow."""
+    return sse.write(write_error(error))
 
-    __slots__ = ("finish_reason", "model", "usage")
 
-    def __init__(self) -> None:
-        self.model: str | None = None
-        self.usage: Usage | None = None
-        self.finish_reason: FinishReason | None = None
+class Whole(PassingWhole):
+    """A whole chat completion."""
+
+    __slots__ = ()
 
     def read_whole(self, body: bytes) -> bool:
-        """Look through a whole answer; whether it is one that can go on as it is.
-
-        Raises LLMBadResponseError where it is no answer, and the error that it holds where it is
-        one.
-        """
         answer = _decoded(body)
         failure = answer_error(answer, body)
         if failure is not None:
@@ -154,134 +157,42 @@ class PassingAnswer:
         return True
 
 
-_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
 _DONE = b"data: [DONE]\n\n"
 
 
-class PassingStream(PassingAnswer):
-    """A streamed answer on its way through, event by whole event.
+class Stream(PassingStream):
+    """A streamed chat completion.
 
-    ``begun`` turns true with the first piece of output; ``chunks`` counts them. ``hides_usage``
-    keeps the chunk back that holds nothing but token counts, for a caller who did not ask for it.
-    What came before an error is given first; the error is in ``failure`` then.
+    ``hides_usage`` keeps the chunk back that holds nothing but token counts, for a caller who did
+    not ask for it. ``[DONE]`` is held back until the answer has come to its end.
     """
 
-    __slots__ = (
-        "_answered",
-        "_done",
-        "_events",
-        "_finished",
-        "_hides_usage",
-        "_raw",
-        "begun",
-        "chunks",
-        "failure",
-    )
+    __slots__ = ("_answered", "_finished", "_hides_usage")
 
     def __init__(self, *, hides_usage: bool) -> None:
         super().__init__()
-        self.begun = False
-        self.chunks = 0
-        self.failure: LLMError | None = None
         self._hides_usage = hides_usage
-        self._answered = self._done = self._finished = False
-        self._raw = b""
-        # Only where the events do not come whole, or their lines end in other ways than usual.
-        self._events: sse.Reader | None = None
+        self._answered = self._finished = False
 
-    def feed(self, data: bytes) -> bytes:
-        """What may go on to the caller now that ``data`` came."""
-        if self.failure is not None or self._done:
-            return b""
-        try:
-            if self._events is None and _is_usual(data):
-                return self._usual(data)
-            return self._unusual(data)
-        except LLMError as error:
-            self.failure = error
-            return b""
+    def _data_of(self, block: bytes) -> bytes | None:
+        return block[6:] if block.startswith(b"data: ") and b"\n" not in block else None
 
-    def close(self) -> bytes:
-        """The end of a stream that came to its end; raises where it was cut short."""
-        last = b""
-        if self._events is not None and self.failure is None and not self._done:
-            # Its last line end, a lone CR, may have been the first half of one.
-            read = [self._event_goes_on(event) for event in self._events.feed(self._raw)]
-            if any(read):
-                last = self._raw
-        if self.failure is not None:
-            raise self.failure
+    def _error(self, data: bytes) -> LLMError:
+        return error_from_wire(None, decode_reply(data))
+
+    def _end(self) -> bytes:
         if not self._answered:
             raise LLMBadResponseError("The backend's stream ended before it said anything.")
-        if not self._done and not self._finished:
+        if not self.done and not self._finished:
             raise LLMBadResponseError(
                 "The backend's stream was cut short: it ended with neither a finish reason "
                 "nor [DONE]."
             )
-        return last + _DONE
+        return _DONE
 
-    def _usual(self, data: bytes) -> bytes:
-        """Whole events of one line of data each: nearly every server's, nearly always."""
-        blocks = data.split(b"\n\n")
-        if len(blocks) == 2 and b"\n" not in blocks[0]:  # one event, the usual piece
-            return data if self._goes_on(blocks[0][6:]) else b""
-        kept = 0
-        for place, block in enumerate(blocks[:-1]):
-            if not block.startswith(b"data: ") or b"\n" in block:
-                rest = b"\n\n".join(blocks[place:])
-                return b"".join(each + b"\n\n" for each in blocks[:kept]) + self._unusual(rest)
-            try:
-                goes_on = self._goes_on(block[6:])
-            except LLMError as error:
-                self.failure = error
-                break
-            if goes_on:
-                blocks[kept] = block
-                kept += 1
-            elif self._done:
-                break
-        if kept == len(blocks) - 1:
-            return data
-        return b"".join(each + b"\n\n" for each in blocks[:kept])
-
-    def _unusual(self, data: bytes) -> bytes:
-        """The same where events are cut or look otherwise: they go on by whole events as well."""
-        if self._events is None:
-            self._events = sse.Reader()
-        raw = self._raw + data
-        seam = 0
-        out: list[bytes] = []
-        for end in _BLANK_LINE.finditer(raw):
-            block = raw[seam : end.end()]
-            seam = end.end()
-            try:
-                read = [self._event_goes_on(event) for event in self._events.feed(block)]
-            except LLMError as error:
-                self.failure = error
-                self._raw = b""
-                return b"".join(out)
-            if self._done:
-                break
-            if not read or any(read):
-                out.append(block)
-        self._raw = raw[seam:]
-        if not self._raw:
-            self._events = None
-        if len(self._raw) > sse.MAX_EVENT_BYTES:
-            raise LLMBadResponseError(
-                f"An event of the stream is larger than {sse.MAX_EVENT_BYTES} bytes."
-            )
-        return b"".join(out)
-
-    def _event_goes_on(self, event: sse.Event) -> bool:
-        if event.name == "error":
-            raise error_from_wire(None, decode_reply(event.data))
-        return self._goes_on(event.data) if event.data else True
-
-    def _goes_on(self, data: bytes) -> bool:
-        """Whether the caller gets the event that holds ``data``, once it is written down."""
+    def _reads(self, data: bytes) -> bool:
         if data.startswith(b"[DONE]"):
-            self._done = True  # written when the answer has come to its end
+            self.done = True
             return False
         chunk = _decoded(data)
         choices = chunk.choices
@@ -291,17 +202,14 @@ class PassingStream(PassingAnswer):
                 self._look_at(choice)
             if self.model is None:
                 self.model = chunk.model
-            if chunk.usage is None:
-                if chunk.error is None:
-                    return True
-            else:
+            if chunk.usage is not None:
                 self.usage = usage_from_wire(chunk.usage)
+            if chunk.error is None:
+                return True
         failure = answer_error(chunk, data)
         if failure is not None:
             raise failure
-        if choices:
-            return True
-        if chunk.usage is not None:
+        if chunk.usage is not None and not choices:
             self.usage = usage_from_wire(chunk.usage)
             return not self._hides_usage
         return True
@@ -324,11 +232,6 @@ class PassingStream(PassingAnswer):
                 self.finish_reason = finish_reason_from_wire(choice.finish_reason)
         if choice.usage is not None:
             self.usage = usage_from_wire(choice.usage)
-
-
-def _is_usual(data: bytes) -> bool:
-    """Whether ``data`` is whole events, as far as a glance tells."""
-    return data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data
 
 
 def _decoded(data: bytes) -> AnswerWire:

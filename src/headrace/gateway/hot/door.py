@@ -12,17 +12,17 @@ from headrace.contracts.errors import LLMAuthError, LLMModelNotFoundError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.hot.exchange import Asked, Caller, Exchange, StreamExchange
+from headrace.gateway.hot.faces import FACES, HotFace
 from headrace.gateway.hot.way import HotWay, HotWays
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import Standing
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
 from headrace.wire.json import encode
-from headrace.wire.openai_passing import PassingChat, read_passing, write_passing
+from headrace.wire.passing import PassingRequest
 
 if TYPE_CHECKING:
     from headrace.gateway.app import Gateway
 
-_PATHS = frozenset((b"/v1/chat/completions", b"/chat/completions"))
 # Larger ones are few, and are better read while they come.
 _MOST_BODY_BYTES = 1 << 20
 
@@ -64,7 +64,8 @@ class HotDoor:
 
     def wants(self, url: bytes, method: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head may go the fast way, once its body is here."""
-        if url not in _PATHS or method != b"POST" or self._is_traced:
+        face = FACES.get(url)
+        if face is None or method != b"POST" or self._is_traced:
             return False
         server = self.server
         length = headers.get(b"content-length")
@@ -74,13 +75,15 @@ class HotDoor:
             and len(length) <= 7
             and int(length) <= min(_MOST_BODY_BYTES, server.max_body_bytes)
             and b"expect" not in headers
-            and b"anthropic-version" not in headers  # whose clients are told errors in their form
+            # Whose clients are told errors in their form.
+            and (face.format == "anthropic" or b"anthropic-version" not in headers)
         )
 
     def begin(
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
+        url: bytes,
         headers: Mapping[bytes, bytes],
         body: bytes,
         *,
@@ -89,8 +92,9 @@ class HotDoor:
         """Make ready to ask for an answer to the request, or leave it alone."""
         gateway = self._gateway
         queued, standing = gateway.clock.monotonic(), gateway.standing
-        request = self._read(standing, headers, body)
-        route = None if request is None else self._route_for(standing, request)
+        face = FACES[url]
+        request = self._read(face, standing, headers, body)
+        route = None if request is None else self._route_for(face, standing, request)
         if request is None or route is None:
             return Declined(standing)
         ways = route.ways()
@@ -101,10 +105,10 @@ class HotDoor:
         asked_name = route.asked(requested)
         name = first.model or way.remote.model or asked_name
         rated = rated_tokens(first.lane, len(body), request.answer_tokens)
-        options = request.stream_options
-        include_usage = is_stream and options is not None and bool(options.include_usage)
-        row = way.remote.provider
-        sent = write_passing(request, name, row.dialect, include_usage=row.stream_usage)
+        row, wants_usage = way.remote.provider, request.wants_usage
+        sent = face.passing.write_passing(
+            request, name, row.dialect, include_usage=row.stream_usage
+        )
         if sent is None or not may_begin(first.lane, rated):
             return Declined(standing, ways)
         passage = Passage(
@@ -120,12 +124,13 @@ class HotDoor:
             stream=is_stream,
         )
         asked = Asked(
+            face=face,
             standing=standing,
             body=body,
             sent=sent,
             ways=ways,
-            include_usage=include_usage,
-            hides_usage=not include_usage,
+            include_usage=wants_usage,
+            hides_usage=not wants_usage,
             model=asked_name,
             renamed=None if name == asked_name else encode(asked_name),
         )
@@ -135,17 +140,20 @@ class HotDoor:
         return exchange
 
     def _read(
-        self, standing: Standing, headers: Mapping[bytes, bytes], body: bytes
-    ) -> PassingChat | None:
+        self, face: HotFace, standing: Standing, headers: Mapping[bytes, bytes], body: bytes
+    ) -> PassingRequest | None:
         if self._gateway.draining:
             return None
         try:
             standing.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
         except LLMAuthError:
             return None
-        return read_passing(body)
+        request: PassingRequest | None = face.passing.read_passing(body)
+        return request
 
-    def _route_for(self, standing: Standing, request: PassingChat) -> Route | None:
+    def _route_for(
+        self, face: HotFace, standing: Standing, request: PassingRequest
+    ) -> Route | None:
         """The request's route, where all of its backends can be asked for it as it is."""
         try:
             route = standing.routes.pick(request.model)
@@ -153,13 +161,13 @@ class HotDoor:
             return None
         for lane in route.lanes():
             way = self._ways.to(lane)
-            if way is None or not _takes(way, request):
+            if way is None or way.format != face.format or not _takes(way, request):
                 return None
         return route
 
 
-def _takes(way: HotWay, request: PassingChat) -> bool:
+def _takes(way: HotWay, request: PassingRequest) -> bool:
     """Whether the backend may be asked for ``request`` without a change in its meaning."""
     if not request.stream and not way.remote.provider.asked_whole:
         return False
-    return all(getattr(request, name) is None for name in way.barred)
+    return not any(map(request.sets, way.barred))

@@ -21,6 +21,7 @@ from headrace.contracts.errors import (
     LLMTimeoutError,
     LLMUnavailableError,
 )
+from headrace.gateway.hot.faces import HotFace
 from headrace.gateway.hot.translate import translated
 from headrace.gateway.hot.way import HotWay
 from headrace.gateway.routes import Way
@@ -30,8 +31,7 @@ from headrace.net.transport import TimeLimits
 from headrace.stores.secret import redact_error
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
-from headrace.wire import openai_chat, sse
-from headrace.wire.openai_passing import PassingAnswer, PassingStream
+from headrace.wire.passing import PassingAnswer, PassingStream, PassingWhole
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
@@ -67,6 +67,7 @@ class Asked:
     otherwise; ``hides_usage`` keeps token counts from a caller who did not ask for them.
     """
 
+    face: HotFace
     standing: Standing
     body: bytes
     sent: bytes
@@ -173,7 +174,7 @@ class Exchange:
     def finish(self, error: Exception | None = None) -> None:
         """The answer has ended."""
         self._connection = None
-        if error is not None:
+        if error is not None and not self._has_all():
             if self.keeps_slot and isinstance(error, LLMUnavailableError):
                 self.keeps_slot = False
                 self._sends = 2
@@ -194,10 +195,14 @@ class Exchange:
     def _is_as_asked(self, content_type: str) -> bool:
         return _EVENTS not in content_type
 
+    def _has_all(self) -> bool:
+        """Whether the answer has said that it is at its end, however its connection ends."""
+        return False
+
     def _complete(self) -> None:
         """All of the answer is here; raises the error that it comes to."""
         body = b"".join(self._pieces)
-        answer = PassingAnswer()
+        answer: PassingWhole = self.asked.face.passing.Whole()
         if self._unlike is None and answer.read_whole(body):
             if self.asked.renamed is not None:
                 body = self._with_caller_s_name(body)
@@ -269,11 +274,12 @@ class Exchange:
         """What the caller gets of an answer that is not as it was asked for; or its error."""
         headers = self._unlike or {}
         if self.status != 200:
-            raise openai_chat.read_error(self.status, body, headers)
+            raise _error_of(self.asked.face, self.status, body, headers)
         is_stream = _EVENTS in headers.get("content-type", "")
         return translated(
             body,
             answer,
+            self.asked.face.codec,
             from_stream=is_stream,
             to_stream=self.passage.stream,
             model=self.asked.model,
@@ -327,7 +333,7 @@ class StreamExchange(Exchange):
         keep_alive: bool,
     ) -> None:
         super().__init__(caller, loop, way, passage, asked, keep_alive=keep_alive)
-        self._stream = PassingStream(hides_usage=asked.hides_usage)
+        self._stream: PassingStream = asked.face.passing.Stream(hides_usage=asked.hides_usage)
         first_s = way.lane.first_token_s
         self._first_by = inf if first_s is None else loop.time() + first_s
         self._paused = False
@@ -376,6 +382,9 @@ class StreamExchange(Exchange):
     def _is_as_asked(self, content_type: str) -> bool:
         return _EVENTS in content_type
 
+    def _has_all(self) -> bool:
+        return self._stream.done
+
     def _begun(self) -> None:
         self.passage.answers()
         self._first_by = inf
@@ -401,6 +410,8 @@ class StreamExchange(Exchange):
             last = stream.close()
             if not stream.begun:
                 last = b"".join((*self._pieces, last))
+        if self.asked.renamed is not None:
+            last = self._with_caller_s_name(last)
         self._caller.end_events(self, last)
         self._record(None, stream)
 
@@ -416,7 +427,7 @@ class StreamExchange(Exchange):
             super()._break_off(error)
             return
         error.request_id = self.passage.request_id
-        self._caller.end_events(self, sse.write(openai_chat.write_error(error)))
+        self._caller.end_events(self, self.asked.face.passing.write_break(error))
         self._record(error, self._stream)
 
     def _named(self, error: Exception) -> LLMError:
@@ -431,6 +442,11 @@ class StreamExchange(Exchange):
                 "its first output"
             )
         return super()._named(error)
+
+
+def _error_of(face: HotFace, status: int, body: bytes, headers: Mapping[str, str]) -> LLMError:
+    error: LLMError = face.codec.read_error(status, body, headers)
+    return error
 
 
 def _stopped() -> LLMError:

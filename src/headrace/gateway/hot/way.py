@@ -12,11 +12,16 @@ from headrace.net.pool import PooledTransport
 from headrace.net.transport import HttpRequest, TimeLimits, Url
 from headrace.stores.secret import Secret
 from headrace.traffic.lane import Lane
-from headrace.wire.openai_passing import SETTINGS
+from headrace.wire import anthropic_passing, openai_passing
 
 _LENGTH = b"Content-Length: 0\r\n\r\n"
+_SETTINGS = {"openai": openai_passing.SETTINGS, "anthropic": anthropic_passing.SETTINGS}
 # Under which names of ours a setting of the wire is known, where that is another.
-_OUR_NAMES: Mapping[str, str] = {"max_completion_tokens": "max_tokens"}
+_OUR_NAMES: Mapping[str, str] = {
+    "max_completion_tokens": "max_tokens",
+    "stop_sequences": "stop",
+    "metadata": "user",
+}
 _MOST_WAYS = 1000
 
 
@@ -28,6 +33,7 @@ class HotWay:
     refuses, ignores or knows by other names: a request with one is carried out the general way.
     """
 
+    format: str
     lane: Lane
     remote: Remote
     transport: PooledTransport
@@ -64,7 +70,7 @@ def way_to(lane: Lane) -> HotWay | None:
         return None
     row, transport = remote.provider, remote.world.transport
     if (
-        row.format != "openai"
+        row.format not in _SETTINGS
         or row.defaults
         or "{model}" in row.chat_path
         or not isinstance(transport, PooledTransport)
@@ -73,6 +79,7 @@ def way_to(lane: Lane) -> HotWay | None:
     url = remote.url(row.chat_path)
     ask = HttpRequest(method="POST", url=url, headers=remote.headers(), body=b"")
     return HotWay(
+        format=row.format,
         lane=lane,
         remote=remote,
         transport=transport,
@@ -91,15 +98,16 @@ def way_to(lane: Lane) -> HotWay | None:
 
 def _barred(remote: Remote) -> tuple[str, ...]:
     row = remote.provider
-    unlike = row.unsupported | row.ignored
-    barred = {name for name in SETTINGS if _OUR_NAMES.get(name, name) in unlike}
-    barred |= {
-        name for name in ("repetition_penalty", "seed") if getattr(row.dialect, name) != name
-    }
-    if row.dialect.counted_logprobs or not row.logprobs_alone:
-        barred.add("logprobs")
-    if row.dialect.max_tokens not in SETTINGS:
-        barred |= {"max_tokens", "max_completion_tokens"}
-    if row.dialect.beside_stop:
-        barred.add("stop")
+    settings, unlike = _SETTINGS[row.format], row.unsupported | row.ignored
+    barred = {name for name in settings if _OUR_NAMES.get(name, name) in unlike}
+    if row.format == "openai":
+        for name in ("repetition_penalty", "seed"):
+            if getattr(row.dialect, name) != name:
+                barred.add(name)
+        if row.dialect.counted_logprobs or not row.logprobs_alone:
+            barred.add("logprobs")
+        if row.dialect.max_tokens not in settings:
+            barred |= {"max_tokens", "max_completion_tokens"}
+        if row.dialect.beside_stop:
+            barred.add("stop")
     return tuple(sorted(barred))
