@@ -523,7 +523,7 @@ def test_a_prompt_has_one_of_four_forms(prompt, prompts):
         ({"prompt": []}, "prompt"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": {"prompt_string": "x"}}, "prompt"),
-        ({"prompt": [1, "a"]}, "prompt[0]"),
+        ({"prompt": [1, "a"]}, "prompt[1]"),
         ({"prompt": [[1], []]}, "prompt[1]"),
         ({"prompt": [[1, "a"]]}, "prompt[0][1]"),
         ({"prompt": [-1]}, "prompt[0]"),

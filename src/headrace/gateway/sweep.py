@@ -30,6 +30,9 @@ class Sweep:
         self._server = server
         self._keep_alive_s = keep_alive_s
         self._timer: asyncio.TimerHandle | None = None
+        self._suspects: set[HttpProtocol] = set()
+        """Late at the last look. A loop that was itself held up must first see what the sockets
+        have, before anybody is called late."""
 
     def begin(self) -> None:
         """Look from now on; needs the running loop."""
@@ -52,9 +55,14 @@ class Sweep:
 
     def _look(self) -> None:
         now, limits_s = asyncio.get_running_loop().time(), self._limits_s()
+        suspects, self._suspects = self._suspects, set()
         for connection in tuple(self._connections):
             assert isinstance(connection, HttpProtocol)
             what = connection.waits_for
-            if what is not None and now - connection.waits_since > limits_s[what]:
+            if what is None or now - connection.waits_since <= limits_s[what]:
+                continue
+            if connection in suspects:
                 connection.too_late()
+            else:
+                self._suspects.add(connection)
         self.begin()
