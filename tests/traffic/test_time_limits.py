@@ -8,10 +8,11 @@ import pytest
 
 from headrace.contracts.errors import LLMRateLimitError, LLMTimeoutError
 from headrace.contracts.record import Marks
+from headrace.net.clock import SystemClock
 from headrace.net.scripted import ManualClock, Piece, ScriptedAnswer
 from headrace.net.transport import TimeLimits
 from headrace.traffic.call import CallSheet
-from headrace.traffic.patience import Patience
+from headrace.traffic.patience import Alarm, Patience
 from headrace.traffic.retry import RetryPolicy
 from traffic.play import ASK, EVENTS, OPENING, Stage, answer, is_idle, play, refusal, said
 
@@ -222,6 +223,47 @@ def test_a_task_that_met_a_limit_can_be_cancelled_and_wait_again():
         assert clock.monotonic() == 20
 
     play(main)
+
+
+def test_calls_beside_one_another_meet_each_their_own_limit():
+    async def main():
+        stage = Stage()
+
+        async def over_at(total_s, begin_s):
+            await stage.clock.sleep(begin_s)
+            lane = stage.lane(
+                [ScriptedAnswer(fault="hang")], f"lane {total_s}", limits=LONG, **ONCE
+            )
+            with pytest.raises(LLMTimeoutError, match=f"total_s of {total_s:g} s"):
+                await stage.text(lane, total_s=total_s)
+            return stage.clock.monotonic()
+
+        quick = stage.lane([answer()], "quick")
+        calls = [(40, 0), (10, 5), (30, 1), (5, 20), (10.5, 5)]
+        *over, _ = await asyncio.gather(
+            *(over_at(total_s, begin_s) for total_s, begin_s in calls), stage.text(quick)
+        )
+        assert over == [total_s + begin_s for total_s, begin_s in calls]
+
+    play(main)
+
+
+def test_limits_hold_in_another_loop_after_the_first_was_stopped_in_the_middle():
+    clock = SystemClock()
+    alarm = Alarm(clock)
+
+    async def begin():
+        patience = Patience(clock, "peer", alarm)
+        patience.allow("total_s", 0.01)  # and never closed
+
+    async def wait():
+        patience = Patience(clock, "peer", alarm)
+        patience.allow("total_s", 0.02)
+        with pytest.raises(LLMTimeoutError, match=r"total_s of 0\.02 s"), patience("waiting"):
+            await asyncio.get_running_loop().create_future()
+
+    asyncio.run(begin())
+    play(wait)
 
 
 def test_a_call_that_is_over_leaves_no_timer_behind():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headrace.contracts.responses import LLMDelta, ToolCallDelta
 from headrace.wire import openai_chat, openai_completions
-from headrace.wire.assemble import assemble, deltas
+from headrace.wire.assemble import assemble, deltas, whole
 from headrace.wire.openai_params import LLAMA_CPP, OPENAI
 
 from .strategies import chat_requests, choppings, completion_requests, responses, streams, usages
@@ -53,6 +53,15 @@ def test_a_completion_request_arrives_as_it_was_sent(request, stream):
 @modest
 def test_a_chat_answer_arrives_as_it_was_sent(response):
     assert openai_chat.read_response(openai_chat.write_response(response)) == response
+
+
+@given(response=responses(chat=True))
+@modest
+def test_an_answer_read_in_few_pieces_says_the_same(response):
+    body = openai_chat.write_response(response)
+    pieces = openai_chat.read_whole(body)
+    assert pieces == whole(openai_chat.read_response(body))
+    assert evolve(assemble(pieces), created=response.created) == response
 
 
 @given(response=responses(chat=False))

@@ -263,9 +263,7 @@ class _Seen:
             self.chunks += 1
             if self.first_token is None:
                 self.first_token = now
-                call.patience.lift("first_token_s")
-                if not call.whole:
-                    call.patience.lift("total_s")
+                call.puts_out()
         if delta.usage_delta is not None:
             visit.usage = delta.usage_delta
         if delta.finish_reason is not None and delta.index == 0:

@@ -280,9 +280,9 @@ class Visit:
         call.attempts.append(attempt)
         call.marks.attempts.append(attempt)
         self._publish()
-        # A caller whose time is over in the middle of an answer says nothing about who gives it.
-        out_of_time = self._answering and call.patience.left_s("total_s") <= 0
-        failure = error if isinstance(error, LLMError) and not out_of_time else None
+        failure = error if isinstance(error, LLMError) else None
+        if failure is not None and self._answering and call.patience.left_s("total_s") <= 0:
+            failure = None  # a caller whose time is over says nothing about who answers
         if breaker is not None and self._era is not None:
             if error is None:
                 breaker.succeeded(self._era)
