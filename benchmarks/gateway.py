@@ -17,8 +17,13 @@ turns; shown is the median over the repeats, in brackets the least and the great
 is not whole ends the run. CPU is that of the gateway's processes, as the kernel counts it.
 
 Ours runs with all on that it has: an API key, retries, breaker, metrics, the page's history, a
-record of every call in a file. LiteLLM checks a key and may retry; vllm-router retries and has a
+record of every call in a file; the mock is a vLLM to it, which it asks for whole answers where the
+caller wants them. LiteLLM checks a key and may retry; vllm-router retries and has a
 breaker; nginx only hands on. Nobody writes a log line a request.
+
+Of 500 streams at once even ``direct`` begins later than the 20 ms that the mock thinks: it and the
+callers need their core for them. What a gateway adds is what is over that, and may come out a
+little below nothing where it spreads the work.
 """
 
 from __future__ import annotations

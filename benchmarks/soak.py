@@ -1,6 +1,6 @@
 """What a gateway still holds after very many requests, and callers that left in every state.
 
-    python -m benchmarks soak [--requests N] [--disconnects N] [--growth-mib N]
+    python -m benchmarks soak [--requests N] [--disconnects N] [--growth-mib N] [--translate]
 
 One gateway before a mock, with a record of every call in a file that is begun anew again and again.
 Three in four requests are answered whole, the others streamed; meanwhile others leave: while they
@@ -9,7 +9,8 @@ whole one. That each is in its state before it leaves, the gateway's own metrics
 
 A tenth of it all is the warm-up, or more of a short run. Said is what the gateway uses after that and at the end; it fails
 where memory has grown by more than ``--growth-mib``, where a descriptor or a running call is left
-over, or where the metrics have not counted every call.
+over, or where the metrics have not counted every call. With ``--translate`` no request goes the
+fast way.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ _WARM_REQUESTS = 4000
 """Fewer leave caches that fill."""
 
 
-def _config(folder: Path, port: int, upstream: int) -> dict[str, object]:
-    url = f"http://127.0.0.1:{upstream}/v1"
+def _config(folder: Path, port: int, upstream: int, *, translate: bool) -> dict[str, object]:
+    same = {"provider": "vllm", "base_url": f"http://127.0.0.1:{upstream}/v1"}
     backends = [
-        {"name": "m", "base_url": url},
-        {"name": "leavers", "base_url": url},
-        {"name": "narrow", "base_url": url, "max_concurrent_requests": 1, "queue_size": 2 * _EACH},
+        {**same, "name": "m"},
+        {**same, "name": "leavers"},
+        {**same, "name": "narrow", "max_concurrent_requests": 1, "queue_size": 2 * _EACH},
     ]
     return {
-        "server": {"port": port, "api_keys": [_KEY]},
+        "server": {"port": port, "api_keys": [_KEY], "pass_through": not translate},
         "engine": {"enabled": False},
         "embeddings": {"enabled": False},
         "backends": backends,
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--disconnects", type=int, default=10_000)
     parser.add_argument("--growth-mib", type=float, default=5.0)
+    parser.add_argument("--translate", action="store_true", help="server.pass_through: false")
     options = parser.parse_args()
     mock_command = [sys.executable, "-m", "benchmarks._gateway_mock"]
     with (
@@ -201,7 +203,9 @@ def main() -> None:
         assert mock.stdout is not None
         folder, port = Path(name), free_port()
         path, log = folder / "gateway.yaml", folder / "log"
-        path.write_text(yaml.safe_dump(_config(folder, port, int(mock.stdout.readline()))))
+        upstream = int(mock.stdout.readline())
+        config = _config(folder, port, upstream, translate=options.translate)
+        path.write_text(yaml.safe_dump(config))
         start = "from headrace.cli.main import main; main()"
         command = [sys.executable, "-c", start, "serve", str(path)]
         with started(command, env=environment(), log=log) as process:

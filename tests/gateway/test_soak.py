@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.served import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_after_many_requests_and_callers_that_left_nothing_is_held():
+@pytest.mark.parametrize("way", [(), ("--translate",)], ids=["passed through", "translated"])
+def test_after_many_requests_and_callers_that_left_nothing_is_held(way):
     """It fails where a call, a descriptor or too much memory is left, or a call was not counted."""
-    options = ["--requests", "4000", "--disconnects", "400", "--growth-mib", "24"]
+    options = ["--requests", "3000", "--disconnects", "400", "--growth-mib", "24", *way]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.soak", *options],
         cwd=ROOT,
