@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.served import Served
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.build import assemble
@@ -18,6 +19,7 @@ from headrace.gateway.config import Config, load
 from headrace.net.clock import World
 from headrace.net.scripted import ManualClock, ScriptedAnswer, ScriptedTransport
 from headrace.net.transport import HttpRequest
+from headrace.stores.models import ModelFile
 from traffic.play import EVENTS, OPENING, answer, refusal
 
 ROOT = Path(__file__).parents[2]
@@ -444,3 +446,37 @@ def test_the_examples_of_a_configuration_in_the_documents_are_right(tmp_path: Pa
                 path.write_text(block)
                 found.append(load(path, environment={}))
     assert any(config.routes for config in found)
+
+
+def test_the_model_in_the_box_answers_where_the_backend_before_it_does_not(
+    box_model: ModelFile, tmp_path: Path
+) -> None:
+    served = Served(
+        tmp_path,
+        {
+            "embeddings": {"enabled": False},
+            "backends": [{"name": "dead", "base_url": "http://127.0.0.1:9/v1"}],
+            "routes": [
+                {
+                    "name": "m",
+                    "backends": [{"backend": "dead"}, {"backend": "smollm2-135m-instruct"}],
+                }
+            ],
+        },
+    )
+    try:
+        served.wait_until_ready()
+        reply = served.chat("Say hello.", model="m", n=2)
+        assert reply.status == 200
+        assert reply.json["model"] == "m"
+        assert [bool(choice["message"]["content"]) for choice in reply.json["choices"]] == [
+            True
+        ] * 2
+        asked = {"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+        assert served.post("/v1/messages", asked).json["content"][0]["text"]
+        with served.streaming(model="m") as stream:
+            assert b"[DONE]" in stream.read()
+        # Its own name leads to it still.
+        assert served.chat(model="smollm2-135m-instruct").status == 200
+    finally:
+        assert served.stop() == 0

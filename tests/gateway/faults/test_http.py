@@ -62,7 +62,7 @@ async def answers(
         statuses = []
         while True:
             try:
-                status, _, _ = await asyncio.wait_for(caller.whole(), 3)
+                status, _, _ = await asyncio.wait_for(caller.whole(), 2)
             except (Cut, ConnectionError):
                 return statuses, True
             except TimeoutError:
