@@ -14,7 +14,7 @@ import pytest
 from gateway.served import Served
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.gateway.build import assemble
+from headrace.gateway.build import assemble, stand
 from headrace.gateway.config import Config, load
 from headrace.net.clock import World
 from headrace.net.scripted import ManualClock, ScriptedAnswer, ScriptedTransport
@@ -68,12 +68,19 @@ class Front:
             for name in script
             if name not in {each["name"] for each in config.get("backends", [])}
         ]
-        told = {**NO_ENGINE, **config, "backends": [*config.get("backends", []), *backends]}
-        transport = ScriptedTransport(self._answer, self.clock)
-        self.gateway = assemble(
-            from_plain(told, Config), None, World(transport=transport, clock=self.clock)
-        ).gateway
+        self.backends = [*config.get("backends", []), *backends]
+        self.world = World(transport=ScriptedTransport(self._answer, self.clock), clock=self.clock)
+        self.assembly = assemble(self._config(config), None, self.world)
+        self.gateway = self.assembly.gateway
         self.application = self.gateway.application()
+
+    def _config(self, told: dict[str, Any]) -> Config:
+        return from_plain({**NO_ENGINE, **told, "backends": self.backends}, Config)
+
+    def reload(self, told: dict[str, Any]) -> None:
+        """Answer by another configuration of the same backends."""
+        before = self.gateway.standing
+        self.gateway.standing = stand(self._config(told), self.assembly.own, self.world, before)
 
     def _answer(self, request: HttpRequest) -> ScriptedAnswer:
         name = request.url.host
@@ -342,6 +349,19 @@ def test_after_the_first_output_an_error_ends_the_stream_and_nobody_else_is_aske
         assert b"message_stop" not in said_there
         assert b"response.completed" not in said_there
         assert [name for name, _ in front.asked] == ["a"]
+
+    run(main)
+
+
+def test_who_is_ill_is_so_after_the_configuration_was_read_again() -> None:
+    async def main() -> None:
+        front = Front(
+            {"routes": [BOTH]}, {"a": refusal(429, ("retry-after", "60")), "b": said("b")}
+        )
+        assert await front.text() == "b"
+        front.reload({"routes": [{**BOTH, "aliases": ["n"]}]})
+        assert await front.text("n") == "b"
+        assert [name for name, _ in front.asked] == ["a", "b", "b"]
 
     run(main)
 
