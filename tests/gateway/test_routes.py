@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from gateway.served import Served
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.gateway.build import assemble
+from headrace.gateway.build import assemble, stand
 from headrace.gateway.config import Config, load
 from headrace.net.clock import World
 from headrace.net.scripted import ManualClock, ScriptedAnswer, ScriptedTransport
 from headrace.net.transport import HttpRequest
+from headrace.stores.models import ModelFile
 from traffic.play import EVENTS, OPENING, answer, refusal
 
 ROOT = Path(__file__).parents[2]
@@ -66,12 +68,19 @@ class Front:
             for name in script
             if name not in {each["name"] for each in config.get("backends", [])}
         ]
-        told = {**NO_ENGINE, **config, "backends": [*config.get("backends", []), *backends]}
-        transport = ScriptedTransport(self._answer, self.clock)
-        self.gateway = assemble(
-            from_plain(told, Config), None, World(transport=transport, clock=self.clock)
-        ).gateway
+        self.backends = [*config.get("backends", []), *backends]
+        self.world = World(transport=ScriptedTransport(self._answer, self.clock), clock=self.clock)
+        self.assembly = assemble(self._config(config), None, self.world)
+        self.gateway = self.assembly.gateway
         self.application = self.gateway.application()
+
+    def _config(self, told: dict[str, Any]) -> Config:
+        return from_plain({**NO_ENGINE, **told, "backends": self.backends}, Config)
+
+    def reload(self, told: dict[str, Any]) -> None:
+        """Answer by another configuration of the same backends."""
+        before = self.gateway.standing
+        self.gateway.standing = stand(self._config(told), self.assembly.own, self.world, before)
 
     def _answer(self, request: HttpRequest) -> ScriptedAnswer:
         name = request.url.host
@@ -344,6 +353,19 @@ def test_after_the_first_output_an_error_ends_the_stream_and_nobody_else_is_aske
     run(main)
 
 
+def test_who_is_ill_is_so_after_the_configuration_was_read_again() -> None:
+    async def main() -> None:
+        front = Front(
+            {"routes": [BOTH]}, {"a": refusal(429, ("retry-after", "60")), "b": said("b")}
+        )
+        assert await front.text() == "b"
+        front.reload({"routes": [{**BOTH, "aliases": ["n"]}]})
+        assert await front.text("n") == "b"
+        assert [name for name, _ in front.asked] == ["a", "b", "b"]
+
+    run(main)
+
+
 def refused(tmp_path: Path, text: str) -> str:
     path = tmp_path / "headrace.yaml"
     path.write_text(text)
@@ -444,3 +466,37 @@ def test_the_examples_of_a_configuration_in_the_documents_are_right(tmp_path: Pa
                 path.write_text(block)
                 found.append(load(path, environment={}))
     assert any(config.routes for config in found)
+
+
+def test_the_model_in_the_box_answers_where_the_backend_before_it_does_not(
+    box_model: ModelFile, tmp_path: Path
+) -> None:
+    served = Served(
+        tmp_path,
+        {
+            "embeddings": {"enabled": False},
+            "backends": [{"name": "dead", "base_url": "http://127.0.0.1:9/v1"}],
+            "routes": [
+                {
+                    "name": "m",
+                    "backends": [{"backend": "dead"}, {"backend": "smollm2-135m-instruct"}],
+                }
+            ],
+        },
+    )
+    try:
+        served.wait_until_ready()
+        reply = served.chat("Say hello.", model="m", n=2)
+        assert reply.status == 200
+        assert reply.json["model"] == "m"
+        assert [bool(choice["message"]["content"]) for choice in reply.json["choices"]] == [
+            True
+        ] * 2
+        asked = {"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+        assert served.post("/v1/messages", asked).json["content"][0]["text"]
+        with served.streaming(model="m") as stream:
+            assert b"[DONE]" in stream.read()
+        # Its own name leads to it still.
+        assert served.chat(model="smollm2-135m-instruct").status == 200
+    finally:
+        assert served.stop() == 0

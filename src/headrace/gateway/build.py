@@ -102,7 +102,9 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
             param="backends",
         )
     if config.routes:
-        routes = join(config, routes, world.clock, Random())  # noqa: S311  no secret hangs on it
+        lanes = () if before is None else (lane for lane, _ in before.routes.lanes())
+        chance = Random()  # noqa: S311  no secret hangs on it
+        routes = join(config, routes, world.clock, chance, lanes)
     names = [route.model for route in routes]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from attrs import evolve
@@ -18,15 +18,23 @@ from headrace.traffic.lane import Lane
 from headrace.traffic.retry import RetryBudget
 
 
-def join(config: Config, singles: Sequence[Route], clock: Clock, random: Random) -> list[Route]:
+def join(
+    config: Config,
+    singles: Sequence[Route],
+    clock: Clock,
+    random: Random,
+    before: Iterable[Lane] = (),
+) -> list[Route]:
     """The routes of ``config.routes``, and behind them ``singles``, which lead to one backend each.
 
     A name that both have is the former's; a backend without a name left is reached by them alone.
+    A lane of which the same was said ``before`` is as well or ill as it was.
     """
+    known = {id(lane.admission): lane for lane in before if lane.health is not None}
     members = {way.backend for route in config.routes for way in route.backends}
     ratios = {backend.name: backend.retry_ratio for backend in config.backends}
     singles = [
-        evolve(route, lane=_member(route.lane, clock, ratios))
+        evolve(route, lane=_member(route.lane, known.get(id(route.lane.admission)), clock, ratios))
         if route.lane.name in members
         else route
         for route in singles
@@ -38,8 +46,12 @@ def join(config: Config, singles: Sequence[Route], clock: Clock, random: Random)
     return [*several, *(route for route in left if route is not None)]
 
 
-def _member(lane: Lane, clock: Clock, ratios: dict[str, float]) -> Lane:
-    """``lane`` with what it needs as one of several."""
+def _member(lane: Lane, same: Lane | None, clock: Clock, ratios: Mapping[str, float]) -> Lane:
+    """``lane`` with what it needs as one of several; the ``same`` one may have it already."""
+    if same is not None:
+        if same.backend is lane.backend:
+            return same
+        return evolve(lane, health=same.health, budget=same.budget)
     budget = lane.budget or RetryBudget(clock, ratio=ratios.get(lane.name, 0.1))
     return evolve(lane, health=Health(clock), budget=budget)
 

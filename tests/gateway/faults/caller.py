@@ -112,9 +112,8 @@ class Caller:
     def leave(self) -> float:
         """Break the connection, as a program that is killed does; when that was."""
         sock = self.writer.get_extra_info("socket")
-        if self.writer.is_closing():  # it was let go already
-            return time.monotonic()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if sock.fileno() >= 0:  # else the gateway was first
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
         return time.monotonic()
 
