@@ -319,6 +319,8 @@ async def _send_error(send: Send, error: LLMError, headers: Headers, codec: Modu
         extra.append((b"retry-after-ms", str(round(error.retry_after_s * 1000)).encode()))
     if isinstance(error, LLMAuthError) and error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
+    if error.status == 408:  # nobody can tell where the next request would begin
+        extra.append((b"connection", b"close"))
     # A 500 says that this server failed; where a backend did, the right word is 502.
     failed_there = isinstance(error, LLMProviderError) and error.status == 500
     status = 502 if failed_there else codec.status_of(error)

@@ -79,7 +79,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._asked: Head | None = None
         """The head of the request on the fast way."""
         self._began_at = 0.0
-        self._head_bytes = 0
+        self._head_bytes = self._fed_bytes = 0
+        self._offers_upgrade = False
         self._in_head = self._streaming = self._refused = False
 
     # The socket's side.
@@ -106,10 +107,12 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        self._fed_bytes = len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # answered as if nobody had offered it, and the connection ends with that
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self._refuse(
                 LLMInvalidRequestError(
@@ -144,7 +147,9 @@ class HttpProtocol(HttpToolsProtocol):
         """What had to come did not come in time."""
         if self.transport.is_closing():
             return
-        if self.waits_for == "request" or (self.waits_for == "head" and not self._in_head):
+        nothing_asked = self.waits_for == "head" and not self._in_head
+        is_answered = self.waits_for == "body" and self._body is None
+        if self.waits_for == "request" or nothing_asked or is_answered:
             self.transport.close()
             return
         what, server = self.waits_for, self.door.server
@@ -175,7 +180,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._refused:
             return
+        if self.parser.should_upgrade():
+            self._offers_upgrade = True
+            return
         headers = self.headers
+        # Most heads come in one piece that is itself within the limit.
+        if self._head_bytes + self._fed_bytes > self.door.server.max_header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > self.door.server.max_header_bytes:
+                self._refuse(self._head_too_large())
+                return
         fields = dict(headers)
         if (
             self.exchange is None
@@ -183,7 +197,6 @@ class HttpProtocol(HttpToolsProtocol):
             and len(fields) == len(headers)
             and self.door.wants(self.url, self.parser.get_method(), fields)
             and self.parser.get_http_version() == "1.1"
-            and not self.parser.should_upgrade()
             and not self._is_full()
         ):
             self._fields = fields
@@ -191,10 +204,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.waits_for = "body"
             return
         self.waits_for = None
-        most = self.door.server.max_header_bytes
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers) > most:
-            self._refuse(self._head_too_large())
-            return
         app: Any = _refuse_as_full if self._is_full() else self.app
         existing = self.cycle
         cycle = self.cycle = self._new_cycle(self._head())
@@ -211,6 +220,8 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._offers_upgrade:
+            return
         pieces, self._body = self._body, None
         if pieces is None:
             if not self._refused:
@@ -232,6 +243,19 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = exchange
         self.cycle = exchange
         exchange.begin()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read the request again as if it had offered no other protocol.
+
+        Clients that would like HTTP/2 (curl --http2) say so in an ordinary request; llhttp takes
+        what follows its head for the other protocol's.
+        """
+        offer = (b"upgrade", b"http2-settings", b"connection")
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%b: %b" % each for each in self.headers if each[0] not in offer]
+        self._offers_upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     # The general way.
 
@@ -294,7 +318,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self.waits_for is None:
-            self.waits_for = "request"
+            # Answered before all of it was here (413, say): the rest is read and thrown away.
+            is_whole = isinstance(self.cycle, Exchange) or not self.cycle.more_body
+            self.waits_for = "request" if is_whole else "body"
             self.waits_since = self.loop.time()
 
     def _scope(self, head: Head) -> Any:

@@ -144,7 +144,6 @@ def test_what_is_allowed_is_answered(front: Served, case: str) -> None:
     assert (status, said(body)) == (200, "hello")
 
 
-@pytest.mark.xfail(strict=False, reason="the http class")
 def test_an_upgrade_that_nobody_takes_is_answered_as_if_it_were_not_there(front: Served) -> None:
     """Clients that would like HTTP/2 (curl --http2) say so in the request itself."""
     headers = b"Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
@@ -224,7 +223,6 @@ def test_a_body_that_is_shorter_than_it_said_is_not_answered(
     assert upstream.hits["echo"] == before
 
 
-@pytest.mark.xfail(strict=False, reason="the http class")
 def test_where_a_body_did_not_come_the_connection_ends(front: Served) -> None:
     data = HEAD + LENGTH % 100 + b"\r\n{"
     assert asyncio.run(answers(front, data)) == ([408], True)
@@ -250,7 +248,6 @@ def test_what_follows_a_body_is_the_next_request_and_has_to_be_one(
     ],
     ids=["one long", "many", "one without end"],
 )
-@pytest.mark.xfail(strict=False, reason="the http class")
 def test_headers_of_100_kib_are_431(front: Served, upstream: Upstream, headers: bytes) -> None:
     before = upstream.hits["echo"]
     body = body_of()
