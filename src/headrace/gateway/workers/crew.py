@@ -94,7 +94,9 @@ class Crew:
         """Have all that they counted counted here; one that does not tell at once is not waited for."""
         answers = [place.ask_report() for place in self._ready()]
         if answers:
-            await asyncio.wait(answers, timeout=_REPORT_S)
+            _, late = await asyncio.wait(answers, timeout=_REPORT_S)
+            for answer in late:
+                answer.cancel()
 
     async def reread(self, text: str) -> None:
         """Have them all stand on ``text``, and those that come after them."""
@@ -174,8 +176,11 @@ class Place:
         """Have it stand on ``text``; what keeps it from that is logged."""
         number = next(self._crew.numbers)
         answer = self._ask(number, Reread(number, text))
-        done, _ = await asyncio.wait({answer}, timeout=_REREAD_S)
-        stands = answer.result() if done else Stands(number, f"no answer within {_REREAD_S:g} s")
+        try:
+            async with asyncio.timeout(_REREAD_S):
+                stands = await answer
+        except TimeoutError:
+            stands = Stands(number, f"no answer within {_REREAD_S:g} s")
         if stands is not None and stands.error is not None:
             log.error("worker %s stays on the configuration before: %s", self.pid, stands.error)
 
@@ -243,14 +248,14 @@ class Place:
                 start_new_session=True,
             )
             self.pid = self._process.pid
-            self._lost = asyncio.Event()
             loop = asyncio.get_running_loop()
             self._begun = begun = loop.create_future()
+            self._lost = lost = asyncio.Event()
             link: FrameLink[FromWorker] = FrameLink(
-                FrameReader(FromWorker), self._heard, self._link_lost
+                FrameReader(FromWorker), self._heard, lambda error: self._link_lost(lost, error)
             )
+            self._link = link
             await loop.create_unix_connection(lambda: link, sock=ours.dup())
-        self._link = link
         link.send(self._begin(text))
         try:
             async with asyncio.timeout(_START_S):
@@ -352,9 +357,11 @@ class Place:
             for lane in report.lanes
         ]
 
-    def _link_lost(self, error: Exception | None) -> None:
+    def _link_lost(self, lost: asyncio.Event, error: Exception | None) -> None:
+        lost.set()
+        if lost is not self._lost:
+            return  # the process before, whose place is taken
         self._link = None
-        self._lost.set()
         if self._begun is not None and not self._begun.done():
             self._begun.set_exception(LLMUnavailableError("a worker ended before it had begun"))
         if error is not None and self._process is not None and self._process.returncode is None:

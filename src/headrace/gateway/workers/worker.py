@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 from attrs import define, field
 
-from headrace.contracts.errors import LLMError
+from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.app import Gateway
 from headrace.gateway.build import Own, gateway_of
 from headrace.gateway.hot.door import HotDoor
@@ -181,6 +181,7 @@ async def _serve(begin: Begin, line: Line) -> None:
     )
     config = source.config(begin.text)
     set_up(config.logging)
+    listener = _listener(begin)
     # The supervisor lets in whom it likes; here nobody shall wait for a connection to it.
     to_supervisor = PooledTransport(max_connections=2 * config.server.max_connections)
     transport = PooledTransport(max_connections=MOST_CONNECTIONS)
@@ -202,7 +203,7 @@ async def _serve(begin: Begin, line: Line) -> None:
     ]
     spare_the_collector()
     try:
-        await server.serve(sockets=[_listener(begin)])
+        await server.serve(sockets=[listener])
     finally:
         for task in tasks:
             task.cancel()
@@ -224,6 +225,8 @@ async def _obey(line: Line, server: Server, reload: Reload) -> None:
                     line.say(Stands(number))
                 except LLMError as error:
                     line.say(Stands(number, str(error)))
+            case Drain():  # it came before we could
+                server.drain()
             case None:
                 server.drain()
                 # Nothing is left to wait for: the models are gone, and nobody counts.
@@ -254,7 +257,13 @@ def _listener(begin: Begin) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((begin.host, begin.port))
+    try:
+        listener.bind((begin.host, begin.port))
+    except OSError as refused:
+        listener.close()
+        raise LLMUnavailableError(
+            f"cannot listen on {begin.host}:{begin.port}: {refused.strerror or refused}"
+        ) from refused
     return listener
 
 
