@@ -57,7 +57,10 @@ def provider():
 @pytest.fixture(scope="module")
 def quick(provider, tmp_path_factory):
     """A gateway with workers and without a model."""
-    config = {"backends": [provider.backend(api_key="k1", max_concurrent_requests=1000)]}
+    config = {
+        "backends": [provider.backend(api_key="k1", max_concurrent_requests=1000)],
+        "server": {"max_body_bytes": 8192},
+    }
     with serving(tmp_path_factory.mktemp("quick"), config) as served:
         yield served
 
@@ -192,14 +195,14 @@ def test_each_request_is_one_line_with_its_id_wherever_it_is_answered(quick):
         assert sum(each.get("request_id") == request_id for each in quick.log_lines) == 1
 
 
-def test_bodies_and_time_limits_hold_at_the_workers(provider, tmp_path):
-    config = {"backends": [provider.backend()], "server": {"max_body_bytes": 2048}}
-    with serving(tmp_path, config) as served:
-        for path in ("/v1/chat/completions", "/v1/responses"):
-            assert served.post(path, {"model": "m", "input": "x" * 4000}).status == 413
-        assert served.post("/v1/chat/completions", b"not JSON").status == 400
-        assert served.chat(model="nobody").status == 404
-        assert served.chat(model=7).status == 400
+def test_what_is_wrong_with_a_body_is_told_as_by_one_process(quick):
+    for path in ("/v1/chat/completions", "/v1/responses"):
+        assert quick.post(path, {"model": "m", "input": "x" * 9000}).status == 413
+    deep = b'{"model": "m", "messages": ' + b"[" * 900 + b"]" * 900 + b"}"
+    for body in (b"not JSON", b"[]", b'{"model": "\xff"}', deep, b"[" * 2000):
+        assert quick.post("/v1/chat/completions", body).status == 400
+    assert quick.chat(model="nobody").status == 404
+    assert quick.chat(model=7).status == 400
 
 
 def test_the_model_in_the_box_answers_through_any_worker(boxed):
@@ -282,10 +285,11 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along(provider, tmp
 
         def ask():
             while not stop.is_set():
+                begun = time.monotonic()
                 try:
                     answers.append(served.chat(model="free").status)
-                except OSError as error:
-                    failures.append((time.monotonic(), error))
+                except OSError:
+                    failures.append(begun)
 
         provider.hold()
         with contextlib.ExitStack() as stack:
@@ -305,16 +309,15 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along(provider, tmp
             before = ended(served)
             os.kill(victim, signal.SIGKILL)
             until(lambda: not is_alive(victim))
-            killed = time.monotonic()
+            dead = time.monotonic()
             until(lambda: len(workers_of(served)) == WORKERS and victim not in workers_of(served))
             until(lambda: len(json.loads(served.get("/snapshot").body)["workers"]) == WORKERS)
             assert ended(served) >= before
             stop.set()
             for caller in callers:
                 caller.join(PATIENCE_S)
-            # Who was connected to it as it died; nobody who came later.
-            assert [at for at, _ in failures if at > killed + 1] == []
-            assert len(failures) <= len(callers)
+            # Who came before it was wholly gone; nobody who came later.
+            assert [begun for begun in failures if begun > dead] == []
             assert set(answers) == {200}
             provider.release()
             assert all(stream.read().endswith(b"data: [DONE]\n\n") for stream in kept)
@@ -398,19 +401,10 @@ def test_a_supervisor_that_is_killed_leaves_no_process(box_model, provider, tmp_
             provider.release()
 
 
-def test_workers_that_cannot_begin_are_said_in_one_line(tmp_path):
-    path = tmp_path / "gateway.yaml"
-    backends = [{"name": "x", "base_url": "http://127.0.0.1:9/v1"}]
-    path.write_text(yaml.safe_dump({**NO_MODEL, "backends": backends}))
-    folder = tmp_path / "nobody's"
-    folder.mkdir()
-    done = run_headrace(
-        *("serve", str(path), "--port", "0", "--workers", "2"),
-        HEADRACE_RECORDS__FILE=str(folder / "no" / "calls.jsonl"),
-    )
+def test_workers_do_not_join_those_of_another_server_on_its_port(quick):
+    done = run_headrace("serve", "--port", str(quick.port), "--workers", "2")
     assert done.returncode == 1
-    assert "records.file" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f"cannot listen on 127.0.0.1:{quick.port}" in done.stderr
 
 
 # Reload
@@ -450,15 +444,13 @@ def test_all_workers_stand_on_the_new_configuration_once_that_is_told(tmp_path):
             until(lambda: "has taken the place" in served.log)
             for _ in range(10):
                 assert said(served.chat(model="m", headers=RIGHT)) == "two m no key"
-
-
-def test_a_wrong_configuration_changes_no_worker(provider, tmp_path):
-    with serving(tmp_path, {"backends": [provider.backend()]}) as served:
-        write(served, {"backends": [provider.backend(requests_per_minute=5)]})
-        served.process.send_signal(signal.SIGHUP)
-        until(lambda: "everything stays as it was" in served.log)
-        assert "requests_per_minute" in served.log
-        assert said(served.chat(model="m")) == "one m no key"
+            # A wrong one changes nobody.
+            write(served, {"backends": [one.backend(requests_per_minute=5)]})
+            served.process.send_signal(signal.SIGHUP)
+            until(lambda: "everything stays as it was" in served.log)
+            assert "requests_per_minute is 5" in served.log
+            for _ in range(10):
+                assert said(served.chat(model="m", headers=RIGHT)) == "two m no key"
 
 
 def test_reloads_under_load_lose_and_mix_nothing(tmp_path):
@@ -469,7 +461,7 @@ def test_reloads_under_load_lose_and_mix_nothing(tmp_path):
         ]
         whole = {"one own-one key-one", "two own-two key-two"}
         with serving(tmp_path, configs[0]) as served:
-            end = time.monotonic() + 3.0
+            end = time.monotonic() + 2.0
             texts: list[str] = []
 
             def ask():

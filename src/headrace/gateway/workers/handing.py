@@ -129,7 +129,7 @@ class _ByModel:
         try:
             model = _named.decode(body).model
             return (model is None and self._needs_name) or is_elsewhere(routes.pick(model))
-        except (msgspec.MsgspecError, UnicodeError, LLMModelNotFoundError):
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, LLMModelNotFoundError):
             return False  # what is wrong with it is told here as well as there
 
 
