@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 NO_MODEL = {"engine": {"enabled": False}, "embeddings": {"enabled": False}}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+LIST = json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode()
 
 
 class Far:
     """Answers ``<name> <model> <key>``; a stream says it word by word.
 
-    While ``held`` it holds back the end of every stream. ``open`` is how many it answers now, and
+    While ``held`` it holds back the end of every stream but those of the model ``free`` (a gateway
+    asks for one where its caller does not). ``open`` is how many it answers now, and
     ``left`` how many callers of a stream went away before its end.
     """
 
@@ -44,7 +46,7 @@ class Far:
         return {
             "name": self.name,
             "base_url": f"{self.url}/v1",
-            "models": ["m"],
+            "models": ["m", "free"],
             "max_retries": 0,
             "breaker_failures": 0,
             **settings,
@@ -79,13 +81,16 @@ class Far:
                 head = await reader.readuntil(b"\r\n\r\n")
                 headers = dict(_headers(head))
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if head.startswith(b"GET "):
+                    writer.write(_head("application/json", f"content-length: {len(LIST)}") + LIST)
+                    continue
                 self.asked += 1
                 self.open += 1
                 try:
                     await self._answer(writer, headers, json.loads(body) if body else {})
                 finally:
                     self.open -= 1
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -109,8 +114,9 @@ class Far:
             text = word if place == 0 else f" {word}"
             choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
             _event(writer, {**about, "choices": [choice]})
-        while self.held:
-            await asyncio.wait({asyncio.ensure_future(self._free.wait())}, timeout=0.05)
+        while self.held and body.get("model") != "free":
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._free.wait(), 0.05)
             if writer.is_closing():
                 self.left += 1
                 raise ConnectionResetError
@@ -120,7 +126,7 @@ class Far:
         await writer.drain()
 
 
-@contextmanager
+@contextlib.contextmanager
 def far(*names: str) -> Iterator[list[Far]]:
     """Providers of these names that run within the block."""
     made = [Far(name) for name in names]

@@ -26,7 +26,7 @@ from gateway.served import (
 )
 
 READ, WRONG = "was read again", "everything stays as it was"
-TOGETHER_S = 3.0
+TOGETHER_S = 2.0
 
 
 @contextlib.contextmanager

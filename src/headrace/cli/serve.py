@@ -31,6 +31,12 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8000]")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share the port and answer for remote backends. [default: 1]"
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read the configuration, say whether it is right, exit.")
     ] = False,
@@ -39,20 +45,28 @@ def serve(
     from headrace.gateway.logs import set_up
     from headrace.gateway.source import Source
 
-    given = {("engine", "model"): model, ("server", "host"): host, ("server", "port"): port}
+    given = {
+        ("engine", "model"): model,
+        ("server", "host"): host,
+        ("server", "port"): port,
+        ("server", "workers"): workers,
+    }
     source = Source(
         path=config,
         overrides={place: value for place, value in given.items() if value is not None},
     )
-    settings = source.config(source.text())
+    text = source.text()
+    settings = source.config(text)
     if check:
         typer.echo("the configuration is right")
         return
     set_up(settings.logging)
     listener = _listen(settings.server.host, settings.server.port)
+    if settings.server.workers > 1:
+        listener = _share(listener)
     with contextlib.closing(listener):
         file = _fetch(settings.engine.model) if settings.engine.enabled else None
-        _run(settings, file, listener, source)
+        _run(settings, file, listener, source, text)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -73,6 +87,25 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from refused
     listener.set_inheritable(False)
     return listener
+
+
+def _share(listener: socket.socket) -> socket.socket:
+    """The same port by a socket that lets others of ours be bound to it, where that is to be had.
+
+    Only now that it is known to be free: such a socket would join another server's without a word.
+    """
+    from headrace.gateway.workers.supervisor import shares_port
+
+    if not shares_port():
+        return listener
+    address = listener.getsockname()
+    listener.close()
+    shared = socket.socket(listener.family, socket.SOCK_STREAM)
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared.bind(address)
+    shared.set_inheritable(False)
+    return shared
 
 
 def _fetch(model: str) -> ModelFile:
@@ -97,16 +130,25 @@ def _fetch(model: str) -> ModelFile:
         return ModelStore().find(model, show)
 
 
-def _run(settings: Config, file: ModelFile | None, listener: socket.socket, source: Source) -> None:
+def _run(
+    settings: Config,
+    file: ModelFile | None,
+    listener: socket.socket,
+    source: Source,
+    text: str | None,
+) -> None:
     import uvloop
 
     from headrace.gateway.server import serve_on
+    from headrace.gateway.workers.supervisor import supervise
 
+    workers = settings.server.workers
     started = time.monotonic()
 
     def announce(models: list[str]) -> None:
         _say()
-        _say(f"headrace serves {', '.join(models)} ({time.monotonic() - started:.1f} s)")
+        by = "" if workers == 1 else f" by {workers} workers"
+        _say(f"headrace serves {', '.join(models)}{by} ({time.monotonic() - started:.1f} s)")
         _say(f"  chat:     {_url(listener)}/v1/chat/completions")
         first = (
             "page:     {}/   metrics: /metrics" if settings.server.page else "metrics:  {}/metrics"
@@ -114,7 +156,10 @@ def _run(settings: Config, file: ModelFile | None, listener: socket.socket, sour
         _say(f"  {first.format(_url(listener))}   health: /health   API: /openapi.json")
         _say(f"  talk:     headrace chat --url {_url(listener)}      stop: Ctrl-C")
 
-    uvloop.run(serve_on(listener, settings, file, announce, source))
+    if workers == 1:
+        uvloop.run(serve_on(listener, settings, file, announce, source))
+    else:
+        uvloop.run(supervise(listener, settings, file, announce, source, text))
 
 
 def _url(listener: socket.socket) -> str:

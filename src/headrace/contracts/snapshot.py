@@ -83,6 +83,20 @@ class LaneSnapshot:
 
 
 @frozen(kw_only=True)
+class WorkerSnapshot:
+    """One of several processes that share a server's port.
+
+    ``requests`` is how many it has answered, those among them that it handed on; ``rss_bytes`` what
+    it holds in memory, where that is known; ``restarts`` how many before it died in its place.
+    """
+
+    pid: int
+    requests: int = 0
+    rss_bytes: int | None = None
+    restarts: int = 0
+
+
+@frozen(kw_only=True)
 class IntervalSnapshot:
     """The calls that ended within one interval; ``begin`` is its first instant.
 
@@ -162,7 +176,8 @@ class Snapshot:
     are of successful calls only.
 
     A server that is watched adds its ``version``, whether it is ``draining`` (takes no new
-    requests), how its ``lanes`` stand, and the ``history`` of the last minutes.
+    requests), how its ``lanes`` stand, the ``workers`` that live where there are any, and the
+    ``history`` of the last minutes.
     """
 
     taken: float
@@ -189,6 +204,7 @@ class Snapshot:
     version: str | None = None
     draining: bool = False
     lanes: tuple[LaneSnapshot, ...] = ()
+    workers: tuple[WorkerSnapshot, ...] = ()
     history: HistorySnapshot | None = None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,7 +17,7 @@ from attrs import define, field
 from starlette.exceptions import HTTPException
 from starlette.routing import Route as Path
 from starlette.routing import Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -41,7 +42,7 @@ from headrace.gateway.page import PAGE_PATHS, Page
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
 from headrace.gateway.standing import Standing
-from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Watch
+from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Others, Watch
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
@@ -74,7 +75,9 @@ _RETRY_ELSEWHERE_S = 1.0
 class Gateway:
     """What the application's handlers share. ``draining`` is set once a stop was asked for.
 
-    ``standing`` is what the next request is answered by; another takes its place in one step.
+    ``standing`` is what the next request is answered by; another takes its place in one step. Where
+    several processes serve together, ``in_place_of`` says what answers at a path in a worker, and
+    ``others`` are the supervisor's workers.
     """
 
     standing: Standing
@@ -83,6 +86,8 @@ class Gateway:
     clock: Clock
     history: History = field(factory=History)
     draining: bool = False
+    in_place_of: Callable[[Path], ASGIApp] | None = None
+    others: Others | None = None
     started: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -154,6 +159,7 @@ class Gateway:
                 routes=lambda: self.routes,
                 clock=self.clock,
                 draining=lambda: self.draining,
+                others=self.others,
             )
             page = Page()
             paths += [Path(path, page, methods=["GET"]) for path in PAGE_PATHS]
@@ -161,12 +167,20 @@ class Gateway:
                 Path(SNAPSHOT_PATH, Handler(watch.snapshot), methods=["GET"]),
                 Path(STREAM_PATH, watch, methods=["GET"]),
             ]
+        if self.in_place_of is not None:
+            paths = [
+                Path(path.path, self.in_place_of(path), methods=sorted(path.methods or ()))
+                for path in paths
+            ]
         # The bare router: Starlette's application would answer errors by itself, in text.
         return Around(Router(paths, redirect_slashes=False), self)
 
     def running(self) -> int:
         """Requests that run or wait now."""
-        return sum(lane.running + lane.waiting for lane, _ in self.routes.lanes())
+        lanes = [lane.snapshot() for lane, _ in self.routes.lanes()]
+        if self.others is not None:
+            lanes += self.others.lanes()
+        return sum(lane.running + lane.waiting for lane in lanes)
 
     async def models(self, scope: Scope, send: Send) -> None:
         """The models, the default one first."""
@@ -210,6 +224,8 @@ class Gateway:
 
     async def metrics(self, scope: Scope, send: Send) -> None:
         """Prometheus text."""
+        if self.others is not None:
+            await self.others.gather()
         body = write_metrics(self.tally, self.clock.monotonic())
         headers = scope["headrace.headers"]
         await answer(send, 200, body, headers, content_type=CONTENT_TYPE.encode())
@@ -283,7 +299,8 @@ class Around:
                 raise
             await _send_error(noting, _plain_500(request_id), headers, codec)
         finally:
-            if standing.config.logging.requests:
+            # What was handed to another process has its line there.
+            if standing.config.logging.requests and not scope.get("headrace.handed"):
                 self._log(scope, status or 499, self._clock.monotonic() - begin)
 
     def _admit(self, scope: Scope, standing: Standing) -> None:

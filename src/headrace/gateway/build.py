@@ -20,6 +20,7 @@ from headrace.gateway.records import Records, open_records
 from headrace.gateway.remotes import place
 from headrace.gateway.routes import Defaults, Route, Routes
 from headrace.gateway.several import join
+from headrace.gateway.share import WHOLE, Share
 from headrace.gateway.standing import Standing
 from headrace.net.clock import World
 from headrace.numbers.history import History
@@ -37,11 +38,18 @@ _OTHER_ENGINE = RetryPolicy(retries=1, first_delay_s=0.0, kinds=(EngineLostError
 
 @frozen(kw_only=True)
 class Own:
-    """The routes to the models in the box, and the file of the one that chats."""
+    """What every reading of the configuration finds there and leaves as it is.
+
+    The routes to the models in the box, and the file of the one that chats. Where several processes
+    serve together, ``share`` is this one's of the remote backends; where it is reached through the
+    others, callers have shown their keys to them (``guarded`` is false).
+    """
 
     chat: Route | None = None
     embeddings: Route | None = None
     model: ModelFile | None = None
+    share: Share = WHOLE
+    guarded: bool = True
 
 
 @frozen(kw_only=True)
@@ -55,9 +63,17 @@ class Assembly:
     embedder: LocalEmbedder | None
 
 
-def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
+def assemble(
+    config: Config,
+    model: ModelFile | None,
+    world: World,
+    *,
+    share: Share = WHOLE,
+    guarded: bool = True,
+) -> Assembly:
     """The gateway of ``config``; ``model`` is the local engine's file, ``None`` without an engine.
 
+    ``share`` and ``guarded`` are as in Own.
     Raises LLMInvalidRequestError or LLMAuthError where the configuration cannot be carried out.
     """
     engine = chat = embedder = embeddings = None
@@ -65,7 +81,13 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
         engine, chat = _local(config, model, world)
     if config.embeddings.enabled:
         embedder, embeddings = _embedder(config, world)
-    own = Own(chat=chat, embeddings=embeddings, model=model)
+    own = Own(chat=chat, embeddings=embeddings, model=model, share=share, guarded=guarded)
+    gateway, records = gateway_of(config, own, world)
+    return Assembly(gateway=gateway, records=records, own=own, engine=engine, embedder=embedder)
+
+
+def gateway_of(config: Config, own: Own, world: World) -> tuple[Gateway, Records]:
+    """A gateway that stands on ``config``, and where its records go; raises as ``assemble``."""
     standing = stand(config, own, world)
     tally = Tally(world.clock.monotonic(), models=[route.model for route in standing.routes])
     history = History()
@@ -78,7 +100,7 @@ def assemble(config: Config, model: ModelFile | None, world: World) -> Assembly:
         history=history,
         clock=world.clock,
     )
-    return Assembly(gateway=gateway, records=records, own=own, engine=engine, embedder=embedder)
+    return gateway, records
 
 
 def stand(config: Config, own: Own, world: World, before: Standing | None = None) -> Standing:
@@ -86,6 +108,7 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
 
     Raises LLMInvalidRequestError or LLMAuthError where the configuration cannot be carried out.
     """
+    config = own.share.of(config)
     routes: list[Route] = []
     if own.chat is not None:
         routes.append(own.chat if own.model is None else _filled(own.chat, config, own.model))
@@ -115,7 +138,7 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
     return Standing(
         config=config,
         routes=Routes(routes),
-        guard=Guard(config.server.api_keys),
+        guard=Guard(config.server.api_keys if own.guarded else ()),
         placed=placed,
     )
 

@@ -30,6 +30,7 @@ _PREFIX = "HEADRACE_"
 _SHORT_NAMES = {
     "HEADRACE_HOST": ("server", "host"),
     "HEADRACE_PORT": ("server", "port"),
+    "HEADRACE_WORKERS": ("server", "workers"),
     "HEADRACE_API_KEYS": ("server", "api_keys"),
     "HEADRACE_MODEL": ("engine", "model"),
     "HEADRACE_THREADS": ("engine", "threads"),
@@ -64,6 +65,14 @@ class ServerConfig:
     port: int = field(
         default=8000, validator=between(0, 65535), metadata={"help": "port; 0 picks a free one"}
     )
+    workers: int = field(
+        default=1,
+        validator=between(1, 256),
+        metadata={
+            "help": "processes that share the port and answer for remote backends by themselves; "
+            "1: the server itself"
+        },
+    )
     api_keys: tuple[str, ...] = field(
         default=(),
         converter=_hashed,
@@ -80,7 +89,9 @@ class ServerConfig:
         metadata={"help": "largest request body; 413 above it"},
     )
     max_connections: int = field(
-        default=4096, validator=at_least(1), metadata={"help": "connections at once; 503 above it"}
+        default=4096,
+        validator=at_least(1),
+        metadata={"help": "connections at once, of each worker; 503 above it"},
     )
     body_timeout_ms: int = field(
         default=30_000,

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from select import PIPE_BUF
 from typing import IO
 
 from headrace.gateway.config import LoggingConfig
@@ -102,8 +104,20 @@ class RequestLines:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        self._stream.write(b"\n".join([*lines, b""]).decode())
-        self._stream.flush()
+        for piece in _pieces(lines):
+            self._stream.write(piece.decode())
+            self._stream.flush()
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """``lines`` with their ends, in pieces that a pipe takes whole: others write to it as well."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) >= PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line + b"\n"
+    yield piece
 
 
 _requests = logging.getLogger("headrace.requests")

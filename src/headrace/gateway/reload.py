@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # Sections and fields that were built into what runs: engines, queues, files, the socket.
 _FIXED_SECTIONS = ("engine", "embeddings", "batching", "records", "responses")
-_FIXED_SERVER = ("host", "port", "max_connections", "page")
+_FIXED_SERVER = ("host", "port", "workers", "max_connections", "page")
 
 
 def settled(new: Config, running: Config) -> tuple[Config, tuple[str, ...]]:

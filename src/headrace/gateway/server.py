@@ -15,14 +15,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
-from headrace.gateway.build import Assembly, assemble
+from headrace.gateway.app import Gateway
+from headrace.gateway.build import assemble
 from headrace.gateway.config import Config
 from headrace.gateway.hot.door import HotDoor
 from headrace.gateway.protocol import http_class
 from headrace.gateway.reload import Reload
+from headrace.gateway.share import WHOLE
 from headrace.gateway.source import Source
 from headrace.gateway.sweep import Sweep
 from headrace.gateway.terminal import Terminal
+from headrace.gateway.workers.crew import Crew
 from headrace.net.clock import World
 from headrace.net.pool import PooledTransport
 from headrace.stores.models import ModelFile
@@ -30,16 +33,19 @@ from headrace.stores.models import ModelFile
 log = logging.getLogger(__name__)
 
 _DRAIN_POLL_S = 0.05
-_MOST_CONNECTIONS = 16_384
+MOST_CONNECTIONS = 16_384
+_CREW_ENDS_WITHIN_S = 3.0
 
 
 class Server(uvicorn.Server):
     """uvicorn, which tells the gateway when it begins to drain."""
 
-    def __init__(self, config: uvicorn.Config, assembly: Assembly, door: HotDoor) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, door: HotDoor, crew: Crew | None = None
+    ) -> None:
         super().__init__(config)
-        self._assembly = assembly
-        self._door = door
+        self._gateway, self._door, self._crew = gateway, door, crew
+        self._loop = asyncio.get_running_loop()
         self._sweep = Sweep(
             self.server_state.connections, lambda: door.server, config.timeout_keep_alive
         )
@@ -62,21 +68,43 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: finish what is in flight. Ctrl-C again: stop at once."""
-        if not self._assembly.gateway.draining:
-            running = self._assembly.gateway.running()
+        was_asked = self.should_exit
+        if not was_asked:
+            running = self._gateway.running()
             log.info("%s: finishing %d requests, then ending", signal.Signals(sig).name, running)
-        self._assembly.gateway.draining = True
+        self.drain()
         # Not uvicorn's own, which raises the signal once more at the end: a drained server's end is
         # no failure, and we have an engine to end after it.
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.force_exit = was_asked and sig == signal.SIGINT
+
+    def drain(self) -> None:
+        """Finish what is in flight, then end; to be called from a signal's handler as well."""
+        if self._crew is None:
+            self._gateway.draining = True
+        else:
+            self._loop.call_soon_threadsafe(self._drain_with, self._crew)
         self.should_exit = True
+
+    def _drain_with(self, crew: Crew) -> None:
+        # They first: who has heard from us that we drain is to find no worker that does not.
+        crew.drain()
+        self._gateway.draining = True
+
+    def _is_busy(self) -> bool:
+        others = 0 if self._crew is None else self._crew.living
+        return bool(self.server_state.tasks or self._door.running or others)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is in flight, then close the port: until then /ready says that we drain."""
-        gateway = self._assembly.gateway
-        gateway.draining = True
+        gateway, crew = self._gateway, self._crew
+        time_s = gateway.config.server.drain_timeout_ms / 1000
+        if crew is None:
+            gateway.draining = True
+        else:
+            self._drain_with(crew)
+            time_s += _CREW_ENDS_WITHIN_S  # they have the same time, and callers are theirs to tell
         try:
-            async with asyncio.timeout(gateway.config.server.drain_timeout_ms / 1000):
+            async with asyncio.timeout(time_s):
                 while self._is_busy() and not self.force_exit:  # noqa: ASYNC110  no event
                     await asyncio.sleep(_DRAIN_POLL_S)
         except TimeoutError:
@@ -86,9 +114,6 @@ class Server(uvicorn.Server):
         self._sweep.end()
         await super().shutdown(sockets)
 
-    def _is_busy(self) -> bool:
-        return bool(self.server_state.tasks or self._door.running)
-
 
 async def serve_on(
     listener: socket.socket,
@@ -96,36 +121,42 @@ async def serve_on(
     model: ModelFile | None,
     announce: Callable[[list[str]], None],
     source: Source | None = None,
+    crew: Crew | None = None,
 ) -> None:
     """Serve until a signal ends it; ``announce`` is called with the models once they answer.
 
-    SIGHUP reads the configuration again from its ``source``. Raises the LLMError with
-    which the engine failed to start.
+    SIGHUP reads the configuration again from its ``source``. With a ``crew`` callers come by way of
+    its workers. Raises the LLMError with which the engine failed to start.
     """
     # The backends' own limits bound the connections to each; ours only bounds a mistake.
-    transport = PooledTransport(max_connections=_MOST_CONNECTIONS)
+    transport = PooledTransport(max_connections=MOST_CONNECTIONS)
     world = World(transport=transport)
-    assembly = assemble(config, model, world)
-    door = HotDoor(assembly.gateway)
-    server = Server(_server_config(config, assembly, door), assembly, door)
-    reload = Reload(assembly.gateway, assembly.own, world, source or Source())
+    share, also = (WHOLE, None) if crew is None else (crew.rest, crew.reread)
+    assembly = assemble(config, model, world, share=share, guarded=crew is None)
+    gateway = assembly.gateway
+    gateway.others = crew
+    door = HotDoor(gateway)
+    server = Server(server_config(config, gateway, door), gateway, door, crew)
+    reload = Reload(gateway, assembly.own, world, source or Source(), also)
     failures: list[LLMError] = []
 
     async def load() -> None:
         # The port is open meanwhile: early requests wait for the engine instead of failing.
         try:
+            if crew is not None:
+                await crew.start(gateway, assembly.own)
             if assembly.engine is not None:
                 await assembly.engine.start()
         except LLMError as failure:
             failures.append(failure)
             server.should_exit = True
             return
-        announce([route.model for route in assembly.gateway.routes])
+        announce([route.model for route in gateway.routes])
         if assembly.embedder is not None and config.embeddings.at_start:
             with contextlib.suppress(LLMError):  # logged where it happened; chat goes on
                 await assembly.embedder.wake()
 
-    _spare_the_collector()
+    spare_the_collector()
     tasks = [asyncio.create_task(load()), asyncio.create_task(reload.run())]
     server.on_hangup(Terminal(), reload.ask)
     try:
@@ -135,6 +166,8 @@ async def serve_on(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if crew is not None:
+            await crew.aclose()
         for engine in (assembly.embedder, assembly.engine):
             if engine is not None:
                 await engine.aclose()
@@ -144,7 +177,7 @@ async def serve_on(
         raise failures[0]
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Have the garbage collector leave alone what stays, and come less often: requests leave next
     to no circles behind, and looking for them took a tenth of the time."""
     gc.collect()
@@ -152,8 +185,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _server_config(config: Config, assembly: Assembly, door: HotDoor) -> uvicorn.Config:
-    application: ASGIApp = assembly.gateway.application()
+def server_config(config: Config, gateway: Gateway, door: HotDoor) -> uvicorn.Config:
+    """How uvicorn serves ``gateway``."""
+    application: ASGIApp = gateway.application()
     if config.records.opentelemetry:
         from headrace.gateway.tracing import traced
 
@@ -167,7 +201,8 @@ def _server_config(config: Config, assembly: Assembly, door: HotDoor) -> uvicorn
         access_log=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=config.server.max_connections,
+        # Who comes by way of a worker was counted there.
+        limit_concurrency=None if gateway.others else config.server.max_connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=config.server.drain_timeout_ms // 1000,
     )

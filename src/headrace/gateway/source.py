@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from headrace.gateway.config import Config, load, read_text
 from headrace.gateway.guard import check_binding
+from headrace.gateway.share import check_shares
 
 
 @frozen(kw_only=True)
@@ -26,4 +27,5 @@ class Source:
         """The configuration where ``text`` stands in the file; raises as ``load``."""
         config = load(self.path, text=text, overrides=self.overrides)
         check_binding(config.server)
+        check_shares(config)
         return config

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
 
 from attrs import define, evolve, field
 from starlette.types import Receive, Scope, Send
 
 from headrace import __version__
 from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
-from headrace.contracts.snapshot import EngineSnapshot, LaneSnapshot, Snapshot
+from headrace.contracts.snapshot import (
+    CircuitState,
+    EngineSnapshot,
+    LaneSnapshot,
+    Snapshot,
+    WorkerSnapshot,
+)
 from headrace.gateway.asgi import Headers, answer, while_connected
 from headrace.gateway.generation import STREAM_HEADERS
 from headrace.gateway.routes import Routes
@@ -36,6 +42,19 @@ _TIMER_S = 0.001
 _SAFETY: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
+class Others(Protocol):
+    """Other processes of the same server, whose calls are counted with ours."""
+
+    async def gather(self) -> None:
+        """Have all that they have counted until now counted here."""
+
+    def lanes(self) -> Iterable[LaneSnapshot]:
+        """How their lanes stand; those of one name are parts of one."""
+
+    def workers(self) -> tuple[WorkerSnapshot, ...]:
+        """The processes that live."""
+
+
 @define(kw_only=True, eq=False)
 class Watch:
     """An ASGI application: one watcher's stream of snapshots.
@@ -50,6 +69,7 @@ class Watch:
     routes: Callable[[], Routes]
     clock: Clock
     draining: Callable[[], bool]
+    others: Others | None = None
     slowest_s: float = 10.0
     watchers: int = field(default=0, init=False)
     _tick: int = field(default=-1, init=False)
@@ -59,6 +79,8 @@ class Watch:
 
     async def snapshot(self, scope: Scope, send: Send) -> None:
         """The snapshot of now, with its whole history."""
+        if self.others is not None:
+            await self.others.gather()
         now = self.clock.monotonic()
         whole = evolve(self._taken(now), history=self.history.snapshot(now))
         await answer(send, 200, wire_json.encode(whole), [*scope["headrace.headers"], *_SAFETY])
@@ -117,11 +139,15 @@ class Watch:
         return self._events[seen]
 
     def _taken(self, now: float) -> Snapshot:
+        lanes = tuple(_lane(lane, names) for lane, names in self.routes().lanes())
+        if self.others is not None:
+            lanes = _together(lanes, self.others.lanes())
         return evolve(
             self.tally.snapshot(now),
             version=__version__,
             draining=self.draining(),
-            lanes=tuple(_lane(lane, names) for lane, names in self.routes().lanes()),
+            lanes=lanes,
+            workers=() if self.others is None else self.others.workers(),
         )
 
 
@@ -134,6 +160,32 @@ def _lane(lane: Lane, names: tuple[str, ...]) -> LaneSnapshot:
         provider=getattr(provider, "name", None),
         engines=_engines(backend),
     )
+
+
+_WORST: tuple[CircuitState | None, ...] = (None, "closed", "half_open", "open")
+
+
+def _together(
+    lanes: tuple[LaneSnapshot, ...], others: Iterable[LaneSnapshot]
+) -> tuple[LaneSnapshot, ...]:
+    """``lanes``, each with the parts of it that are elsewhere; of their circuits the worst is told."""
+    parts: dict[str, list[LaneSnapshot]] = {}
+    for part in others:
+        parts.setdefault(part.name, []).append(part)
+    whole = []
+    for lane in lanes:
+        of = [lane, *parts.pop(lane.name, ())]
+        whole.append(
+            evolve(
+                lane,
+                running=sum(part.running for part in of),
+                places=sum(part.places for part in of),
+                waiting=sum(part.waiting for part in of),
+                max_waiting=sum(part.max_waiting for part in of),
+                circuit=max((part.circuit for part in of), key=_WORST.index),
+            )
+        )
+    return tuple(whole)
 
 
 def _engines(backend: Any) -> tuple[EngineSnapshot, ...]:

@@ -10,6 +10,12 @@ export function count(n) {
   return scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0) + suffix;
 }
 
+export function bytes(n) {
+  if (n === null || n === undefined) return NOTHING;
+  const mib = n / 2 ** 20;
+  return mib < 1024 ? `${mib.toFixed(mib < 100 ? 1 : 0)} MiB` : `${(mib / 1024).toFixed(2)} GiB`;
+}
+
 export function rate(n) {
   if (n === null || n === undefined) return NOTHING;
   if (n === 0) return "0";

@@ -5,7 +5,7 @@ import { Feed, key } from "./feed.js";
 import { showFigures } from "./figures.js";
 import { drawHeat } from "./heat.js";
 import { loadModels, playground, showPrices } from "./playground.js";
-import { showErrors, showLanes, showModels, showPercentiles, showRecent } from "./tables.js";
+import { showErrors, showLanes, showModels, showPercentiles, showRecent, showWorkers } from "./tables.js";
 import { theme } from "./theme.js";
 
 const at = (id) => document.getElementById(id);
@@ -28,6 +28,7 @@ function show(snapshot) {
   showPercentiles(snapshot);
   showErrors(snapshot);
   showLanes(snapshot);
+  showWorkers(snapshot);
   showModels(snapshot);
   if (snapshot.history.isNew || !drawnAt) showRecent(snapshot);
   if (snapshot.history.isNew || performance.now() - drawnAt > 1000) draw();

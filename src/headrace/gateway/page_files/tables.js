@@ -1,6 +1,6 @@
 // Tables and cards. Rows are kept and their cells rewritten only where a text has changed.
 
-import { NOTHING, clock, count, dollars, seconds } from "./format.js";
+import { NOTHING, bytes, clock, count, dollars, seconds } from "./format.js";
 
 const QUANTILES = ["mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "max_s"];
 const CIRCUITS = { closed: ["ok", "closed"], open: ["error", "open"], half_open: ["warn", "half open"] };
@@ -97,6 +97,16 @@ export function showModels(s) {
     seconds(m.ttft.p50_s),
     seconds(m.e2e.p50_s),
     seconds(m.e2e.p95_s),
+  ]));
+}
+
+export function showWorkers(s) {
+  document.querySelector("#workers-card").hidden = s.workers.length === 0;
+  fill(document.querySelector("#workers tbody"), s.workers.map((w) => [
+    String(w.pid),
+    count(w.requests),
+    bytes(w.rss_bytes),
+    count(w.restarts),
   ]));
 }
 

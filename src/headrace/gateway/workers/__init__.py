@@ -1,0 +1,1 @@
+"""Several processes behind one port: workers ask remote backends, their supervisor has the rest."""
