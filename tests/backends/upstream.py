@@ -102,12 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def be_silent_later(self) -> None:
         self.begin_stream()
-        self.wfile.write(chunk("once "))
+        self.wfile.write(chunk("Well, ") + chunk("once "))
         self.server.released.wait()
 
     def be_cut(self) -> None:
         self.begin_stream()
-        self.wfile.write(chunk("once ") + chunk("upon ")[:20])
+        self.wfile.write(chunk("Well, ") + chunk("once ") + chunk("upon ")[:20])
 
     def be_closing(self) -> None:
         """Says nothing and hangs up."""
@@ -145,4 +145,6 @@ class _Handler(BaseHTTPRequestHandler):
     def be_failing_later(self) -> None:
         self.begin_stream()
         said = {"error": {"message": "out of memory", "type": "server_error", "code": 500}}
-        self.wfile.write(chunk("once ") + b"data: " + json.dumps(said).encode() + b"\n\n")
+        self.wfile.write(
+            chunk("Well, ") + chunk("once ") + b"data: " + json.dumps(said).encode() + b"\n\n"
+        )
