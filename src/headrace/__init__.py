@@ -127,6 +127,7 @@ if TYPE_CHECKING:
         Outcome,
         RecentCall,
         Snapshot,
+        WorkerSnapshot,
     )
     from headrace.net.transport import (
         TimeLimits,
@@ -261,6 +262,7 @@ _HOMES = {
         "Outcome",
         "RecentCall",
         "Snapshot",
+        "WorkerSnapshot",
     ),
     "headrace.net.transport": ("TimeLimits",),
     "headrace.stores.credentials": ("Credentials",),
@@ -371,6 +373,7 @@ __all__ = [
     "ToolSpec",
     "TopLogprob",
     "Usage",
+    "WorkerSnapshot",
     "__version__",
     "log_records",
     "read_providers",
