@@ -124,12 +124,16 @@ class Soaked:
         return 4 * each + 1
 
     async def load(self, requests: int) -> None:
+        async def ask(ask: Ask, callers: int, total: int) -> None:
+            # Whoever is done leaves at once: connections that rest are closed after a while.
+            async with Crowd(self.port, callers, _KEY) as crowd:
+                await crowd.again_and_again(ask, total=total)
+
         streamed = requests // 4
-        async with Crowd(self.port, 48, _KEY) as whole, Crowd(self.port, 16, _KEY) as streams:
-            await asyncio.gather(
-                whole.again_and_again(Ask(), total=requests - streamed),
-                streams.again_and_again(Ask(stream=True, pause_ms=1), total=streamed),
-            )
+        await asyncio.gather(
+            ask(Ask(), 48, requests - streamed),
+            ask(Ask(stream=True, pause_ms=1), 16, streamed),
+        )
 
     async def soak(self, requests: int, disconnects: int) -> int:
         """Both at the same time; how many left."""
