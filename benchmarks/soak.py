@@ -37,6 +37,8 @@ _PATIENCE_S = 60.0
 _EACH = 50
 """How many leave at a time in each of the four states."""
 _FOREVER_MS = 3_600_000
+_PARTS = 5
+"""In which the rest is asked, so that one sees whether growth goes on."""
 _WARM_REQUESTS = 4000
 """Fewer leave caches that fill."""
 
@@ -163,9 +165,13 @@ async def _soak(options: argparse.Namespace, soaked: Soaked) -> list[str]:
     warm_descriptors = await soaked.rest(at_first)
     warm_mb = soaked.tree.rss_mb()
     print(f"warm:   {warm_mb:.1f} MiB, {warm_descriptors} descriptors", flush=True)
-    left += await soaked.soak(options.requests - requests, options.disconnects - left)
-    descriptors = await soaked.rest(warm_descriptors)
-    mb = soaked.tree.rss_mb()
+    for part in range(_PARTS):
+        asked = (options.requests - requests) // (_PARTS - part)
+        left += await soaked.soak(asked, (options.disconnects - left) // (_PARTS - part))
+        requests += asked
+        descriptors = await soaked.rest(warm_descriptors)
+        mb = soaked.tree.rss_mb()
+        print(f"{requests:>7,}: {mb:.1f} MiB", flush=True)
     running, waiting = await soaked.at_work()
     answered = await soaked.counted("headrace_requests_total", error_type="")
     cancelled = await soaked.counted("headrace_requests_total", error_type="LLMCancelledError")
