@@ -117,7 +117,8 @@ def _litellm(place: Place) -> list[str]:
     path = place.write("litellm.yaml", yaml.safe_dump(config))
     program = str(Path(place.python).parent / "litellm")
     where = ["--host", "127.0.0.1", "--port", str(place.port)]
-    return [program, "--config", path, *where, "--num_workers", "1", "--telemetry", "False"]
+    more = ["--num_workers", "1", "--telemetry", "False", "--keepalive_timeout", "600"]
+    return [program, "--config", path, *where, *more]
 
 
 def _vllm_router(place: Place) -> list[str]:

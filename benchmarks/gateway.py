@@ -13,8 +13,8 @@ measured in the environments whose pythons are named; these are the versions tha
 Every gateway runs on one core, the mock upstream and the callers share another one, all over
 HTTP/1.1 with connections kept, with a chat request of 330 bytes. ``direct`` is the same load
 without a gateway: what the mock and the callers can do. Each repeat starts every gateway afresh, in
-turns; shown is the median over the repeats, in brackets the least and the greatest. An answer that
-is not whole ends the run. CPU is that of the gateway's processes, as the kernel counts it.
+turns; shown is the median over the repeats, in brackets the least and the greatest. A sample
+with an answer that is not whole counts for nothing, and fails the run at its end. CPU is that of the gateway's processes, as the kernel counts it.
 
 Ours runs with all on that it has: an API key, retries, breaker, metrics, the page's history, a
 record of every call in a file; the mock is a vLLM to it, which it asks for whole answers where the
@@ -193,10 +193,10 @@ async def _measure(
     for figure in bench.options.figures:
         if FIGURES[figure].repeated or first:
             try:
-                sample = await FIGURES[figure].measure(bench)
+                note(name, await FIGURES[figure].measure(bench))
             except WrongAnswerError as wrong:
-                sys.exit(f"{name}, {figure}: {wrong}")
-            note(name, sample)
+                bench.options.wrong.append(f"{name}, {figure}: {wrong}")
+                print(f"  {bench.options.wrong[-1]}", flush=True)
 
 
 async def _repeat(
@@ -263,7 +263,7 @@ def table(samples: dict[str, dict[str, list[float]]], columns: dict[str, str]) -
         if name in ("headrace", _DIRECT) or not ours:
             continue
         ratios = (
-            f"{statistics.median(found[column]) / statistics.median(ours[column]):.2f}"
+            f"{statistics.median(found[column]) / statistics.median(ours[column]):.3g}"
             if column in found and column in ours
             else "-"
             for column in columns
@@ -294,6 +294,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=100_000, help="for memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all samples, and conditions")
     options = parser.parse_args()
+    options.wrong = []
     options.figures = [name for name in FIGURES if name in options.figures]
     options.pythons = {peer.name: getattr(options, peer.name, None) for peer in PEERS}
     return options
@@ -354,6 +355,8 @@ def main() -> None:
         table(samples, columns)
     if options.json:
         options.json.write_text(json.dumps({"conditions": conditions, "samples": samples}))
+    if options.wrong:
+        sys.exit("\n".join(["wrong answers, left out above:", *options.wrong]))
 
 
 if __name__ == "__main__":

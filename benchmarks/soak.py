@@ -37,6 +37,8 @@ _PATIENCE_S = 60.0
 _EACH = 50
 """How many leave at a time in each of the four states."""
 _FOREVER_MS = 3_600_000
+_PARTS = 5
+"""In which the rest is asked, so that one sees whether growth goes on."""
 _WARM_REQUESTS = 4000
 """Fewer leave caches that fill."""
 
@@ -124,12 +126,16 @@ class Soaked:
         return 4 * each + 1
 
     async def load(self, requests: int) -> None:
+        async def ask(ask: Ask, callers: int, total: int) -> None:
+            # Whoever is done leaves at once: connections that rest are closed after a while.
+            async with Crowd(self.port, callers, _KEY) as crowd:
+                await crowd.again_and_again(ask, total=total)
+
         streamed = requests // 4
-        async with Crowd(self.port, 48, _KEY) as whole, Crowd(self.port, 16, _KEY) as streams:
-            await asyncio.gather(
-                whole.again_and_again(Ask(), total=requests - streamed),
-                streams.again_and_again(Ask(stream=True, pause_ms=1), total=streamed),
-            )
+        await asyncio.gather(
+            ask(Ask(), 48, requests - streamed),
+            ask(Ask(stream=True, pause_ms=1), 16, streamed),
+        )
 
     async def soak(self, requests: int, disconnects: int) -> int:
         """Both at the same time; how many left."""
@@ -159,9 +165,13 @@ async def _soak(options: argparse.Namespace, soaked: Soaked) -> list[str]:
     warm_descriptors = await soaked.rest(at_first)
     warm_mb = soaked.tree.rss_mb()
     print(f"warm:   {warm_mb:.1f} MiB, {warm_descriptors} descriptors", flush=True)
-    left += await soaked.soak(options.requests - requests, options.disconnects - left)
-    descriptors = await soaked.rest(warm_descriptors)
-    mb = soaked.tree.rss_mb()
+    for part in range(_PARTS):
+        asked = (options.requests - requests) // (_PARTS - part)
+        left += await soaked.soak(asked, (options.disconnects - left) // (_PARTS - part))
+        requests += asked
+        descriptors = await soaked.rest(warm_descriptors)
+        mb = soaked.tree.rss_mb()
+        print(f"{requests:>7,}: {mb:.1f} MiB", flush=True)
     running, waiting = await soaked.at_work()
     answered = await soaked.counted("headrace_requests_total", error_type="")
     cancelled = await soaked.counted("headrace_requests_total", error_type="LLMCancelledError")
