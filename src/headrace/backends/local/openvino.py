@@ -30,6 +30,7 @@ from headrace.backends.local.openvino_frames import (
     Refused,
     Step,
 )
+from headrace.backends.local.pulse import Pulse
 from headrace.backends.local.words import Words
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
@@ -71,6 +72,8 @@ class OpenVinoSettings:
     the longest step of prompts takes 0.17 s, with the engine's own 2048 it takes 0.6 s, and
     everybody's next token waits for it. ``exact`` computes and caches in F32, at half the speed and
     three times the memory, where it would be bfloat16 and 8 bits: for comparing with other engines.
+    An engine that has work and reports no step for ``stuck_after_s`` is ended and started again; 0
+    lets it be.
     """
 
     name: str
@@ -80,6 +83,7 @@ class OpenVinoSettings:
     threads: int = 0
     batched_tokens: int = 256
     exact: bool = False
+    stuck_after_s: float = 60.0
 
 
 def is_installed() -> bool:
@@ -108,6 +112,7 @@ class OpenVino:
         self._greeted: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._last_words = ""
+        self._pulse = Pulse(world.clock, settings.stuck_after_s, self._computes, self._still)
         self._child = Child(
             f"OpenVINO ({settings.name})",
             [sys.executable, "-m", "headrace.backends.local.openvino_child"],
@@ -194,6 +199,7 @@ class OpenVino:
 
     async def aclose(self) -> None:
         """End the engine."""
+        self._pulse.close()
         link, self._link, self._hello = self._link, None, None
         if link is not None:
             link.close()
@@ -226,6 +232,7 @@ class OpenVino:
                 self._answers[answer.answer_id] = answer
                 settings = generation_settings(request, most, place)
                 self._link.send(Add(answer.answer_id, token_ids, settings))
+            self._pulse.watch()
             marks.sent = self._world.clock.monotonic()
             pending = {answer.answer_id for answer in mine}
             while pending:
@@ -307,11 +314,13 @@ class OpenVino:
             self._child.kill()
 
     def _heard(self, message: FromChild) -> None:
+        self._pulse.beat()
         if isinstance(message, Step):
             answers = self._answers
             for output in message.outputs:
                 answer = answers.get(output[0])
                 if answer is not None:
+                    answer.ended = output[3] is not None
                     answer.inbox.put(answer, output)
         elif isinstance(message, Hello):
             self._hello, self._known = message, {}
@@ -333,6 +342,15 @@ class OpenVino:
         elif isinstance(message, Broken):
             self._last_words = message.message
             log.error("OpenVINO failed and is being started again: %s", message.message)
+
+    def _computes(self) -> bool:
+        return any(not answer.ended for answer in self._answers.values())
+
+    def _still(self) -> None:
+        limit_s = self._settings.stuck_after_s
+        self._last_words = f"it had work and reported no step for {limit_s:g} s"
+        log.error("OpenVINO is stuck and is being ended: %s", self._last_words)
+        self._child.kill()
 
     def _cut(self, broken: Exception | None) -> None:
         """The connection is gone, and so is what was under way on it."""

@@ -102,7 +102,6 @@ class Answer:
     def _read(self, tokens: list[int], logprobs: list[float], reason: str | None) -> list[LLMDelta]:
         if self.is_over:
             return []
-        self.ended = reason is not None
         if reason == "ignored":
             raise LLMProviderError(
                 "OpenVINO gave the request up: its cache had no room for it", provider=PROVIDER
