@@ -154,7 +154,8 @@ def _forced(count: int, schemas: Sequence[Any]) -> Iterator[tuple[str, list[dict
         schema
         for schema in schemas
         if isinstance(schema, dict)
-        and schema.get("type", "object") == "object"
+        # A function's parameters are an object, whatever else of the schema leaves that open.
+        and schema.get("type", "object" if "properties" in schema else None) == "object"
         and len(json.dumps(schema)) <= _MOST_PARAMETERS
     ]
     for i in range(count if objects else 0):

@@ -335,6 +335,61 @@ def test_a_step_that_fails_fails_those_in_flight_as_retryable_and_the_engine_com
     engines.run(poison())
 
 
+def alone_again(engines: TwoEngines) -> Any:
+    """Whether the last burst is over and forgotten: a lone caller is llama.cpp's."""
+    return until(lambda: engines.box.choose(ask(), 0) is engines.llamacpp)
+
+
+def test_a_burst_takes_along_those_that_llama_cpp_has_not_begun_to_answer(
+    engines: TwoEngines,
+) -> None:
+    request = ask(provider_options={"store": True}, max_tokens=12)
+    greedy = engines.hear(engines.llamacpp, request).text
+
+    async def burst() -> list[Heard]:
+        await alone_again(engines)
+        return await asyncio.gather(*(hear(engines.box, request) for _ in range(4)))
+
+    for heard in engines.run(burst()):
+        assert heard.marks.provider == "openvino"
+        assert heard.marks.dropped == ["store"]
+        assert heard.text == greedy
+
+
+def test_a_burst_leaves_alone_what_llama_cpp_has_begun_or_must_do_itself(
+    engines: TwoEngines,
+) -> None:
+    async def burst() -> None:
+        await alone_again(engines)
+        begun = Marks()
+        pieces = engines.box.stream(
+            ask(max_tokens=60, provider_options={"ignore_eos": True}), begun
+        )
+        await _begun(pieces)
+        held = asyncio.create_task(hear(engines.box, ask(logit_bias={"5": 1.0})))
+        heard = await asyncio.gather(*(hear(engines.box, ask()) for _ in range(4)))
+        assert "openvino" in {each.marks.provider for each in heard}
+        await _rest(pieces)
+        assert begun.provider == (await held).marks.provider == "llama.cpp"
+
+    engines.run(burst())
+
+
+def test_one_who_leaves_while_it_is_handed_over_is_gone(engines: TwoEngines) -> None:
+    async def leave() -> None:
+        await alone_again(engines)
+        asked = [asyncio.create_task(hear(engines.box, ask(**ENDLESS))) for _ in range(4)]
+        await asyncio.sleep(0)
+        for task in asked:
+            task.cancel()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in ended} == {asyncio.CancelledError}
+        assert engines.openvino.running == 0
+        await until(lambda: cpu_rests(engines.openvino.pid))
+
+    engines.run(leave())
+
+
 def test_killed_under_load_it_comes_back_and_the_box_goes_on(engines: TwoEngines) -> None:
     async def load() -> None:
         openvino, box = engines.openvino, engines.box

@@ -26,13 +26,17 @@ pytestmark = [
 ]
 
 MANY = 5
+STUCK_MS = 6000
 COUNT = "headrace_time_to_first_token_seconds_count"
 
 
 @pytest.fixture(scope="module")
 def served(box_model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("two engines")
-    config = {"batching": {"max_batch_size": MANY}, "engine": {"openvino_from": 2}}
+    config = {
+        "batching": {"max_batch_size": MANY},
+        "engine": {"openvino_from": 2, "stuck_after_ms": STUCK_MS},
+    }
     served = Served(folder, config, HEADRACE_ENGINE__OPENVINO="true")
     try:
         served.wait_until_ready()
@@ -125,6 +129,28 @@ def test_an_engine_killed_under_load_fails_only_what_it_had_begun_to_answer(
         until(lambda: loads(served) == loaded + 1)
     until(lambda: served.chat().status == 200)
     assert {reply.status for reply in at_once(served, MANY)} == {200}
+    until(served.quiet)
+
+
+@pytest.mark.parametrize("engine", ["openvino_child", "llamacpp_child"])
+def test_an_engine_that_lives_but_gives_nothing_more_is_started_again(
+    served: Served, engine: str
+) -> None:
+    make_busy(served)
+    endless = {"max_tokens": 1500, "ignore_eos": True, "seed": 1}
+    # What only llama.cpp can do, where it is the one that is stopped.
+    asked = endless if engine == "openvino_child" else {**endless, "logit_bias": {"5": 1}}
+    with served.streaming(**asked) as response:
+        pid = served.engine_pid(engine)
+        os.kill(pid, signal.SIGSTOP)
+        events = [line for line in response.read().split(b"\n\n") if line]
+    assert not is_alive(pid)
+    assert b"data: [DONE]" not in events
+    last = json.loads(events[-1].removeprefix(b"data: "))
+    assert last["error"]["code"] == "backend_unavailable"
+    assert "is stuck and is being ended" in served.log
+    until(lambda: served.chat(logit_bias={"5": 1}).status == 200)
+    until(lambda: served.engine_pid("openvino_child"))
     until(served.quiet)
 
 

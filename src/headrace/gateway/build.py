@@ -159,6 +159,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
             template=read_template(config.engine.prompt_template),
+            stuck_after_s=config.engine.stuck_after_ms / 1000,
         ),
         OpenVinoSettings(
             name=name,
@@ -166,6 +167,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             slots=batching.max_batch_size,
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
+            stuck_after_s=config.engine.stuck_after_ms / 1000,
         )
         if config.engine.openvino and is_installed()
         else None,

@@ -169,6 +169,11 @@ class EngineConfig:
         validator=at_least(1),
         metadata={"help": "requests at once from which on OpenVINO answers"},
     )
+    stuck_after_ms: int = field(
+        default=60_000,
+        validator=at_least(0),
+        metadata={"help": "an engine of which so long nothing comes is started again; 0: never"},
+    )
     enabled: bool = field(default=True, metadata={"help": "false: no chat model of our own"})
 
 

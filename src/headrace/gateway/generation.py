@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from attrs import define, evolve, frozen
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from headrace.backends.row import FORMATS, codec
 from headrace.contracts.errors import LLMContextLengthError, LLMError
@@ -217,7 +217,10 @@ class Generation:
                     if first is not None:
                         await pieces.send(writer.write(asked.told(first)))
                         async for delta in calls:
-                            await pieces.send(writer.write(asked.told(delta)))
+                            # Once a token, so without a coroutine of its own around it.
+                            if piece := writer.write(asked.told(delta)):
+                                pieces.count += 1
+                                await send(_more(piece))
                     last = await self._end(asked, writer)
                 except LLMError as error:
                     # The status is out: the error becomes the stream's last event, with no [DONE].
@@ -266,6 +269,10 @@ def _without_cache(usage: Usage) -> Usage:
     )
 
 
+def _more(piece: bytes) -> Message:
+    return {"type": "http.response.body", "body": piece, "more_body": True}
+
+
 @define
 class _Pieces:
     """The pieces of one streamed answer on their way out; ``count`` is how many went."""
@@ -277,7 +284,7 @@ class _Pieces:
         """Send ``piece``, where there is something in it."""
         if piece:
             self.count += 1
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send(_more(piece))
 
     @contextlib.asynccontextmanager
     async def kept_alive(self, ping: bytes | None, clock: Clock) -> AsyncGenerator[None, None]:

@@ -36,11 +36,59 @@ _LLAMACPP_BACK_WITHIN_S = 10.0
 _LOOK_AGAIN_S = 0.1
 
 
+class FirstComer(LlamaCpp):
+    """llama.cpp, from which another engine may take over what it has not begun to answer.
+
+    A burst begins with one request that seems to be alone. Were it answered here to its end, the
+    two engines would keep the processor from one another for as long as that takes.
+    """
+
+    def __init__(self, settings: LlamaCppSettings, world: World) -> None:
+        super().__init__(settings, world)
+        self._heir: OpenVino | None = None
+        self._unbegun: set[asyncio.Timeout] = set()
+
+    def hand_over(self, heir: OpenVino) -> None:
+        """Let ``heir`` answer all that it can and that has not been begun here."""
+        self._heir = heir
+        while self._unbegun:
+            self._unbegun.pop().reschedule(0.0)
+
+    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+        """The answer's pieces; after ``hand_over`` those of the heir, at the place taken here."""
+        dropped_before = len(marks.dropped)
+        async with aclosing(super().stream(request, marks)) as pieces:
+            try:
+                async with asyncio.timeout(None) as handed_over:
+                    if lacks(request) is None:
+                        self._unbegun.add(handed_over)
+                    try:
+                        first = await anext(pieces, None)
+                    finally:
+                        self._unbegun.discard(handed_over)
+            except TimeoutError:
+                if not handed_over.expired():
+                    raise
+            if not handed_over.expired():
+                if first is not None:
+                    yield first
+                    async for delta in pieces:
+                        yield delta
+                return
+        assert self._heir is not None
+        del marks.dropped[dropped_before:]
+        marks.sent = marks.first_byte = marks.status = None
+        async with aclosing(self._heir.stream(request, marks)) as pieces:
+            async for delta in pieces:
+                yield delta
+
+
 class Box:
     """A Backend of two engines; without ``openvino`` it is llama.cpp alone.
 
-    From ``openvino_from`` requests at once on OpenVINO answers what it can, and it goes on to until
-    there have been fewer for 5 s and it is done with what it has.
+    From ``openvino_from`` requests at once on OpenVINO answers what it can, those among them that
+    llama.cpp has not begun to answer included. It goes on to until there have been fewer for 5 s
+    and it is done with what it has.
     """
 
     def __init__(
@@ -52,7 +100,7 @@ class Box:
         openvino_from: int = 2,
     ) -> None:
         self.name = llamacpp.name
-        self.llamacpp = LlamaCpp(llamacpp, world)
+        self.llamacpp = FirstComer(llamacpp, world)
         self.openvino: OpenVino | None = None
         if openvino is not None and not writes_reasoning(llamacpp.template):
             self.openvino = OpenVino(openvino, self._prompt_tokens, world)
@@ -81,7 +129,10 @@ class Box:
         if openvino is None or not openvino.is_ready:
             return self.llamacpp
         is_busy = now < self._busy_until or openvino.running > 0 or not self.llamacpp.is_ready
-        return openvino if is_busy and lacks(request) is None else self.llamacpp
+        if not is_busy or lacks(request) is not None:
+            return self.llamacpp
+        self.llamacpp.hand_over(openvino)
+        return openvino
 
     async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces, from whichever engine shall answer; ``marks.provider`` names it."""

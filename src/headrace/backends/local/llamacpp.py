@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import secrets
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from headrace.backends.child import Child
 from headrace.backends.local.constrained import Constraints
 from headrace.backends.local.forced import as_json_request, must_call
 from headrace.backends.local.llamacpp_limits import check_grammars
+from headrace.backends.local.pulse import Pulse
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
@@ -34,6 +37,8 @@ from headrace.net.transport import TimeLimits
 from headrace.wire import json as wire_json
 from headrace.wire import openai_chat
 
+log = logging.getLogger(__name__)
+
 _START_S = 600.0
 _PROBE = "headrace_probe"
 _RETRY_AFTER_S = 1.0
@@ -50,7 +55,9 @@ class LlamaCppSettings:
     ``slots`` requests run at once and share a cache of ``kv_tokens`` tokens, of which each sees at
     most the model's own context length. ``threads`` 0 lets the engine choose: one a physical core.
     ``template`` is Jinja text that takes the place of the model's own chat template. An engine for
-    ``embeddings`` makes nothing else; no input may be longer than its ``kv_tokens``.
+    ``embeddings`` makes nothing else; no input may be longer than its ``kv_tokens``. One that has
+    work, gives nothing for ``stuck_after_s`` and then does not say that it is well either is ended
+    and started again; 0 lets it be.
     """
 
     name: str
@@ -61,6 +68,7 @@ class LlamaCppSettings:
     http_threads: int = 128
     template: str | None = None
     embeddings: bool = False
+    stuck_after_s: float = 60.0
 
 
 def child_settings(settings: LlamaCppSettings, key: str) -> dict[str, object]:
@@ -96,6 +104,11 @@ class LlamaCpp:
         self._constraints = Constraints()
         self._ready = asyncio.Event()
         self._start_failure: LLMUnavailableError | None = None
+        self._asked = 0
+        self._asking_how: asyncio.Task[None] | None = None
+        self._pulse = Pulse(
+            world.clock, settings.stuck_after_s, lambda: self._asked > 0, self._still
+        )
         self._child = Child(
             f"llama.cpp ({settings.name})",
             [sys.executable, "-m", "headrace.backends.local.llamacpp_child"],
@@ -144,9 +157,11 @@ class LlamaCpp:
         else:
             pieces = self._constraints.stream(held, remote.stream, marks)
         try:
-            async with aclosing(pieces):
-                async for delta in pieces:
-                    yield delta
+            with self._work():
+                async with aclosing(pieces):
+                    async for delta in pieces:
+                        self._pulse.beat()
+                        yield delta
         except (LLMUnavailableError, LLMBadResponseError) as error:
             if await self._died_under(remote):
                 raise self._died() from error
@@ -158,7 +173,8 @@ class LlamaCpp:
         await self._ready.wait()
         remote = self._reachable()
         try:
-            return await remote.embed(request, marks)
+            with self._work():
+                return await remote.embed(request, marks)
         except (LLMUnavailableError, LLMBadResponseError) as error:
             if await self._died_under(remote):
                 raise self._died() from error
@@ -178,12 +194,14 @@ class LlamaCpp:
         if isinstance(request.prompt, tuple):
             return request.prompt
         text: object = request.prompt
-        if text is None:
-            body = openai_chat.write_request(request, stream=False)
-            asked = wire_json.decode_reply(body)
-            text = (await remote.post("/apply-template", asked, _COUNT_LIMITS))["prompt"]
-        asked = {"content": text, "add_special": True, "parse_special": True}
-        tokens = (await remote.post("/tokenize", asked, _COUNT_LIMITS))["tokens"]
+        with self._work():
+            if text is None:
+                body = openai_chat.write_request(request, stream=False)
+                asked = wire_json.decode_reply(body)
+                text = (await remote.post("/apply-template", asked, _COUNT_LIMITS))["prompt"]
+            asked = {"content": text, "add_special": True, "parse_special": True}
+            tokens = (await remote.post("/tokenize", asked, _COUNT_LIMITS))["tokens"]
+            self._pulse.beat()
         assert isinstance(tokens, list)
         return tuple(tokens)
 
@@ -223,8 +241,37 @@ class LlamaCpp:
 
     async def aclose(self) -> None:
         """End the engine."""
+        self._pulse.close()
+        if self._asking_how is not None:
+            self._asking_how.cancel()
         self._remote = None
         await self._child.stop()
+
+    @contextlib.contextmanager
+    def _work(self) -> Iterator[None]:
+        """Within the block the engine has something to do."""
+        self._asked += 1
+        self._pulse.watch()
+        try:
+            yield
+        finally:
+            self._asked -= 1
+
+    def _still(self) -> None:
+        if self._remote is not None:
+            self._asking_how = asyncio.create_task(self._see_whether_it_lives(self._remote))
+
+    async def _see_whether_it_lives(self, remote: Remote) -> None:
+        """End an engine that lists its models no more; one that does has much to compute."""
+        limit_s = self._settings.stuck_after_s
+        try:
+            async with asyncio.timeout(limit_s / 2):
+                is_well = (await remote.status()).ok
+        except TimeoutError:
+            is_well = False
+        if not is_well and self._remote is remote:
+            log.error("%s is stuck and is being ended: nothing for %g s", self._child.name, limit_s)
+            self._child.kill()
 
     def _arrived(self, said: Mapping[str, object]) -> None:
         self._start_failure = None

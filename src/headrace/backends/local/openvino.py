@@ -10,17 +10,16 @@ import asyncio
 import logging
 import sys
 import uuid
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, evolve, frozen
 
 from headrace.backends.child import Child
 from headrace.backends.fit import Fit, echoed
+from headrace.backends.local.openvino_answers import PROVIDER, Answer, Inbox
 from headrace.backends.local.openvino_fit import generation_settings, lacks
 from headrace.backends.local.openvino_frames import (
     Add,
@@ -31,6 +30,7 @@ from headrace.backends.local.openvino_frames import (
     Refused,
     Step,
 )
+from headrace.backends.local.pulse import Pulse
 from headrace.backends.local.words import Words
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
@@ -44,13 +44,12 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, Provenance, TokenLogprob, Usage
+from headrace.contracts.responses import LLMDelta, Provenance, Usage
 from headrace.net.clock import World
 from headrace.net.frames import FrameLink, FrameReader, PrivateFolder
 
 log = logging.getLogger(__name__)
 
-PROVIDER = "openvino"
 _START_S = 600.0
 _HELLO_S = 30.0
 # The model's other engine answers at once.
@@ -73,6 +72,8 @@ class OpenVinoSettings:
     the longest step of prompts takes 0.17 s, with the engine's own 2048 it takes 0.6 s, and
     everybody's next token waits for it. ``exact`` computes and caches in F32, at half the speed and
     three times the memory, where it would be bfloat16 and 8 bits: for comparing with other engines.
+    An engine that has work and reports no step for ``stuck_after_s`` is ended and started again; 0
+    lets it be.
     """
 
     name: str
@@ -82,6 +83,7 @@ class OpenVinoSettings:
     threads: int = 0
     batched_tokens: int = 256
     exact: bool = False
+    stuck_after_s: float = 60.0
 
 
 def is_installed() -> bool:
@@ -104,11 +106,13 @@ class OpenVino:
         self._socket = self._folder.path / "openvino.sock"
         self._link: FrameLink[FromChild] | None = None
         self._hello: Hello | None = None
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, Answer] = {}
+        self._known: dict[int, LLMDelta] = {}
         self._ids = count(1)
         self._greeted: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._last_words = ""
+        self._pulse = Pulse(world.clock, settings.stuck_after_s, self._computes, self._still)
         self._child = Child(
             f"OpenVINO ({settings.name})",
             [sys.executable, "-m", "headrace.backends.local.openvino_child"],
@@ -139,8 +143,13 @@ class OpenVino:
         assert self._greeted
         await self._greeted
 
-    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
+    def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces; closing the generator frees the engine within a step."""
+        pieces = self._pieces(request, marks)
+        return echoed(pieces, request) if request.echo else pieces
+
+    def _asked(self, request: LLMRequest, marks: Marks) -> LLMRequest:
+        """``request`` as it can be carried out here, or an error that names what cannot."""
         marks.backend, marks.provider = self.name, PROVIDER
         lacking = lacks(request)
         if lacking is not None:
@@ -150,17 +159,7 @@ class OpenVino:
                 param=lacking,
                 provider=PROVIDER,
             )
-        request = evolve(self._fit.request(request, marks), echo=request.echo, top_logprobs=None)
-        pieces = self._pieces(request, marks)
-        if request.echo:
-            pieces = echoed(pieces, request)
-        try:
-            async with aclosing(pieces):
-                async for delta in pieces:
-                    yield delta
-        except LLMError as failure:
-            failure.provider = failure.provider or PROVIDER
-            raise
+        return evolve(self._fit.request(request, marks), top_logprobs=None)
 
     async def count_tokens(self, request: LLMRequest) -> int:
         """The prompt's length in tokens."""
@@ -200,6 +199,7 @@ class OpenVino:
 
     async def aclose(self) -> None:
         """End the engine."""
+        self._pulse.close()
         link, self._link, self._hello = self._link, None, None
         if link is not None:
             link.close()
@@ -210,26 +210,29 @@ class OpenVino:
         self._folder.close()
 
     async def _pieces(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
-        hello = self._reachable()
-        token_ids = list(await self._tokens_of(request))
-        room = self._room(token_ids, hello)
-        hello = self._reachable()  # it may have died meanwhile
-        assert self._link
-        inbox = _Inbox()
-        most = min(request.max_tokens or room, room)
-        opening = LLMDelta(
-            model=request.model or self.name,
-            response_id=f"chatcmpl-{uuid.uuid4().hex}",
-            system_fingerprint=hello.fingerprint,
-        )
-        mine: list[_Answer] = []
+        mine: list[Answer] = []
         try:
+            request = self._asked(request, marks)
+            hello = self._reachable()
+            token_ids = list(await self._tokens_of(request))
+            room = self._room(token_ids, hello)
+            hello = self._reachable()  # it may have died meanwhile
+            assert self._link
+            inbox = Inbox()
+            most = min(request.max_tokens or room, room)
+            opening = LLMDelta(
+                model=request.model or self.name,
+                response_id=f"chatcmpl-{uuid.uuid4().hex}",
+                system_fingerprint=hello.fingerprint,
+            )
             for place in range(request.n or 1):
-                answer = _Answer(next(self._ids), place, inbox, Words(hello.pieces, request.stop))
+                words = Words(hello.pieces, request.stop)
+                answer = Answer(next(self._ids), place, inbox, words, self._known)
                 mine.append(answer)
                 self._answers[answer.answer_id] = answer
                 settings = generation_settings(request, most, place)
                 self._link.send(Add(answer.answer_id, token_ids, settings))
+            self._pulse.watch()
             marks.sent = self._world.clock.monotonic()
             pending = {answer.answer_id for answer in mine}
             while pending:
@@ -257,11 +260,14 @@ class OpenVino:
                 total_tokens=len(token_ids) + made,
             )
             yield LLMDelta(usage_delta=usage)
+        except LLMError as failure:
+            failure.provider = failure.provider or PROVIDER
+            raise
         finally:
             for answer in mine:
                 self._forget(answer)
 
-    def _forget(self, answer: _Answer) -> None:
+    def _forget(self, answer: Answer) -> None:
         """Let the engine know that nobody waits any more, if it still computes."""
         if self._answers.pop(answer.answer_id, None) is None:
             return
@@ -308,14 +314,16 @@ class OpenVino:
             self._child.kill()
 
     def _heard(self, message: FromChild) -> None:
+        self._pulse.beat()
         if isinstance(message, Step):
             answers = self._answers
             for output in message.outputs:
                 answer = answers.get(output[0])
                 if answer is not None:
+                    answer.ended = output[3] is not None
                     answer.inbox.put(answer, output)
         elif isinstance(message, Hello):
-            self._hello = message
+            self._hello, self._known = message, {}
             self.context_tokens = min(message.context_tokens, message.cache_tokens)
             self._last_words = ""
             if self._greeted is not None and not self._greeted.done():
@@ -334,6 +342,15 @@ class OpenVino:
         elif isinstance(message, Broken):
             self._last_words = message.message
             log.error("OpenVINO failed and is being started again: %s", message.message)
+
+    def _computes(self) -> bool:
+        return any(not answer.ended for answer in self._answers.values())
+
+    def _still(self) -> None:
+        limit_s = self._settings.stuck_after_s
+        self._last_words = f"it had work and reported no step for {limit_s:g} s"
+        log.error("OpenVINO is stuck and is being ended: %s", self._last_words)
+        self._child.kill()
 
     def _cut(self, broken: Exception | None) -> None:
         """The connection is gone, and so is what was under way on it."""
@@ -377,108 +394,3 @@ class OpenVino:
             retry_after_s=_RETRY_AFTER_S,
             provider=PROVIDER,
         )
-
-
-_Output = tuple[int, list[int], list[float], str | None]
-
-
-class _Inbox:
-    """What the engine has sent for one request and nobody has read yet."""
-
-    __slots__ = ("_error", "_items", "_waiter")
-
-    def __init__(self) -> None:
-        self._items: deque[tuple[_Answer, _Output]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: LLMError | None = None
-
-    def put(self, answer: _Answer, output: _Output) -> None:
-        self._items.append((answer, output))
-        self._wake()
-
-    def fail(self, error: LLMError) -> None:
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def take(self) -> list[tuple[_Answer, _Output]]:
-        """All that has come; waits for something."""
-        if not self._items and self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        if self._error is not None and not self._items:
-            # Each of those who share it raises one of its own.
-            raise self._error.__class__(
-                str(self._error),
-                retry_after_s=self._error.retry_after_s,
-                provider=self._error.provider,
-                transient=self._error.transient,
-            )
-        items = list(self._items)
-        self._items.clear()
-        return items
-
-
-@define(eq=False)
-class _Answer:
-    """One answer under way. ``ended``: the engine computes it no more; ``is_over``: we read it no
-    more, which a stop string may cause first."""
-
-    answer_id: int
-    index: int
-    inbox: _Inbox
-    words: Words
-    tokens: int = 0
-    begun: bool = False
-    ended: bool = False
-    is_over: bool = field(default=False)
-
-    def read(self, output: _Output) -> list[LLMDelta]:
-        """The deltas that ``output`` makes."""
-        if self.is_over:
-            return []
-        _, tokens, logprobs, reason = output
-        self.ended = reason is not None
-        if reason == "ignored":
-            raise LLMProviderError(
-                "OpenVINO gave the request up: its cache had no room for it", provider=PROVIDER
-            )
-        words = self.words
-        text = ""
-        for token in tokens:
-            self.tokens += 1
-            text += words.feed(token)
-            if words.stopped_by is not None:
-                break
-        if reason is not None and words.stopped_by is None:
-            text += words.close()
-        said = tuple(
-            _token_logprob(words.piece(token), logprob)
-            for token, logprob in zip(tokens, logprobs, strict=False)
-            if words.piece(token)
-        )
-        deltas = []
-        if text or said:
-            deltas.append(LLMDelta(text_delta=text, logprobs=said or None, index=self.index))
-        if words.stopped_by is not None:
-            reason = "stop"
-        if reason is not None:
-            self.is_over = True
-            deltas.append(
-                LLMDelta(
-                    finish_reason="length" if reason == "length" else "stop",
-                    raw_finish_reason=reason,
-                    index=self.index,
-                    stop_sequence=words.stopped_by,
-                )
-            )
-        return deltas
-
-
-def _token_logprob(piece: bytes, logprob: float) -> TokenLogprob:
-    return TokenLogprob(token=piece.decode(errors="replace"), logprob=logprob, token_bytes=piece)

@@ -160,7 +160,8 @@ class Engine:
         self._answers[self._next_id] = peer.answers[asked.answer_id] = answer
 
     def _hand_out(self) -> None:
-        """Send each peer what the last step brought for it."""
+        """Send each peer what the last step brought for it; a step of prompts alone brings nothing,
+        but tells that the engine goes on."""
         running = self._genai.GenerationStatus.RUNNING
         brought: dict[int, list[tuple[int, list[int], list[float], str | None]]] = {}
         over = []
@@ -187,8 +188,9 @@ class Engine:
             answer = self._answers.pop(own_id)
             if answer.peer.answers.get(answer.answer_id) is answer:
                 del answer.peer.answers[answer.answer_id]
-        for number, outputs in brought.items():
-            self._send(self._peers[number], Step(outputs))
+        for number, peer in list(self._peers.items()):
+            if number in brought or peer.answers:
+                self._send(peer, Step(brought.get(number, [])))
 
     def _send(self, peer: _Peer, message: object) -> None:
         try:

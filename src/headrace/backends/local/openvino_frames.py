@@ -36,7 +36,8 @@ class Hello(Struct, array_like=True, frozen=True, tag="hello"):
 
 class Step(Struct, array_like=True, frozen=True, tag="step"):
     """What one step brought: for each answer its id, tokens, their log probabilities (empty where
-    not asked for) and, with its last tokens, why it ended."""
+    not asked for) and, with its last tokens, why it ended. A step that only read prompts brings
+    none."""
 
     outputs: list[tuple[int, list[int], list[float], str | None]]
 

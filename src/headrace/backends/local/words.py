@@ -12,16 +12,23 @@ class Words:
     """The text of one answer as its tokens come.
 
     A character may take several tokens, and is given when it is whole: bytes that are none become
-    U+FFFD, and what the end cuts in two is left out. Text that may be the beginning of a stop string is held back until that is known;
+    U+FFFD, and what the end cuts in two is left out. Text that may be the beginning of a stop
+    string is held back until that is known;
     ``stopped_by`` is the one that was found, and neither it nor anything after it is given.
     """
 
     def __init__(self, pieces: Sequence[bytes], stops: Sequence[str] = ()) -> None:
         self.stopped_by: str | None = None
         self._pieces = pieces
-        self._decode = _Utf8("replace").decode
+        self._decoder = _Utf8("replace")
+        self._decode = self._decoder.decode
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
+
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether the next token's text is that token's alone: nothing of those before is held."""
+        return not self._stops and not self._decoder.getstate()[0]
 
     def feed(self, token: int) -> str:
         """The text that is settled now that ``token`` has come; often none."""

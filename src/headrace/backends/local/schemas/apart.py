@@ -1,4 +1,4 @@
-"""``oneOf`` and ``not``, which a grammar cannot say, put in words that it can.
+"""``oneOf``, which a grammar cannot say, put in words that it can.
 
 A grammar takes the union of its alternatives; ``oneOf`` wants exactly one. So each alternative is
 narrowed until nothing that it lets through fits another one: a property that only the other
@@ -7,6 +7,7 @@ requires is forbidden here, one that the other does not know is required.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ OBJECT_WORDS = frozenset(
     ]
 )
 _REFS_DEEP = 8
+_WORD = re.compile(r"\^?([A-Za-z0-9 _-]+)\$?")
 
 
 def told_apart(
@@ -52,7 +54,7 @@ def types_of(schema: Schema) -> frozenset[str]:
     types = frozenset([said] if isinstance(said, str) else said)
     types = types | {"integer"} if "number" in types else types
     values = values_of(schema)
-    return types if values is None else types & {_type_of(value) for value in values}
+    return types if values is None else types & {type_of(value) for value in values}
 
 
 def values_of(schema: Any) -> list[Any] | None:
@@ -65,7 +67,7 @@ def values_of(schema: Any) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _type_of(value: Any) -> str:
+def type_of(value: Any) -> str:
     if value is None:
         return "null"
     for kind, name in ((bool, "boolean"), (int, "integer"), (str, "string"), (list, "array")):
@@ -99,7 +101,7 @@ def _facts(branch: Any, parent: Schema, resolve: Resolve) -> _Facts:
     if "type" not in branch and OBJECT_WORDS & branch.keys() and "object" in types:
         types = frozenset(["object"])
         copy["type"] = "object"
-    required = {*_names(branch.get("required")), *_names(parent.get("required"))}
+    required = {*names_of(branch.get("required")), *names_of(parent.get("required"))}
     return _Facts(copy, types, branch, required, dict(branch.get("properties") or {}))
 
 
@@ -114,36 +116,58 @@ def _kept_out(one: _Facts, other: _Facts, resolve: Resolve) -> bool:
             one.branch.pop("const", None)
             one.branch["enum"] = left
         return bool(left)
+    if one.types == {"string"}:
+        return _is_spelt_out(one, other)
     if one.types != {"object"}:
         return False
     return (
-        _differs(one, other, resolve)
+        any(_differs(one, other, name, resolve) for name in one.required)
         or _lacks_what_it_requires(one, other)
         or _has_what_it_shuts_out(one, other)
+        or _has_what_differs(one, other, resolve)
     )
 
 
-def _differs(one: _Facts, other: _Facts, resolve: Resolve) -> bool:
-    """A property is always there, and its values are none of the other's."""
-    for name in one.required:
-        mine = looked_up(one.properties.get(name), resolve)
-        theirs = looked_up(other.properties.get(name), resolve)
-        if not isinstance(mine, dict) or not isinstance(theirs, dict):
-            continue
-        if not types_of(mine) & types_of(theirs):
-            return True
-        ours, others = values_of(mine), values_of(theirs)
-        if (
-            ours is not None
-            and others is not None
-            and not any(same(a, b) for a in ours for b in others)
-        ):
-            return True
-    return False
+def _is_spelt_out(one: _Facts, other: _Facts) -> bool:
+    """Both ask for a word within the text: it is that word alone, and the other's is not in it."""
+    mine, theirs = (_WORD.fullmatch(str(each.original.get("pattern"))) for each in (one, other))
+    if not mine or not theirs or one.original.keys() - {"pattern", "type"}:
+        return False
+    if re.search(theirs[0], mine[1]):
+        return False
+    one.branch.pop("pattern", None)
+    one.branch["const"] = mine[1]
+    return True
+
+
+def _differs(one: _Facts, other: _Facts, name: str, resolve: Resolve) -> bool:
+    """The property's values are none of the other's."""
+    both = name in one.properties and name in other.properties
+    return both and _are_apart(one.properties[name], other.properties[name], resolve, 0)
+
+
+def _are_apart(mine: Any, theirs: Any, resolve: Resolve, depth: int) -> bool:
+    """Whether no value that meets ``mine`` meets ``theirs``."""
+    mine, theirs = looked_up(mine, resolve), looked_up(theirs, resolve)
+    if not isinstance(mine, dict) or not isinstance(theirs, dict) or depth > _REFS_DEEP:
+        return False
+    types = types_of(mine)
+    if not types & types_of(theirs):
+        return True
+    ours, others = values_of(mine), values_of(theirs)
+    if ours is not None and others is not None:
+        return not any(same(a, b) for a in ours for b in others)
+    if types != {"object"}:
+        return False
+    inner, outer = mine.get("properties") or {}, theirs.get("properties") or {}
+    return any(
+        _are_apart(inner.get(name), outer.get(name), resolve, depth + 1)
+        for name in names_of(mine.get("required"))
+    )
 
 
 def _lacks_what_it_requires(one: _Facts, other: _Facts) -> bool:
-    wanted = [name for name in _names(other.original.get("required")) if name not in one.required]
+    wanted = [name for name in names_of(other.original.get("required")) if name not in one.required]
     if any(one.properties.get(name) is False for name in wanted):
         return True
     # Better one that the alternative does not speak of than one that it offers.
@@ -161,12 +185,23 @@ def _has_what_it_shuts_out(one: _Facts, other: _Facts) -> bool:
         return False
     for name, schema in one.properties.items():
         if schema is not False and name not in other.properties:
-            one.required.add(name)
-            one.branch["required"] = list(
-                dict.fromkeys([*_names(one.branch.get("required")), name])
-            )
+            _require(one, name)
             return True
     return False
+
+
+def _has_what_differs(one: _Facts, other: _Facts, resolve: Resolve) -> bool:
+    """A property, required from now on, whose values are none of the other's."""
+    for name, schema in one.properties.items():
+        if schema is not False and _differs(one, other, name, resolve):
+            _require(one, name)
+            return True
+    return False
+
+
+def _require(one: _Facts, name: str) -> None:
+    one.required.add(name)
+    one.branch["required"] = list(dict.fromkeys([*names_of(one.branch.get("required")), name]))
 
 
 def looked_up(schema: Any, resolve: Resolve) -> Any:
@@ -181,32 +216,5 @@ def looked_up(schema: Any, resolve: Resolve) -> Any:
     return schema
 
 
-def _names(value: Any) -> list[str]:
+def names_of(value: Any) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
-
-
-def without(node: dict[str, Any]) -> dict[str, Any] | None:
-    """``node`` with its ``not`` said in other words, or ``None`` where there are none."""
-    left = {key: value for key, value in node.items() if key != "not"}
-    barred = node["not"]
-    if barred is False:
-        return left
-    if not isinstance(barred, dict):
-        return None
-    words = barred.keys() - {"title", "description", "$comment"}
-    if words == {"type"}:
-        gone = types_of(barred)
-        kept = [name for name in TYPES if name in types_of(left) and name not in gone]
-        if "number" in kept and "integer" in kept:
-            kept.remove("integer")
-        return {**left, "type": kept} if kept else None
-    if words == {"required"} and len(_names(barred["required"])) == 1:
-        (name,) = barred["required"]
-        properties = {**(left.get("properties") or {}), name: False}
-        return {**left, "type": "object", "properties": properties}
-    mine, theirs = values_of(left), values_of(barred)
-    if words <= {"enum", "const"} and mine is not None and theirs is not None:
-        left.pop("const", None)
-        kept = [value for value in mine if not any(same(value, their) for their in theirs)]
-        return {**left, "enum": kept} if kept else None
-    return None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.backends.local.schemas.apart import told_apart
+from headrace.backends.local.schemas.negated import without
 
 Resolve = Callable[[str], Any]
 
@@ -31,7 +32,7 @@ def put_together(node: dict[str, Any], resolve: Resolve) -> dict[str, Any]:
     base = {key: value for key, value in node.items() if key != way}
     if not base.keys() - _PARTS <= _PLAIN:
         return node
-    branches = node[way]
+    branches = _flat(node[way], resolve) if way == "anyOf" else node[way]
     if way == "oneOf":
         apart = told_apart(branches, node, resolve)
         if isinstance(apart, int):
@@ -85,8 +86,23 @@ def _speaks_of_objects(node: Mapping[str, Any]) -> bool:
     return "properties" in node or "required" in node
 
 
+def _flat(branches: list[Any], resolve: Resolve) -> list[Any]:
+    """``branches`` with the alternatives of those that are nothing but alternatives."""
+    flat = []
+    for branch in branches:
+        inner: Any = None
+        if isinstance(branch, dict) and branch.keys() - _REMARKS == {"oneOf"}:
+            inner = told_apart(branch["oneOf"], {}, resolve)
+        elif isinstance(branch, dict) and branch.keys() - _REMARKS == {"anyOf"}:
+            inner = branch["anyOf"]
+        flat += inner if isinstance(inner, list) else [branch]
+    return flat
+
+
 def _looked_up(branch: Any, resolve: Resolve) -> Any:
-    """What a branch refers to, where that refers to nothing more by itself."""
+    """A branch without ``not``, or what it refers to, where that refers to nothing more by itself."""
+    if isinstance(branch, dict) and "not" in branch:
+        return without(branch) or branch
     if isinstance(branch, dict) and branch.keys() - _REMARKS == {"$ref"}:
         found = resolve(branch["$ref"])
         return found if isinstance(found, dict) and not _ways_in(found) else None

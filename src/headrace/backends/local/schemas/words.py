@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.backends.local.schemas.apart import OBJECT_WORDS, TYPES, without
+from headrace.backends.local.schemas.apart import OBJECT_WORDS, TYPES
+from headrace.backends.local.schemas.negated import without
 
 _STRING_WORDS = frozenset(["minLength", "maxLength", "pattern", "format"])
 _NUMBER_WORDS = frozenset(
