@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import httptools
-from attrs import frozen
+from attrs import define
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -41,16 +41,16 @@ _REFUSAL = (
 )
 
 
-@frozen(kw_only=True)
+@define(eq=False)
 class Head:
-    """What came before a request's body."""
+    """What came before a request's body; nobody changes it."""
 
     url: bytes
     method: bytes
     headers: list[tuple[bytes, bytes]]
     version: str
     keep_alive: bool
-    expects_continue: bool
+    expects_continue: bool = False
 
 
 def http_class(door: HotDoor) -> type[HttpProtocol]:
@@ -239,7 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
             cycle = self._whole_cycle(self._head(), body, known)
             self._start_asgi_task(cycle, self.app)
             return
-        self._asked = self._head()
+        self._asked = Head(self.url, b"POST", self.headers, "1.1", keep_alive)
         self.exchange = exchange
         self.cycle = exchange
         exchange.begin()

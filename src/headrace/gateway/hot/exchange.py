@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import define
 
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -58,9 +58,9 @@ class Caller(Protocol):
         """The general way shall go on with the request."""
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, eq=False)
 class Asked:
-    """A request that goes the fast way.
+    """A request that goes the fast way; nobody changes it.
 
     ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
     ``renamed`` is the model's name as the caller knows it, in JSON, where the backend calls it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from attrs import frozen
+from attrs import field, frozen
 
 from headrace.wire import anthropic, anthropic_passing, openai_chat, openai_passing
 
@@ -23,9 +23,15 @@ class HotFace:
     codec: ModuleType
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
 
+    _id_lines: bytes = field(init=False, repr=False)
+
+    @_id_lines.default
+    def _with_places(self) -> bytes:
+        return b"".join(b"%b: %%b\r\n" % name for name in self.id_headers)
+
     def id_lines(self, request_id: str) -> bytes:
         """The header lines that name a request."""
-        return b"".join(b"%b: %b\r\n" % (name, request_id.encode()) for name in self.id_headers)
+        return self._id_lines % ((request_id.encode(),) * len(self.id_headers))
 
 
 _ROWS = (
