@@ -182,7 +182,7 @@ def spare_the_collector() -> None:
     to no circles behind, and looking for them took a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(5_000, 10, 10)
 
 
 def server_config(config: Config, gateway: Gateway, door: HotDoor) -> uvicorn.Config:

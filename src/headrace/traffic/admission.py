@@ -150,7 +150,8 @@ class Admission:
         self.tokens -= tokens
         if served_s is not None:
             self._service_s += _SMOOTHING * (served_s - self._service_s)
-        self._let_in()
+        if any(self._tiers):
+            self._let_in()
 
     def _let_in(self) -> None:
         while (tier := self._next_tier()) is not None:
