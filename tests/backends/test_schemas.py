@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import validators
 
 from backends.grammar_walk import takes, walked
-from headrace.backends.local.schemas.bounds import Bounds, bounds_for
+from headrace.backends.local.schemas.bounds import Bounds, bounds_for, most_calls
 from headrace.backends.local.schemas.formats import PATTERNS
 from headrace.backends.local.schemas.grammar import MOST_SCHEMA_BYTES, Grammar, Grammars, Part
 from headrace.backends.local.schemas.judge import Judge
@@ -183,10 +183,20 @@ def test_our_own_schemas_are_held(name):
         ({"type": "string", "pattern": "^(?=a)"}, "look-ahead"),
         ({"type": "integer", "minimum": 5, "maximum": 2}, "minimum"),
         ({"$ref": "https://example.invalid/schema.json"}, "example.invalid"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "'$ref' at /"),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}}},
+            "'$ref' at /",
+        ),
     ],
 )
 def test_what_cannot_be_held_is_refused_by_name_and_place(schema, said):
     assert said in refused(schema).message
+
+
+def test_a_schema_that_refers_to_itself_and_to_something_is_held():
+    schema = {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}}}
+    assert takes(grammar(schema).text, "1")
 
 
 def test_a_schema_that_is_too_large_is_refused():
@@ -227,6 +237,37 @@ def test_a_bound_of_the_callers_own_is_kept():
         grammar({"type": "array", "items": {"const": 1}, "maxItems": 99}).text,
         json.dumps([1] * 99, separators=(",", ":")),
     )
+
+
+def test_a_bound_of_the_callers_own_that_the_answer_cannot_reach_is_none():
+    schema = {"type": "string", "minLength": 10, "maxLength": 30_000}
+    short, long = bounds_for(256, schema), bounds_for(16384, schema)
+    assert takes(grammar(schema, short).text, json.dumps("a" * 200))
+    assert not takes(grammar(schema, short).text, json.dumps("a" * 1000))
+    assert takes(grammar(schema, long).text, json.dumps("a" * 9000))
+    items = {"type": "array", "items": {"const": 1}, "maxItems": 5000}
+    assert not takes(grammar(items, bounds_for(256, items)).text, "[" + "1," * 99 + "1]")
+
+
+def test_several_calls_share_the_answer():
+    schema = {"type": "object", "properties": {"story": {"type": "string"}}}
+    assert most_calls(256) == 2
+    assert most_calls(4096) == 8
+    assert bounds_for(1024, schema, 4) == bounds_for(256, schema)
+    parts = [("tell", Part(schema=schema, param="tools"))]
+    text = Grammars().calls(parts, SMALL, most=2).text
+    call = '{"name":"tell","arguments":{}}'
+    assert takes(text, f"[{call},{call}]")
+    assert not takes(text, f"[{call},{call},{call}]")
+
+
+def test_a_list_of_anything_is_shorter_than_one_of_numbers():
+    bounds = bounds_for(256, {"type": "array"})
+    numbers = grammar({"type": "array", "items": {"type": "integer"}}, bounds).text
+    anything = grammar({"type": "array"}, bounds).text
+    assert takes(numbers, "[1,1,1,1,1,1,1,1,1,1]")
+    assert takes(anything, "[1,{}]")
+    assert not takes(anything, "[1,1,1,1,1,1,1,1,1,1]")
 
 
 def test_a_bound_of_ours_gives_way_to_what_the_caller_asks_for():

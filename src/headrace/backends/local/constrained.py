@@ -26,7 +26,7 @@ from headrace.backends.local.forced import (
     may_call_several,
     must_call,
 )
-from headrace.backends.local.schemas.bounds import bounds_for
+from headrace.backends.local.schemas.bounds import bounds_for, most_calls
 from headrace.backends.local.schemas.grammar import Grammar, Grammars, Part, why_not
 from headrace.backends.local.schemas.judge import Judge, Judges
 from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
@@ -137,9 +137,9 @@ class Constraints:
             part = Part(schema=schema, param=f"tools[{place}].function.parameters")
             parts.append((tool.name, part))
             judges[tool.name] = self._judges.judge(schema, part.param)
-        bounds = bounds_for(request.max_tokens, [part.schema for _, part in parts])
-        several = may_call_several(request)
-        grammar = self._grammars.calls(parts, bounds, several=several)
+        most = most_calls(request.max_tokens) if may_call_several(request) else 1
+        bounds = bounds_for(request.max_tokens, [part.schema for _, part in parts], most)
+        grammar = self._grammars.calls(parts, bounds, most=most)
         asked = _asked_with(as_json_request(request), grammar)
         return Held(request=asked, judges=judges, calls=True)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
+
+from headrace.backends.local.schemas.words import NAMED_PARTS, says_something
 
 _MOST_INTEGER = 2**53 - 1
 """Beyond it, readers that keep numbers as doubles lose digits."""
@@ -16,6 +18,8 @@ _MOST_NUMBER = 1e15
 _FINEST = 1e-6
 ANY = "any-json-{}"
 LEAF_TOKENS = 12
+ANY_LEAVES = 4
+"""About how many values there are in one of any kind."""
 NAME = r"^[A-Za-z0-9_ .-]{1,48}$"
 
 
@@ -25,7 +29,8 @@ class Bounds:
 
     A text after ``text`` characters (a quarter of that within a list), a list after about
     ``list_tokens`` tokens, an object without named properties after ``names``; a value of any kind
-    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too.
+    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too. An
+    end of the caller's own beyond ``whole`` characters is as good as none: the answer has no more.
     """
 
     text: int = 256
@@ -33,19 +38,35 @@ class Bounds:
     names: int = 6
     depth: int = 2
     patterns: bool = True
+    whole: int = 8192
+
+    def is_end(self, length: object, characters: int = 1) -> bool:
+        """Whether the caller's ``length``, of things of so many characters, is within the answer."""
+        return isinstance(length, int) and length * characters <= self.whole
 
 
-def bounds_for(max_tokens: int | None, schema: object) -> Bounds:
+def bounds_for(max_tokens: int | None, schema: object, parts: int = 1) -> Bounds:
     """Bounds under which an answer of ``max_tokens`` has a good chance to reach its end.
 
-    A token is about four characters of prose, and one of digits. What is open shares the answer.
+    A token is about four characters of prose, and one of digits. What is open shares the answer,
+    and so do the ``parts`` that each meet ``schema``.
     """
-    texts, lists = _open_ends(schema)
-    tokens = 1 << (max(64, min(max_tokens or 1024, 16384)).bit_length() - 1)
-    return Bounds(
+    share = (max_tokens or 1024) // parts
+    tokens = 1 << (max(64, min(share, 16384)).bit_length() - 1)
+    open_ended = Bounds(whole=4 * tokens if max_tokens else Bounds().whole)
+    texts, lists = _open_ends(schema, open_ended)
+    return evolve(
+        open_ended,
         text=between(48, 2 * tokens // max(1, texts), 8192),
         list_tokens=tokens // max(1, lists),
+        names=between(2, tokens // 48, 6),
+        depth=2 if tokens > 128 else 1,
     )
+
+
+def most_calls(max_tokens: int | None) -> int:
+    """How many calls one answer of ``max_tokens`` may hold: a small model would go on calling."""
+    return between(2, (max_tokens or 1024) // 256, 8)
 
 
 def anything(bounds: Bounds) -> dict[str, Any]:
@@ -57,7 +78,7 @@ def anything(bounds: Bounds) -> dict[str, Any]:
         {"type": "null"},
         {"type": "boolean"},
         number,
-        {"type": "string", "maxLength": min(bounds.text, 256)},
+        {"type": "string", "maxLength": between(16, bounds.text // 2, 256)},
     ]
     made: dict[str, Any] = {ANY.format(0): {"anyOf": flat}}
     for depth in range(1, bounds.depth + 1):
@@ -79,11 +100,13 @@ def anything(bounds: Bounds) -> dict[str, Any]:
 
 def bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bounds) -> None:
     pattern = made.get("pattern")
-    if "maxLength" in node or ("format" in node and pattern is not None):
+    own = node.get("maxLength")
+    if bounds.is_end(own) or ("format" in node and pattern is not None):
         return
     if pattern is not None and (not bounds.patterns or not _runs_on(pattern)):
         return
-    made["maxLength"] = (node.get("minLength") or 0) + most
+    most += node.get("minLength") or 0
+    made["maxLength"] = most if own is None else min(own, most)
 
 
 def _runs_on(pattern: str) -> bool:
@@ -119,7 +142,7 @@ def _is_number(node: Mapping[str, Any], word: str) -> bool:
     return isinstance(node.get(word), int | float) and not isinstance(node[word], bool)
 
 
-def _open_ends(schema: object) -> tuple[int, int]:
+def _open_ends(schema: object, bounds: Bounds) -> tuple[int, int]:
     """How many texts and lists in ``schema`` the caller set no end to."""
     texts = lists = 0
     waiting = [schema]
@@ -130,9 +153,16 @@ def _open_ends(schema: object) -> tuple[int, int]:
         if not isinstance(node, dict):
             continue
         if isinstance(node.get("type"), str | list):
-            texts += "string" in node["type"] and "maxLength" not in node and "enum" not in node
-            lists += "array" in node["type"] and "maxItems" not in node
-        waiting += [child for key, child in node.items() if key not in ("enum", "const", "default")]
+            is_text = "string" in node["type"] and "enum" not in node
+            texts += is_text and not bounds.is_end(node.get("maxLength"))
+            lists += "array" in node["type"] and not bounds.is_end(node.get("maxItems"), 4)
+        elif not says_something(node):
+            texts += 1  # anything, which may be one
+        for key, child in node.items():
+            if key in ("enum", "const", "default"):
+                continue
+            parts = key in NAMED_PARTS and isinstance(child, dict)
+            waiting += child.values() if parts else [child]
     return texts, lists
 
 

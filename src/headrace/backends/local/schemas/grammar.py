@@ -63,15 +63,15 @@ class Grammars:
 
     def grammar(self, part: Part, bounds: Bounds) -> Grammar:
         """The grammar that holds an answer to ``part``, or LLMInvalidRequestError saying why not."""
-        return self._kept_or_made(part, (), bounds, "")
+        return self._kept_or_made(part, (), bounds, 0)
 
-    def calls(self, parts: Sequence[tuple[str, Part]], bounds: Bounds, *, several: bool) -> Grammar:
-        """The grammar of a call of one of the named ``parts``, or of an array of ``several``."""
+    def calls(self, parts: Sequence[tuple[str, Part]], bounds: Bounds, *, most: int) -> Grammar:
+        """The grammar of a call of one of the named ``parts``, or of an array of up to ``most``."""
         whole = Part(schema=[[name, part.schema] for name, part in parts], param="tools")
-        return self._kept_or_made(whole, parts, bounds, "several" if several else "one")
+        return self._kept_or_made(whole, parts, bounds, most)
 
     def _kept_or_made(
-        self, part: Part, calls: Sequence[tuple[str, Part]], bounds: Bounds, form: str
+        self, part: Part, calls: Sequence[tuple[str, Part]], bounds: Bounds, most: int
     ) -> Grammar:
         said = wire_json.encode(part.schema)
         if len(said) > MOST_SCHEMA_BYTES:
@@ -80,18 +80,14 @@ class Grammars:
                 "engine takes; send a smaller one",
                 param=part.param,
             )
-        key = sha256(f"{form} {part.param} {bounds} ".encode() + said).digest()
+        key = sha256(f"{most} {part.param} {bounds} ".encode() + said).digest()
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
         if found is None:
             try:
-                made = (
-                    _made_of_calls(calls, bounds, form == "several")
-                    if form
-                    else _made(part, bounds)
-                )
+                made = _made_of_calls(calls, bounds, most) if most else _made(part, bounds)
                 found = made
             except LLMInvalidRequestError as refusal:
                 found = refusal
@@ -133,7 +129,7 @@ def _made(part: Part, bounds: Bounds) -> Grammar:
     raise _refusal(part.param, _shortened(reason))
 
 
-def _made_of_calls(parts: Sequence[tuple[str, Part]], bounds: Bounds, several: bool) -> Grammar:
+def _made_of_calls(parts: Sequence[tuple[str, Part]], bounds: Bounds, most: int) -> Grammar:
     for each in _ever_looser(bounds):
         shared: dict[str, Any] = {}
         calls = []
@@ -153,9 +149,7 @@ def _made_of_calls(parts: Sequence[tuple[str, Part]], bounds: Bounds, several: b
             )
         one: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
         schema = (
-            {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_CALLS}
-            if several
-            else one
+            {"type": "array", "items": one, "minItems": 1, "maxItems": most} if most > 1 else one
         )
         schema = {**schema, "$defs": shared}
         text = text_of(schema)
@@ -164,10 +158,6 @@ def _made_of_calls(parts: Sequence[tuple[str, Part]], bounds: Bounds, several: b
     for _, part in parts:
         _made(part, bounds)  # says which of them it is
     raise _refusal("tools", "the tools together are too much for one grammar; offer fewer")
-
-
-MOST_CALLS = 8
-"""How many calls one answer may hold: a small model would go on calling."""
 
 
 def _ever_looser(bounds: Bounds) -> list[Bounds | None]:

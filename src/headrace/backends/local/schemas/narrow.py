@@ -8,12 +8,14 @@ others; what a grammar cannot say is put in other words, or refused by its name 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 from urllib.parse import unquote
 
 from headrace.backends.local.schemas.apart import told_apart
 from headrace.backends.local.schemas.bounds import (
     ANY,
+    ANY_LEAVES,
     LEAF_TOKENS,
     NAME,
     Bounds,
@@ -102,29 +104,46 @@ class _Narrowing:
 
     def _survey(self) -> None:
         waiting: list[tuple[Any, bool]] = [(self.root, False)]
+        found: list[dict[str, Any]] = []
         while waiting:
             node, shared = waiting.pop()
             if not isinstance(node, dict):
                 continue
-            if self._goes_round(node):
-                raise Unheld("$ref", "", f"{node['$ref']} refers to itself and to nothing else")
             known = self.shared.get(id(node))
             if known is not None and (known or not shared):
                 continue
             shared = self.shared[id(node)] = shared or speaks_twice(node)
+            found.append(node)
             waiting += [(child, shared) for child in joined(node)]
             waiting.append((self.resolve(node.get("$ref")), shared))
             beside = shared or "patternProperties" in node
             waiting += [(child, beside) for child in inner_of(node)]
+        self._refuse_circles(found)
 
-    def _goes_round(self, node: Any) -> bool:
-        seen: set[int] = set()
-        while isinstance(node, dict) and "$ref" in node:
-            if id(node) in seen:
-                return True
-            seen.add(id(node))
-            node = self.resolve(node["$ref"])
-        return False
+    def _refuse_circles(self, nodes: list[dict[str, Any]]) -> None:
+        """Refuse what refers to itself and, in every alternative, to nothing else."""
+        open_ = {id(node): node for node in nodes if any(word in node for word in JOINING)}
+        while True:
+            closed = [key for key, node in open_.items() if self._ends(node, open_)]
+            if not closed:
+                break
+            for key in closed:
+                del open_[key]
+        for node in open_.values():
+            if "$ref" in node:
+                raise Unheld("$ref", "", f"{node['$ref']} refers to itself and to nothing else")
+
+    def _ends(self, node: dict[str, Any], open_: Mapping[int, Any]) -> bool:
+        """Whether ``node`` says something, where those that are still ``open_`` do not."""
+        if id(self.resolve(node.get("$ref"))) in open_:
+            return False
+        if any(id(part) in open_ for part in node.get("allOf") or ()):
+            return False
+        return all(
+            any(id(part) not in open_ for part in node[word])
+            for word in ("anyOf", "oneOf")
+            if node.get(word)
+        )
 
     def rewrite(self, node: Any, path: str, shared: bool, depth: int) -> Any:
         """``node`` made narrower; ``shared`` where others speak of the same value."""
@@ -244,15 +263,19 @@ class _Narrowing:
         start = len(first) if isinstance(first, list) else 0
         tokens = bounds.list_tokens >> (2 * self.lists)
         most = between(2, tokens // (LEAF_TOKENS * self._leaves(node.get("items"))), 32)
-        made.setdefault("maxItems", max(least, start + most))
+        own = made.get("maxItems")
+        if not bounds.is_end(own, 4):
+            made["maxItems"] = min(max(least, start + most), inf if own is None else own)
 
     def _text(self, bounds: Bounds) -> int:
         return max(32, bounds.text >> (2 * self.lists))
 
     def _leaves(self, node: Any, depth: int = 0) -> int:
         """About how many values one value of ``node`` holds."""
-        if not isinstance(node, dict) or depth > 4:
+        if node is False or depth > 4:
             return 1
+        if not isinstance(node, dict) or not says_something(node):
+            return ANY_LEAVES
         inner = [*inner_of(node), *joined(node), self.resolve(node.get("$ref"))]
         return max(
             1, sum(self._leaves(each, depth + 1) for each in inner if isinstance(each, dict))
@@ -294,7 +317,8 @@ class _Narrowing:
             return node if isinstance(node, dict) else {}
         self.wants_any = True
         rest = node if isinstance(node, dict) else {}
-        return {**rest, "$ref": f"#/$defs/{ANY.format(self.bounds.depth)}"}
+        depth = 1 if self.lists else self.bounds.depth
+        return {**rest, "$ref": f"#/$defs/{ANY.format(depth)}"}
 
 
 def _format(made: dict[str, Any], node: dict[str, Any]) -> None:
