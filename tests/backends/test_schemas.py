@@ -185,18 +185,13 @@ def test_our_own_schemas_are_held(name):
         ({"$ref": "https://example.invalid/schema.json"}, "example.invalid"),
         ({"properties": {"a": {"$ref": "#/properties/a"}}}, "'$ref' at /"),
         (
-            {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}}},
+            {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}}},
             "'$ref' at /",
         ),
     ],
 )
 def test_what_cannot_be_held_is_refused_by_name_and_place(schema, said):
     assert said in refused(schema).message
-
-
-def test_a_schema_that_refers_to_itself_and_to_something_is_held():
-    schema = {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}}}
-    assert takes(grammar(schema).text, "1")
 
 
 def test_a_schema_that_is_too_large_is_refused():

@@ -58,7 +58,7 @@ def bounds_for(max_tokens: int | None, schema: object, parts: int = 1) -> Bounds
     return evolve(
         open_ended,
         text=between(48, 2 * tokens // max(1, texts), 8192),
-        list_tokens=tokens // max(1, lists),
+        list_tokens=tokens // (2 * max(1, lists)),
         names=between(2, tokens // 48, 6),
         depth=2 if tokens > 128 else 1,
     )
@@ -105,7 +105,7 @@ def bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bo
         return
     if pattern is not None and (not bounds.patterns or not _runs_on(pattern)):
         return
-    most += node.get("minLength") or 0
+    most = max(most, (node.get("minLength") or 0) + most // 4)
     made["maxLength"] = most if own is None else min(own, most)
 
 
@@ -143,7 +143,7 @@ def _is_number(node: Mapping[str, Any], word: str) -> bool:
 
 
 def _open_ends(schema: object, bounds: Bounds) -> tuple[int, int]:
-    """How many texts and lists in ``schema`` the caller set no end to."""
+    """How many texts and lists in ``schema`` the caller set no end to, or a far one."""
     texts = lists = 0
     waiting = [schema]
     while waiting:
@@ -154,7 +154,8 @@ def _open_ends(schema: object, bounds: Bounds) -> tuple[int, int]:
             continue
         if isinstance(node.get("type"), str | list):
             is_text = "string" in node["type"] and "enum" not in node
-            texts += is_text and not bounds.is_end(node.get("maxLength"))
+            # A short one takes no share of the answer that others would miss.
+            texts += is_text and not bounds.is_end(node.get("maxLength"), 8)
             lists += "array" in node["type"] and not bounds.is_end(node.get("maxItems"), 4)
         elif not says_something(node):
             texts += 1  # anything, which may be one

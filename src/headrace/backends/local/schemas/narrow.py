@@ -121,29 +121,25 @@ class _Narrowing:
         self._refuse_circles(found)
 
     def _refuse_circles(self, nodes: list[dict[str, Any]]) -> None:
-        """Refuse what refers to itself and, in every alternative, to nothing else."""
-        open_ = {id(node): node for node in nodes if any(word in node for word in JOINING)}
+        """Refuse what refers to itself for the same value, which no two validators read alike."""
+        around = {
+            id(node): [*joined(node), self.resolve(node.get("$ref"))]
+            for node in nodes
+            if any(word in node for word in JOINING)
+        }
         while True:
-            closed = [key for key, node in open_.items() if self._ends(node, open_)]
-            if not closed:
+            settled = [
+                key
+                for key, parts in around.items()
+                if not any(id(part) in around for part in parts)
+            ]
+            if not settled:
                 break
-            for key in closed:
-                del open_[key]
-        for node in open_.values():
-            if "$ref" in node:
-                raise Unheld("$ref", "", f"{node['$ref']} refers to itself and to nothing else")
-
-    def _ends(self, node: dict[str, Any], open_: Mapping[int, Any]) -> bool:
-        """Whether ``node`` says something, where those that are still ``open_`` do not."""
-        if id(self.resolve(node.get("$ref"))) in open_:
-            return False
-        if any(id(part) in open_ for part in node.get("allOf") or ()):
-            return False
-        return all(
-            any(id(part) not in open_ for part in node[word])
-            for word in ("anyOf", "oneOf")
-            if node.get(word)
-        )
+            for key in settled:
+                del around[key]
+        for node in nodes:
+            if id(node) in around and "$ref" in node:
+                raise Unheld("$ref", "", f"{node['$ref']} refers to itself for the same value")
 
     def rewrite(self, node: Any, path: str, shared: bool, depth: int) -> Any:
         """``node`` made narrower; ``shared`` where others speak of the same value."""
