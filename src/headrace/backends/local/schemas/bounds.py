@@ -16,6 +16,7 @@ _MOST_INTEGER = 2**53 - 1
 """Beyond it, readers that keep numbers as doubles lose digits."""
 _MOST_NUMBER = 1e15
 _FINEST = 1e-6
+_MOST_TEXT = 8192
 ANY = "any-json-{}"
 LEAF_TOKENS = 12
 ANY_LEAVES = 4
@@ -29,8 +30,9 @@ class Bounds:
 
     A text after ``text`` characters (a quarter of that within a list), a list after about
     ``list_tokens`` tokens, an object without named properties after ``names``; a value of any kind
-    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too. An
-    end of the caller's own beyond ``whole`` characters is as good as none: the answer has no more.
+    lies at most ``depth`` deep. ``patterns``: texts with a pattern of their own are bounded too. The
+    whole answer has about ``whole`` characters, and an end of the caller's own counts where one
+    text or list leaves most of them to the others.
     """
 
     text: int = 256
@@ -40,9 +42,13 @@ class Bounds:
     patterns: bool = True
     whole: int = 8192
 
-    def is_end(self, length: object, characters: int = 1) -> bool:
-        """Whether the caller's ``length``, of things of so many characters, is within the answer."""
-        return isinstance(length, int) and length * characters <= self.whole
+    def ends_text(self, length: object) -> bool:
+        """Whether the caller's ``length`` is an end for a text."""
+        return isinstance(length, int) and 8 * length <= self.whole
+
+    def ends_list(self, length: object) -> bool:
+        """Whether it is one for a list, whose items may be a token each."""
+        return isinstance(length, int) and 32 * length <= self.whole
 
 
 def bounds_for(max_tokens: int | None, schema: object, parts: int = 1) -> Bounds:
@@ -57,7 +63,7 @@ def bounds_for(max_tokens: int | None, schema: object, parts: int = 1) -> Bounds
     texts, lists = _open_ends(schema, open_ended)
     return evolve(
         open_ended,
-        text=between(48, 2 * tokens // max(1, texts), 8192),
+        text=max(48, 2 * tokens // max(1, texts)),
         list_tokens=tokens // (2 * max(1, lists)),
         names=between(2, tokens // 48, 6),
         depth=2 if tokens > 128 else 1,
@@ -101,10 +107,11 @@ def anything(bounds: Bounds) -> dict[str, Any]:
 def bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bounds) -> None:
     pattern = made.get("pattern")
     own = node.get("maxLength")
-    if bounds.is_end(own) or ("format" in node and pattern is not None):
+    if bounds.ends_text(own) or ("format" in node and pattern is not None):
         return
     if pattern is not None and (not bounds.patterns or not _runs_on(pattern)):
         return
+    most = most if own is not None else min(most, _MOST_TEXT)
     most = max(most, (node.get("minLength") or 0) + most // 4)
     made["maxLength"] = most if own is None else min(own, most)
 
@@ -154,9 +161,8 @@ def _open_ends(schema: object, bounds: Bounds) -> tuple[int, int]:
             continue
         if isinstance(node.get("type"), str | list):
             is_text = "string" in node["type"] and "enum" not in node
-            # A short one takes no share of the answer that others would miss.
-            texts += is_text and not bounds.is_end(node.get("maxLength"), 8)
-            lists += "array" in node["type"] and not bounds.is_end(node.get("maxItems"), 4)
+            texts += is_text and not bounds.ends_text(node.get("maxLength"))
+            lists += "array" in node["type"] and not bounds.ends_list(node.get("maxItems"))
         elif not says_something(node):
             texts += 1  # anything, which may be one
         for key, child in node.items():

@@ -260,7 +260,7 @@ class _Narrowing:
         tokens = bounds.list_tokens >> (2 * self.lists)
         most = between(2, tokens // (LEAF_TOKENS * self._leaves(node.get("items"))), 32)
         own = made.get("maxItems")
-        if not bounds.is_end(own, 4):
+        if not bounds.ends_list(own):
             made["maxItems"] = min(max(least, start + most), inf if own is None else own)
 
     def _text(self, bounds: Bounds) -> int:
