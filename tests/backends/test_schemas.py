@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import validators
 
 from backends.grammar_walk import takes, walked
-from headrace.backends.local.schemas.bounds import Bounds, bounds_for, most_calls
+from headrace.backends.local.schemas.bounds import Bounds, bounds_for, most_calls, short_name
 from headrace.backends.local.schemas.formats import PATTERNS
 from headrace.backends.local.schemas.grammar import MOST_SCHEMA_BYTES, Grammar, Grammars, Part
 from headrace.backends.local.schemas.judge import Judge
@@ -254,6 +255,38 @@ def test_several_calls_share_the_answer():
     call = '{"name":"tell","arguments":{}}'
     assert takes(text, f"[{call},{call}]")
     assert not takes(text, f"[{call},{call},{call}]")
+
+
+NAME_PATTERNS = [
+    ".*",
+    "^.{1,255}$",
+    r"\w",
+    r"^x-[a-z]+$",
+    r"^[*+]\+{2,}",
+    "a|^b$",
+    r"^a{3}\$",
+    r"(?:ab)+c$",
+    "[]a]*",
+    r"^[^\]]{40,}$",
+]
+
+
+@pytest.mark.parametrize("pattern", NAME_PATTERNS)
+def test_names_of_the_callers_own_pattern_are_short_and_meet_it(pattern):
+    schema = {"type": "object", "patternProperties": {pattern: {"type": "string"}}}
+    check_walks(schema, Random(pattern), 20)
+    if pattern != "a|^b$":
+        found = re.fullmatch(short_name(pattern)[1:-1], "y" * 100)
+        assert found is None
+
+
+def test_texts_in_a_map_share_what_one_text_may_have():
+    alone = {"type": "object", "properties": {"a": {"type": "string"}}}
+    bounds = bounds_for(512, alone)
+    mapped = {"type": "object", "patternProperties": {"^a$": {"type": "string"}}}
+    text = json.dumps({"a": "x" * 300}, separators=(",", ":"))
+    assert takes(grammar(alone, bounds).text, text)
+    assert not takes(grammar(mapped, bounds).text, text)
 
 
 def test_a_list_of_anything_is_shorter_than_one_of_numbers():

@@ -5,6 +5,7 @@ A small model runs on inside a text, a list, a number or a set of names until it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,6 +115,36 @@ def bound_text(made: dict[str, Any], node: dict[str, Any], most: int, bounds: Bo
     most = most if own is not None else min(most, _MOST_TEXT)
     most = max(most, (node.get("minLength") or 0) + most // 4)
     made["maxLength"] = most if own is None else min(own, most)
+
+
+def short_name(pattern: str) -> str:
+    """A pattern of some of the names that ``pattern`` takes, none of them long.
+
+    Where it takes a name by a part of it, that part comes last.
+    """
+    starts, ends = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
+    inner = pattern[starts : len(pattern) - ends]
+    if "|" in inner and (starts or ends):
+        return pattern  # an anchor belongs to one of the alternatives
+    before = "" if starts else "[A-Za-z0-9_]{0,16}"
+    return f"^{before}(?:{_QUANTIFIED.sub(_fewer, inner)})$"
+
+
+# A piece that is passed over (an escaped sign, a class), or a quantifier.
+_QUANTIFIED = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<any>[*+])|\{(?P<least>\d+),(?P<most>\d*)\}", re.S
+)
+_MOST_OF_A_NAME = 24
+
+
+def _fewer(found: re.Match[str]) -> str:
+    if found["any"]:
+        return f"{{{int(found['any'] == '+')},{_MOST_OF_A_NAME}}}"
+    if found["least"] is None:
+        return found[0]
+    least = int(found["least"])
+    most = max(least, _MOST_OF_A_NAME)
+    return f"{{{least},{min(int(found['most'] or most), most)}}}"
 
 
 def _runs_on(pattern: str) -> bool:

@@ -24,6 +24,7 @@ from headrace.backends.local.schemas.bounds import (
     bound_integer,
     bound_number,
     bound_text,
+    short_name,
 )
 from headrace.backends.local.schemas.formats import NATIVE, PATTERNS
 from headrace.backends.local.schemas.merge import put_together
@@ -44,6 +45,7 @@ from headrace.backends.local.schemas.words import (
 )
 
 MOST_DEPTH = 64
+_OF_MANY = ("items", "additionalItems", "additionalProperties")
 
 
 def narrowed(schema: Any, bounds: Bounds | None) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class _Narrowing:
         self.root, self.bounds = self._together(root, 0), bounds
         self.wants_any = False
         self.lists = 0
-        """In how many lists, one in the other, that lies which is being rewritten."""
+        """In how many lists and maps, one in the other, that lies which is being rewritten."""
         self.shared: dict[int, bool] = {}
         """By id, the schemas in reach, and whether others speak of the same value."""
         self._survey()
@@ -186,10 +188,12 @@ class _Narrowing:
         for key, value in node.items():
             at = f"{path}/{key}"
             if key in ("properties", "patternProperties") and isinstance(value, dict):
+                self.lists += key == "patternProperties"
                 made[key] = {
                     name: self.rewrite(child, f"{at}/{name}", beside, depth + 1)
                     for name, child in value.items()
                 }
+                self.lists -= key == "patternProperties"
             elif key == "oneOf" and isinstance(value, list):
                 self._alternatives(made, node, path, shared, depth)
             elif key in ("allOf", "anyOf", "prefixItems") or (
@@ -200,9 +204,9 @@ class _Narrowing:
                     for i, child in enumerate(value)
                 )
             elif key in ("items", "additionalItems", "additionalProperties"):
-                self.lists += key == "items"
+                self.lists += key in _OF_MANY
                 made[key] = self.rewrite(value, at, beside, depth + 1)
-                self.lists -= key == "items"
+                self.lists -= key in _OF_MANY
             elif key == "format":
                 _format(made, node)
             elif key not in ("$defs", "definitions"):
@@ -305,6 +309,9 @@ class _Narrowing:
             made["additionalProperties"] = False
         elif others is None:
             made["additionalProperties"] = False
+        if patterned and len(patterned) == 1 and made["additionalProperties"] is False:
+            ((pattern, value),) = made["patternProperties"].items()
+            made["patternProperties"] = {short_name(pattern): value}
         made.setdefault("maxProperties", max(node.get("minProperties") or 0, bounds.names))
 
     def _any(self, node: Any) -> dict[str, Any]:
