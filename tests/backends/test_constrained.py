@@ -158,7 +158,7 @@ def test_a_wrong_answer_is_asked_for_again_where_the_whole_is_waited_for():
     response = answer(engine, request, whole=True, constraints=constraints)
     assert json.loads(response.text) == {"ok": True}
     assert [each.seed for each in engine.requests] == [5, 6, 7]
-    assert constraints.counts() == {"asked": 1, "wrong": 2, "asked_again": 2}
+    assert constraints.counts() == {"asked": 1, "wrong": 2, "cut": 0, "asked_again": 2}
 
 
 def test_an_answer_that_stays_wrong_is_an_error_that_may_be_retried():
@@ -176,10 +176,35 @@ def test_a_wrong_answer_that_was_streamed_ends_with_an_error_at_once():
     assert len(engine.requests) == 1
 
 
-def test_an_answer_that_was_cut_by_length_is_handed_on_as_that():
-    response = answer(Engine(['{"ok": tr'], "length"), asked(response_schema=SHAPE), whole=True)
+STORY = {"type": "object", "properties": {"story": {"type": "string"}}, "required": ["story"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "max_tokens", "whole"),
+    [(SHAPE, 64, True), (STORY, 64, False), (STORY, None, True)],
+    ids=["nothing is left open", "streamed", "without a limit of the caller's"],
+)
+def test_an_answer_that_was_cut_by_length_is_handed_on_as_that(schema, max_tokens, whole):
+    request = asked(response_schema=schema, max_tokens=max_tokens)
+    engine = Engine(['{"ok": tr'], "length")
+    response = answer(engine, request, whole=whole)
     assert response.finish_reason == "length"
     assert response.text == '{"ok": tr'
+
+
+def test_a_text_that_ran_on_is_asked_for_again_and_held_shorter():
+    engine, constraints = Engine(['{"story":"la la', '{"story":"la'], "length"), Constraints()
+    request = asked(response_schema=STORY, max_tokens=256, seed=5)
+    response = answer(engine, request, whole=True, constraints=constraints)
+    assert response.text == '{"story":"la'
+    assert response.finish_reason == "length"  # once more, not for ever
+    first, second = (str(each.provider_options["grammar"]) for each in engine.requests)
+    long, short = (json.dumps({"story": "x" * n}, separators=(",", ":")) for n in (400, 100))
+    assert takes(first, long)
+    assert takes(second, short)
+    assert not takes(second, long)
+    assert [each.seed for each in engine.requests] == [5, 6]
+    assert constraints.counts() == {"asked": 1, "wrong": 0, "cut": 1, "asked_again": 1}
 
 
 def test_an_answer_that_the_callers_own_stop_text_cut_is_handed_on():

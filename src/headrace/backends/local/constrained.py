@@ -3,7 +3,8 @@
 The engine's own reading of JSON Schema is wrong in places and says nothing of it. So a schema
 becomes a grammar here (``schemas``), and every answer that ended by itself is judged by the schema
 that the caller sent. One that fails is asked for again where the caller waits for the whole of it;
-where it was streamed, the stream ends with an error.
+where it was streamed, the stream ends with an error. One that its tokens did not suffice for is asked
+for again there too, held to less.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ class Held:
     """A request as the engine is asked it, and the judges of its answer.
 
     ``judges`` has one for each tool by its name where the answer is ``calls``, else one by "".
+    ``caller`` is what the caller asked.
     """
 
     request: LLMRequest
+    caller: LLMRequest
     judges: Mapping[str, Judge]
     calls: bool = False
 
@@ -60,11 +63,13 @@ class Constraints:
     """What one engine needs to hold its answers, and how often that was needed.
 
     ``asked`` counts the requests that were held, ``wrong`` the answers that failed their schema
-    all the same, and ``again`` how many of those were asked for once more.
+    all the same, ``cut`` those that their tokens did not suffice for, and ``again`` how many of
+    both were asked for once more.
     """
 
     asked: int = 0
     wrong: int = 0
+    cut: int = 0
     again: int = 0
     _grammars: Grammars = field(factory=Grammars, repr=False)
     _judges: Judges = field(factory=Judges, repr=False)
@@ -89,48 +94,69 @@ class Constraints:
     async def stream(self, held: Held, ask: Ask, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """The pieces of the answer to ``held``; LLMBadResponseError in place of a wrong end."""
         request, left = held.request, MOST_ASKED_AGAIN if marks.whole else 0
+        may_tighten = marks.whole and request.max_tokens is not None
         while True:
             watch = _Watch(held)
             pieces = ask(request, marks)
             fault: str | None = None
+            tighter: LLMRequest | None = None
             async with aclosing(pieces):
                 async for delta in as_calls(pieces) if held.calls else pieces:
                     fault = watch.fault(delta)
-                    if fault is not None:
+                    if delta.finish_reason == "length" and may_tighten:
+                        may_tighten = False
+                        tighter = await self._tighter(held)
+                    if fault is not None or tighter is not None:
                         break
                     yield delta
-            if fault is None:
+            if tighter is not None:
+                self.cut += 1
+            elif fault is None:
                 return
-            self.wrong += 1
-            if not left:
-                raise LLMBadResponseError(
-                    f"the answer does not meet its schema: {fault}; ask again, with another seed "
-                    "or a simpler schema",
-                    transient=True,
-                    code="schema_mismatch",
-                )
-            left -= 1
+            else:
+                self.wrong += 1
+                if not left:
+                    raise LLMBadResponseError(
+                        f"the answer does not meet its schema: {fault}; ask again, with another "
+                        "seed or a simpler schema",
+                        transient=True,
+                        code="schema_mismatch",
+                    )
+                left -= 1
             self.again += 1
-            request = evolve(request, seed=(request.seed or 0) + 1)
+            request = evolve(tighter or request, seed=(request.seed or 0) + 1)
             for index in watch.seen:
                 yield LLMDelta(index=index, begins_again=True)
 
+    async def _tighter(self, held: Held) -> LLMRequest | None:
+        """The request held to what ends within its tokens at worst; ``None``: it is that already."""
+        try:
+            found = await asyncio.to_thread(self._held, held.caller, tight=True)
+        except LLMInvalidRequestError:  # the caller asks for more than that
+            return None
+        return None if found.request == held.request else found.request
+
     def counts(self) -> dict[str, int]:
         """For diagnostics."""
-        return {"asked": self.asked, "wrong": self.wrong, "asked_again": self.again}
+        return {
+            "asked": self.asked,
+            "wrong": self.wrong,
+            "cut": self.cut,
+            "asked_again": self.again,
+        }
 
-    def _held(self, request: LLMRequest) -> Held:
+    def _held(self, request: LLMRequest, *, tight: bool = False) -> Held:
         if must_call(request):
-            return self._held_call(request)
+            return self._held_call(request, tight)
         shape = _shape(request)
         assert shape is not None
         judge = self._judges.judge(shape.schema, shape.param)
-        bounds = bounds_for(request.max_tokens, shape.schema)
+        bounds = bounds_for(request.max_tokens, shape.schema, tight=tight)
         grammar = self._grammars.grammar(shape, bounds)
         plain = evolve(request, tools=(), tool_choice=None, parallel_tool_calls=None)
-        return Held(request=_asked_with(plain, grammar), judges={"": judge})
+        return Held(request=_asked_with(plain, grammar), caller=request, judges={"": judge})
 
-    def _held_call(self, request: LLMRequest) -> Held:
+    def _held_call(self, request: LLMRequest, tight: bool) -> Held:
         parts, judges = [], {}
         for place, tool in callable_tools(request):
             schema = _arguments(tool)
@@ -138,10 +164,11 @@ class Constraints:
             parts.append((tool.name, part))
             judges[tool.name] = self._judges.judge(schema, part.param)
         most = most_calls(request.max_tokens) if may_call_several(request) else 1
-        bounds = bounds_for(request.max_tokens, [part.schema for _, part in parts], most)
+        schemas = [part.schema for _, part in parts]
+        bounds = bounds_for(request.max_tokens, schemas, most, tight=tight)
         grammar = self._grammars.calls(parts, bounds, most=most)
         asked = _asked_with(as_json_request(request), grammar)
-        return Held(request=asked, judges=judges, calls=True)
+        return Held(request=asked, caller=request, judges=judges, calls=True)
 
 
 def _arguments(tool: ToolSpec) -> dict[str, object]:

@@ -45,26 +45,39 @@ class Bounds:
 
     def ends_text(self, length: object) -> bool:
         """Whether the caller's ``length`` is an end for a text."""
-        return isinstance(length, int) and 8 * length <= self.whole
+        return isinstance(length, int) and 16 * length <= self.whole
 
     def ends_list(self, length: object) -> bool:
         """Whether it is one for a list, whose items may be a token each."""
         return isinstance(length, int) and 32 * length <= self.whole
 
 
-def bounds_for(max_tokens: int | None, schema: object, parts: int = 1) -> Bounds:
+def bounds_for(
+    max_tokens: int | None, schema: object, parts: int = 1, *, tight: bool = False
+) -> Bounds:
     """Bounds under which an answer of ``max_tokens`` has a good chance to reach its end.
 
     A token is about four characters of prose, and one of digits. What is open shares the answer,
-    and so do the ``parts`` that each meet ``schema``.
+    and so do the ``parts`` that each meet ``schema``. ``tight`` leaves room for the worst of texts,
+    of which each character is a token.
     """
     share = (max_tokens or 1024) // parts
     tokens = 1 << (max(64, min(share, 16384)).bit_length() - 1)
     open_ended = Bounds(whole=4 * tokens if max_tokens else Bounds().whole)
     texts, lists = _open_ends(schema, open_ended)
+    if tight:
+        return evolve(
+            open_ended,
+            text=max(16, tokens // (2 * max(1, texts))),
+            list_tokens=tokens // (8 * max(1, lists)),
+            names=2,
+            depth=1,
+            whole=tokens,
+        )
     return evolve(
         open_ended,
-        text=max(48, 2 * tokens // max(1, texts)),
+        # Many texts that all run on are too much sooner than two are.
+        text=max(48, (4 if texts < 3 else 3) * tokens // (2 * max(1, texts))),
         list_tokens=tokens // (2 * max(1, lists)),
         names=between(2, tokens // 48, 6),
         depth=2 if tokens > 128 else 1,
