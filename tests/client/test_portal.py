@@ -213,3 +213,45 @@ def test_the_interpreter_ends_cleanly_with_a_stream_half_read() -> None:
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("leaving\n", "", 0)
+
+
+def test_interrupts_at_any_instant_of_a_call_leave_the_portal_usable() -> None:
+    """One may come anywhere in the caller's code: while it hands over, waits, or takes the answer."""
+    done = script(
+        """
+        import asyncio, random, signal, time
+        from headrace.client.portal import portal
+
+        async def short():
+            await asyncio.sleep(0.0002)
+            return 42
+
+        async def pieces():
+            for number in range(3):
+                yield number
+                await asyncio.sleep(0.0001)
+
+        def ring(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, ring)
+        chance = random.Random(7)
+        caught = answered = 0
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(5e-6, 1.2e-3))
+                portal().run(short)
+                list(portal().iterate(pieces))
+                answered += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                caught += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert portal().run(short) == 42
+            assert list(portal().iterate(pieces)) == [0, 1, 2]
+        assert caught and answered, (caught, answered)
+        print("usable")
+        """
+    )
+    assert (done.stdout, done.returncode) == ("usable\n", 0), done.stderr

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -51,13 +51,11 @@ class Portal:
                 "a synchronous client was called from inside headrace's own event loop (a record "
                 "sink or a callback): use AsyncClient there"
             )
-        future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        errand: _Errand[T] = _Errand(self._loop, work)
         try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                self._settle()
+            return errand.result()
+        except BaseException:  # Ctrl-C, or the work's own failure, when there is nothing to cancel
+            errand.cancel()
             raise
 
     def iterate(self, source: Callable[[], AsyncGenerator[T, None]]) -> Pieces[T]:
@@ -74,16 +72,6 @@ class Portal:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_JOIN_S)
-
-    def _settle(self) -> None:
-        """Let the loop go round often enough for a cancelled task to end its cleanup."""
-
-        async def turn() -> None:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-
-        settled: Future[None] = asyncio.run_coroutine_threadsafe(turn(), self._loop)
-        settled.result()
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -112,7 +100,7 @@ class Pieces(Generic[T]):
     ) -> None:
         self._pump: _Pump[T] = _Pump(loop)
         self._done = False
-        self._future = asyncio.run_coroutine_threadsafe(self._pump.run(source), loop)
+        self._pump.start(source)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -138,7 +126,7 @@ class Pieces(Generic[T]):
             return
         self._done = True
         self._pump.cancel()
-        self._pump.ended.wait(_JOIN_S)
+        self._pump.ended.wait()
 
     def __enter__(self) -> Pieces[T]:
         return self
@@ -152,6 +140,83 @@ class Pieces(Generic[T]):
             self._pump.cancel()
 
 
+class _Signal:
+    """An event that one thread waits for, once.
+
+    A signal handler may raise anywhere in the main thread's Python code. In a ``threading``
+    condition (that of an Event, or of a Future) that can be between taking its lock and the block
+    that would give it back, and the loop's thread then waits for that lock for ever. A SimpleQueue
+    is C code with no such place.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        self._queue.put(None)
+
+    def wait(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._queue.get(timeout=_JOIN_S)
+
+
+class _Errand(Generic[T]):
+    """One piece of work on the loop, and the thread that waits for its result."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]
+    ) -> None:
+        self._loop = loop
+        self._work = work
+        self._answer: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+        self._ended = _Signal()
+        self._task: asyncio.Task[None] | None = None
+        self._taken = False
+
+    def result(self) -> T:
+        self._loop.call_soon_threadsafe(self._start)
+        answer = self._answer.get()
+        self._taken = True
+        if isinstance(answer, BaseException):
+            try:
+                raise answer
+            finally:
+                del answer  # no cycle of error, traceback and frame
+        return answer[0]
+
+    def cancel(self) -> None:
+        """End the work, and wait until it has let go of what it held."""
+        if self._taken:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._stop)
+        except RuntimeError:  # the loop is closed: the interpreter is ending
+            return
+        self._ended.wait()
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._finish)
+
+    def _stop(self) -> None:
+        if self._task is None:  # not handed over, or done
+            self._ended.set()
+        else:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            self._answer.put((await self._work(),))
+        except BaseException as failure:  # noqa: BLE001  handed to the thread that waits
+            self._answer.put(failure)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before its first step: nothing of it ran
+            self._answer.put(asyncio.CancelledError())
+        self._task = None  # it dies here, not in the caller's thread, where an interrupt may come
+        self._ended.set()
+
+
 class _End:
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -161,20 +226,27 @@ class _Pump(Generic[T]):
     """The loop's side of Pieces; knows nothing of the iterator, so that that can be dropped."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.ended = threading.Event()
+        self.ended = _Signal()
         self._loop = loop
         self._queue: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
 
-    async def run(self, source: Callable[[], AsyncGenerator[T, None]]) -> None:
-        self._task = asyncio.current_task()
-        pieces = source()
+    def start(self, source: Callable[[], AsyncGenerator[T, None]]) -> None:
+        def begin() -> None:
+            self._task = self._loop.create_task(self._run(source))
+            self._task.add_done_callback(finish)
+
+        def finish(_: asyncio.Task[None]) -> None:
+            self._task = None  # as an errand's
+            self.ended.set()
+
+        self._loop.call_soon_threadsafe(begin)
+
+    async def _run(self, source: Callable[[], AsyncGenerator[T, None]]) -> None:
         error: BaseException | None = None
+        pieces = source()
         try:
-            if self._cancelled:
-                return
             async for piece in pieces:
                 self._queue.put(piece)
                 if self._queue.qsize() >= _MOST_AHEAD:
@@ -189,7 +261,6 @@ class _Pump(Generic[T]):
                 await pieces.aclose()
             finally:
                 self._queue.put(_End(error))
-                self.ended.set()
 
     def take(self) -> T | _End:
         item = self._queue.get()
@@ -198,10 +269,10 @@ class _Pump(Generic[T]):
         return item
 
     def cancel(self) -> None:
-        self._cancelled = True
-
         def stop() -> None:
-            if self._task is not None:
+            if self._task is None:  # not handed over, or done
+                self.ended.set()
+            else:
                 self._task.cancel()
 
         self._tell(stop)
