@@ -1,0 +1,1 @@
+"""Measuring: load tests, their mock server, their reports. Profiles and matrices will live here too."""

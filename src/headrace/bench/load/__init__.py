@@ -1,0 +1,1 @@
+"""Load tests: when to ask and what, a lean sender, and what its figures are worth."""
