@@ -22,6 +22,8 @@ from headrace.bench.mock.settings import MockSettings
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.numbers.histogram import LogHistogram
 
+_BACKLOG = 4096
+
 
 @frozen(kw_only=True)
 class Seen:
@@ -75,20 +77,29 @@ class Mock:
         """How many wait for a slot."""
         return len(self._waiting)
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Accept connections on the bound ``listener``, when they are no longer to be refused."""
+    async def listen(
+        self, listener: socket.socket, announce: Callable[[], None] | None = None
+    ) -> None:
+        """Accept connections on the bound ``listener``, when they are no longer to be refused.
+
+        ``announce`` is called when the mock can be asked (or refuses, where that is its task).
+        """
         loop = asyncio.get_running_loop()
         self.started = self._allowance_at = monotonic()
         self._allowance = self._capacity()
         refuse_s = read_duration(self.settings.refuse_for)
         if refuse_s:
+            if announce is not None:
+                announce()
             await asyncio.sleep(refuse_s)
         self._server = await loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=4096
+            lambda: Connection(self), sock=listener, backlog=_BACKLOG
         )
         freeze = self.settings.freeze
         if freeze is not None:
             self.schedule.at(monotonic() + read_duration(freeze.every), self._freeze)
+        if announce is not None and not refuse_s:
+            announce()
 
     async def close(self) -> None:
         """Stop at once, whoever is being answered."""
