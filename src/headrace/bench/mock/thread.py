@@ -11,8 +11,10 @@ from msgspec import DecodeError, json
 
 from headrace.bench.mock.server import Mock, Seen, listen_on, url_of
 from headrace.bench.mock.settings import MockSettings, override, read_fault
+from headrace.contracts.errors import LLMInvalidRequestError
 
 _PATIENCE_S = 30.0
+_LASTING = {"freeze", "refuse_for", "slow_start", "exact"}
 
 
 class SeenRequest:
@@ -60,6 +62,11 @@ class MockServer:
 
     def set(self, **changes: object) -> None:
         """Answer requests that come from now on with these settings changed."""
+        for name in _LASTING & changes.keys():
+            raise LLMInvalidRequestError(
+                f"{name} holds from the start; it is to be given where the mock is started",
+                param=name,
+            )
         settings = override(self._settings, _read(changes))
         done: Future[None] = Future()
 
