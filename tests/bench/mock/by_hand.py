@@ -45,14 +45,30 @@ class Hand:
         self._act()
 
 
-async def ask(port: int, **headers: str) -> asyncio.StreamReader:
-    """The answer to a streamed chat."""
+class Caller:
+    """A streamed chat that was asked for."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self) -> bytes:
+        """The whole answer."""
+        got = await asyncio.wait_for(self._reader.read(), 20)
+        self.leave()
+        await self._writer.wait_closed()
+        return got
+
+    def leave(self) -> None:
+        self._writer.close()
+
+
+async def ask(port: int, *, stream: bool = True, **headers: str) -> Caller:
+    """A chat, asked for."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
     writer.write(request(body=body, connection="close", **headers))
     await writer.drain()
-    reader.writer = writer  # type: ignore[attr-defined] # it lives as long as its reader
-    return reader
+    return Caller(reader, writer)
 
 
 def play(act: Callable[[Mock, Hand, int], Awaitable[None]], **settings: object) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
+import uvloop
 
 from headrace.bench.mock.schedule import KernelAlarm, LoopAlarm, Schedule
+from headrace.bench.mock.settings import SlowStart
 
 from .asking import texts
 from .by_hand import Hand, ask, play
@@ -88,22 +91,16 @@ def test_a_slow_start_gets_faster_evenly():
             hand.wake()
             await answer.read()
 
-    from headrace.bench.mock.settings import SlowStart
-
     play(act, ttft="100ms", tokens=1, slow_start=SlowStart(factor=3, lasts="10s"))
 
 
 def test_a_whole_answer_takes_as_long_as_its_stream():
-    from .asking import request
-
     async def act(mock, hand: Hand, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request(connection="close"))
+        answer = await ask(port, stream=False)
         await hand.until_set()
         assert hand.set_for == pytest.approx([1000.05 + 9 * 0.01], abs=1e-9)
         hand.wake()
-        assert b'"completion_tokens":10' in await reader.read()
-        writer.close()
+        assert b'"completion_tokens":10' in await answer.read()
 
     play(act, ttft="50ms", itl="10ms", tokens=10)
 
@@ -143,12 +140,8 @@ def test_time_that_stood_still_puts_all_off_alike():
 @pytest.mark.parametrize("alarm", [KernelAlarm, LoopAlarm])
 @pytest.mark.parametrize("spin_s", [0.0, 0.0001])
 def test_nothing_is_done_before_its_instant(alarm, spin_s):
-    if alarm is KernelAlarm:
-        pytest.importorskip("ctypes")
-        import sys
-
-        if sys.platform != "linux":
-            pytest.skip("timerfd is Linux's")
+    if alarm is KernelAlarm and sys.platform != "linux":
+        pytest.skip("timerfd is Linux's")
     early = []
 
     async def run():
@@ -167,8 +160,6 @@ def test_nothing_is_done_before_its_instant(alarm, spin_s):
         schedule.at(schedule.clock() + 0.003, act)
         await asyncio.wait_for(ended.wait(), 20)
         schedule.close()
-
-    import uvloop
 
     uvloop.run(run())
     assert early == [False] * 40
