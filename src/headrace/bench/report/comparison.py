@@ -1,0 +1,84 @@
+"""A comparison of two runs, for the terminal and for a pull request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.contracts.load_find import Comparison, Difference
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SAID = {
+    "faster": "B is faster",
+    "slower": "B is slower",
+    "no difference seen": "no difference seen",
+    "too little data": "too little data to say",
+    "mixed": "B is faster in some ways and slower in others",
+}
+
+
+def sentence(found: Comparison) -> str:
+    """The verdict in words, with the clearest differences."""
+    clear = [d for d in found.differences if d.judgement in ("faster", "slower") and d.ratio]
+    clear.sort(key=lambda d: -abs((d.ratio or 1) - 1))
+    told = ", ".join(f"{d.name} {_percent(d)}" for d in clear[:3])
+    return _SAID[found.judgement] + (f" ({told})" if told else "")
+
+
+def show_comparison(found: Comparison, console: Console) -> None:
+    """Print the verdict, the table and what to beware of."""
+    from rich.table import Table
+
+    console.print(sentence(found))
+    console.print(f"  A: {found.a}, {found.requests_a} requests")
+    console.print(f"  B: {found.b}, {found.requests_b} requests")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in ("A", "B", "B / A", "95% interval"):
+        table.add_column(name, justify="right")
+    table.add_column("B is")
+    for d in found.differences:
+        table.add_row(*_cells(d))
+    console.print(table)
+    for warning in found.warnings:
+        console.print(f"beware: {warning}")
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """The same as a table in Markdown."""
+    lines = [
+        f"**{sentence(found)}**",
+        "",
+        f"A: {_safe(found.a)} ({found.requests_a} requests), B: {_safe(found.b)} ({found.requests_b} requests)",
+        "",
+        "| | A | B | B / A | 95% interval | B is |",
+        "|---|--:|--:|--:|--:|---|",
+        *("| " + " | ".join(map(_safe, _cells(d))) + " |" for d in found.differences),
+    ]
+    if found.warnings:
+        lines += ["", *(f"- beware: {_safe(w)}" for w in found.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(d: Difference) -> tuple[str, ...]:
+    name = f"{d.name} ({d.unit})"
+    if d.a is None or d.b is None:
+        return (name, "-", "-", "-", "-", d.text)
+    if d.ratio is None or d.low is None or d.high is None:
+        return (name, _number(d.a), _number(d.b), "-", "-", d.text)
+    interval = f"{d.low:.3f} to {d.high:.3f}"
+    return (name, _number(d.a), _number(d.b), f"{d.ratio:.3f}", interval, d.judgement)
+
+
+def _percent(d: Difference) -> str:
+    change = ((d.ratio or 1) - 1) * 100
+    return f"{change:+.1f}%"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _safe(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
