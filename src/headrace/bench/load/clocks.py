@@ -7,11 +7,13 @@ On Linux the alarm is a timerfd; elsewhere the loop wakes early and goes round u
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -124,6 +126,9 @@ class Agenda:
             self._rang()
 
     def _rang(self) -> None:
+        if self._timer is not None:
+            with suppress(BlockingIOError):  # it was set again since
+                os.read(self._timer.fd, 8)
         self._set_for = float("inf")
         entries = self._entries
         now = monotonic()
