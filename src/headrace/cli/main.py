@@ -10,6 +10,7 @@ from headrace.cli.chat import chat
 from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
 from headrace.cli.models import models
+from headrace.cli.report import report
 from headrace.cli.serve import serve
 from headrace.contracts.errors import LLMError
 
@@ -24,6 +25,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(models)
 app.command()(doctor)
+app.command()(report)
 app.add_typer(credentials, name="credentials")
 
 
