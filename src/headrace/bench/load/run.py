@@ -24,7 +24,7 @@ from headrace.bench.load.sender import Call, Sender
 from headrace.bench.load.target import Target, target_of, tls_of
 from headrace.bench.load.writing import Ahead, Writer
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.contracts.load import Asked, Closed, LoadPlan, Replay
+from headrace.contracts.load import Asked, Closed, LoadPlan
 from headrace.contracts.load_report import Ended, LoadReport, Moment
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Share", "Stop", "load", "run"]
 
-_READY_FIRST = 32
+_WRITING_FIRST_S = 0.1
 _CONNECTED_FIRST_S = 2.0
 
 
@@ -229,7 +229,7 @@ async def drive(
         )
         watch.sender = sender
         first = most_at_first(plan)
-        ahead.fill(at_least=min(first, _READY_FIRST))
+        ahead.fill(_WRITING_FIRST_S, most=min(first + 16, 256))
         sender.prepare(first)
         await _until_ready(sender, first, stop)
         gc.collect()
@@ -285,22 +285,17 @@ def arrivals_of(
     plan: LoadPlan, share: Share
 ) -> tuple[Iterator[float] | None, Iterator[Asked]]:
     """When this share of the load is sent (None: as answers come), and what it says."""
+    from headrace.bench.load.arrivals import schedule
+    from headrace.bench.load.arrivals import share as part_of
     from headrace.bench.load.workload import asked
 
-    own = evolve(plan, seed=plan.seed * share.parts + share.part)
-    if isinstance(plan.arrivals, Closed):
-        return None, asked(own)
-    from headrace.bench.load.arrivals import schedule, share as part_of
-
-    if isinstance(plan.arrivals, Replay):
-        from headrace.bench.load.traces import replayed
-
-        when, what = replayed(plan.arrivals), replayed(plan.arrivals)
-        return (
-            (at for at, _ in part_of(when, share.part, share.parts)),
-            (said for _, said in part_of(what, share.part, share.parts)),
-        )
-    return part_of(schedule(plan.arrivals, plan.seed), share.part, share.parts), asked(own)
+    try:
+        wanted = asked(plan, part=share.part, parts=share.parts)
+        if isinstance(plan.arrivals, Closed):
+            return None, wanted
+        return part_of(schedule(plan.arrivals, plan.seed), share.part, share.parts), wanted
+    except ValueError as error:
+        raise LLMInvalidRequestError(str(error)) from error
 
 
 def records_of(plan: LoadPlan) -> AbstractContextManager[Callable[..., None] | None]:
@@ -355,3 +350,36 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):
             return  # where it is too few, the connection that fails says so
+
+
+def nothing_driven(plan: LoadPlan) -> Driven:
+    """What there is to tell of a run that was ended before it began."""
+    from headrace.numbers.load_tally import LoadTally
+    from headrace.numbers.trust import SenderFacts
+
+    now = monotonic()
+    tally = LoadTally(plan)
+    tally.began(now)
+    return Driven(
+        tally=tally,
+        facts=SenderFacts(),
+        ended="interrupted",
+        begin=now,
+        started=time.time(),
+        notes=("it was interrupted before the first request was sent",),
+    )
+
+
+def report_of(plan: LoadPlan, run_id: str, driven: Driven) -> LoadReport:
+    """The report of a run that was driven."""
+    from datetime import datetime, timezone
+
+    started = datetime.fromtimestamp(driven.started, timezone.utc)
+    return driven.tally.report(
+        run_id=run_id,
+        started=started.isoformat(timespec="milliseconds"),
+        ended=driven.ended,
+        facts=driven.facts,
+        server=(),
+        notes=driven.notes,
+    )

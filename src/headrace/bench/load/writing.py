@@ -125,17 +125,17 @@ class Ahead:
         self._bytes -= len(ready.request)
         return ready
 
-    def fill(self, at_least: int = 0) -> bool:
-        """Write for a moment, ``at_least`` so many; whether there is more to write."""
-        until = monotonic() + _AT_A_TIME_S
-        while len(self._ready) < _AHEAD and self._bytes < _AHEAD_BYTES and self.left != 0:
+    def fill(self, for_s: float = _AT_A_TIME_S, most: int = _AHEAD) -> bool:
+        """Write for a moment, until there are ``most``; whether there is more to write."""
+        until = monotonic() + for_s
+        while len(self._ready) < most and self._bytes < _AHEAD_BYTES and self.left != 0:
             ready = self._make()
             if ready is None:
                 self.left = 0
                 break
             self._ready.append(ready)
             self._bytes += len(ready.request)
-            if len(self._ready) >= at_least and monotonic() > until:
+            if monotonic() > until:
                 return True
         return False
 
