@@ -8,7 +8,6 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote
 
@@ -144,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         request = self._request
-        request.arrival = monotonic()
+        request.arrival = self._mock.clock()
         request.method = self._parser.get_method().decode("latin-1")
         request.path = unquote(request.path.partition("?")[0])
         request.keep = self._parser.should_keep_alive()

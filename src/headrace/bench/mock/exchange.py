@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from headrace.bench.mock.amounts import read_duration
@@ -40,7 +39,7 @@ class Exchange:
         """The caller has gone."""
         if not self._ended:
             self._ended = True
-            self._mock.left(self, monotonic())
+            self._mock.left(self, self._mock.clock())
 
     @property
     def gone(self) -> bool:
@@ -92,7 +91,7 @@ class Whole(Exchange):
             self._break_off(due, connection.reset if fault.kind == "reset" else connection.close)
             return
         self._connection.send(self._data)
-        self._mock.count_lateness(monotonic() - due)
+        self._mock.count_lateness(self._mock.clock() - due)
         self._end(due)
 
     def _begin_endless(self, due: float) -> None:
@@ -157,7 +156,9 @@ class Stream(Exchange):
         connection, index = self._connection, self._index
         if connection.paused:
             # A reader who does not read: nothing is late, it waits for the reader.
-            connection.when_writable(lambda: self._mock.schedule.at(monotonic(), self._write))
+            connection.when_writable(
+                lambda: self._mock.schedule.at(self._mock.clock(), self._write)
+            )
             return None
         if index == self._break_at:
             self._break_at = -1
@@ -168,7 +169,7 @@ class Stream(Exchange):
         if index == self._last:
             data += self._ending
         connection.send(data.replace(ANSWER_ID, self._id))
-        self._mock.count_token(monotonic() - due)
+        self._mock.count_token(self._mock.clock() - due)
         if index == self._last:
             self._end(due)
             return None

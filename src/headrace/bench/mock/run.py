@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -26,8 +27,9 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     mock = Mock(settings)
-    announce()
-    listening = loop.create_task(mock.listen(listener))
+    # What is there now stays: the collector need not look through it while tokens are due.
+    gc.freeze()
+    listening = loop.create_task(mock.listen(listener, announce))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait((listening, stopping), return_when=asyncio.FIRST_COMPLETED)
     if listening.done():

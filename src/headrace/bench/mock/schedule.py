@@ -37,7 +37,13 @@ class Alarm(Protocol):
 class Schedule:
     """Does what is due. With ``spin_s`` it is woken so much earlier and spins for the rest."""
 
-    def __init__(self, alarm: Callable[[Callable[[], None]], Alarm], spin_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        alarm: Callable[[Callable[[], None]], Alarm],
+        spin_s: float = 0.0,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.clock = clock
         self._heap: list[tuple[float, int, Act]] = []
         self._number = 0
         self._spin_s = spin_s
@@ -75,8 +81,8 @@ class Schedule:
             self._wake_for(self._heap[0][0] if self._heap else None)
 
     def _do_what_is_due(self) -> None:
-        spin_s, spun = self._spin_s, False
-        now = monotonic()
+        clock, spin_s, spun = self.clock, self._spin_s, False
+        now = clock()
         for _ in range(_AT_ONCE):
             heap = self._heap
             if not heap:
@@ -87,13 +93,13 @@ class Schedule:
                 if spun or instant - now > spin_s:
                     return
                 spun = True
-                while monotonic() < instant:
+                while clock() < instant:
                     pass
             instant, number, act = heappop(heap)
             again = act(instant)
             if again is not None:
                 heappush(self._heap, (again, number, act))
-            now = monotonic()
+            now = clock()
 
 
 class LoopAlarm:

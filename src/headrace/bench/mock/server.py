@@ -22,6 +22,8 @@ from headrace.bench.mock.settings import MockSettings
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.numbers.histogram import LogHistogram
 
+_BACKLOG = 4096
+
 
 @frozen(kw_only=True)
 class Seen:
@@ -43,9 +45,11 @@ class Mock:
         *,
         on_request: Callable[[Seen], None] | None = None,
         alarm: Callable[[Callable[[], None]], Alarm] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.clock = clock
         self.rules = read_rules(settings)
-        self.schedule = Schedule(alarm or best_alarm(), SPIN_S if settings.exact else 0.0)
+        self.schedule = Schedule(alarm or best_alarm(), SPIN_S if settings.exact else 0.0, clock)
         self.connections: set[Connection] = set()
         self.lateness = LogHistogram()
         self.answered: Counter[tuple[str, int]] = Counter()
@@ -53,7 +57,7 @@ class Mock:
         self.gone = 0
         self.number = 0
         self.active = 0
-        self.started = monotonic()
+        self.started = self.clock()
         self._on_request = on_request
         self._waiting: deque[tuple[Exchange, float]] = deque()
         self._server: asyncio.Server | None = None
@@ -69,26 +73,36 @@ class Mock:
     def settings(self, settings: MockSettings) -> None:
         """Requests that come from now on are answered by ``settings``."""
         self.rules = read_rules(settings)
+        self._fill(self.clock())
 
     @property
     def waiting(self) -> int:
         """How many wait for a slot."""
         return len(self._waiting)
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Accept connections on the bound ``listener``, when they are no longer to be refused."""
+    async def listen(
+        self, listener: socket.socket, announce: Callable[[], None] | None = None
+    ) -> None:
+        """Accept connections on the bound ``listener``, when they are no longer to be refused.
+
+        ``announce`` is called when the mock can be asked (or refuses, where that is its task).
+        """
         loop = asyncio.get_running_loop()
-        self.started = self._allowance_at = monotonic()
+        self.started = self._allowance_at = self.clock()
         self._allowance = self._capacity()
         refuse_s = read_duration(self.settings.refuse_for)
         if refuse_s:
+            if announce is not None:
+                announce()
             await asyncio.sleep(refuse_s)
         self._server = await loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=4096
+            lambda: Connection(self), sock=listener, backlog=_BACKLOG
         )
         freeze = self.settings.freeze
         if freeze is not None:
-            self.schedule.at(monotonic() + read_duration(freeze.every), self._freeze)
+            self.schedule.at(self.clock() + read_duration(freeze.every), self._freeze)
+        if announce is not None and not refuse_s:
+            announce()
 
     async def close(self) -> None:
         """Stop at once, whoever is being answered."""
@@ -140,12 +154,7 @@ class Mock:
         if exchange.served:
             exchange.served = False
             self.active -= 1
-        slots = self.settings.slots
-        while self._waiting and (slots is None or self.active < slots):
-            waiting, arrival = self._waiting.popleft()
-            if not waiting.gone:
-                # From the very instant at which the slot was free: its lateness is not the next's.
-                self._serve(waiting, max(arrival, instant))
+        self._fill(instant)
 
     def left(self, exchange: Exchange, instant: float) -> None:
         """The caller of ``exchange`` has gone."""
@@ -170,7 +179,7 @@ class Mock:
         rate = self.settings.rate_limit
         if rate is None:
             return None
-        now = monotonic()
+        now = self.clock()
         grown = self._allowance + (now - self._allowance_at) * rate
         self._allowance, self._allowance_at = min(grown, self._capacity()), now
         return self._allowance
@@ -181,6 +190,15 @@ class Mock:
 
     def _capacity(self) -> float:
         return max(1.0, self.settings.rate_limit or 0.0)
+
+    def _fill(self, instant: float) -> None:
+        """Serve those who wait, as far as there are slots, from ``instant`` on."""
+        slots = self.settings.slots
+        while self._waiting and (slots is None or self.active < slots):
+            waiting, arrival = self._waiting.popleft()
+            if not waiting.gone:
+                # From the very instant at which the slot was free: its lateness is not the next's.
+                self._serve(waiting, max(arrival, instant))
 
     def _serve(self, exchange: Exchange, start: float) -> None:
         self.active += 1
@@ -193,7 +211,7 @@ class Mock:
             return None
         lasts_s = read_duration(freeze.lasts)
         # The whole loop is to stand still, so nothing is awaited.
-        time.sleep(max(0.0, due + lasts_s - monotonic()))
+        time.sleep(max(0.0, due + lasts_s - self.clock()))
         self.schedule.shift(lasts_s)
         return due + read_duration(freeze.every)
 
