@@ -47,9 +47,7 @@ def kolmogorov(sample: list[float], cdf: Callable[[float], float]) -> float:
     """Sqrt(n) times the greatest distance to ``cdf``: above 1.95 with a chance of 1 in 1000."""
     ordered = sorted(sample)
     n = len(ordered)
-    farthest = max(
-        max((i + 1) / n - cdf(x), cdf(x) - i / n) for i, x in enumerate(ordered)
-    )
+    farthest = max(max((i + 1) / n - cdf(x), cdf(x) - i / n) for i, x in enumerate(ordered))
     return farthest * math.sqrt(n)
 
 
@@ -74,7 +72,9 @@ def test_a_schedule_ascends_and_its_seed_says_all_of_it(arrivals: Arrivals) -> N
     assert first[0] >= 0
 
 
-@pytest.mark.parametrize("arrivals", [Poisson(rate=7), Gamma(rate=7), Ramp(begin=1, end=2, over_s=9)])
+@pytest.mark.parametrize(
+    "arrivals", [Poisson(rate=7), Gamma(rate=7), Ramp(begin=1, end=2, over_s=9)]
+)
 def test_another_seed_is_another_schedule(arrivals: Arrivals) -> None:
     assert next(schedule(arrivals, 1)) != next(schedule(arrivals, 2))
 
@@ -158,16 +158,16 @@ def test_even_steps_send_what_their_rates_say_and_then_end() -> None:
     assert times == pytest.approx([0, 0.5, 1, 1.5, *(4 + n / 4 for n in range(8))])
 
 
-@given(rates=st.lists(st.sampled_from([0.0, 5.0, 50.0]), min_size=1, max_size=5), seed=st.integers())
+@given(
+    rates=st.lists(st.sampled_from([0.0, 5.0, 50.0]), min_size=1, max_size=5), seed=st.integers()
+)
 def test_a_step_without_a_rate_sends_nothing(rates: list[float], seed: int) -> None:
     for t in schedule(Steps(rates=tuple(rates), each_s=3.0), seed):
         assert rates[min(int(t / 3.0), len(rates) - 1)] > 0
         assert t <= 3.0 * len(rates)
 
 
-@given(
-    arrivals=st.sampled_from(ALL), parts=st.integers(1, 9), seed=st.integers(0, 100)
-)
+@given(arrivals=st.sampled_from(ALL), parts=st.integers(1, 9), seed=st.integers(0, 100))
 def test_the_workers_shares_are_together_the_one_schedule(
     arrivals: Arrivals, parts: int, seed: int
 ) -> None:

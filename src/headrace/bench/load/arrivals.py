@@ -27,7 +27,9 @@ from headrace.contracts.load import (
 T = TypeVar("T")
 
 
-def schedule(arrivals: Arrivals, seed: int) -> Iterator[float]:
+def schedule(  # noqa: PLR0911 - one for each kind of arrivals
+    arrivals: Arrivals, seed: int
+) -> Iterator[float]:
     """The instants at which to send: seconds from the start, ascending; endless but for two.
 
     Steps end with the last step, and a replay with its trace. Raises ValueError for what cannot be
@@ -56,9 +58,9 @@ def schedule(arrivals: Arrivals, seed: int) -> Iterator[float]:
             return _steps(arrivals, random)
         case Replay():
             # The reader of traces is needed for no other schedule.
-            from headrace.bench.load.traces import replayed
+            from headrace.bench.load.traces import rows
 
-            return (offset for offset, _ in replayed(arrivals))
+            return (row.at_s for row in rows(arrivals))
 
 
 def share(whole: Iterable[T], part: int, parts: int) -> Iterator[T]:

@@ -112,7 +112,5 @@ def _asks(texts: tuple[str, ...]) -> tuple[Conversation, ...]:
 CONVERSATIONS: Mapping[str, tuple[Conversation, ...]] = {
     "short": _asks(_SHORT),
     "medium": _asks(_MEDIUM),
-    "long": tuple(
-        tuple({"role": role, "content": text} for role, text in turns) for turns in LONG
-    ),
+    "long": tuple(tuple({"role": role, "content": text} for role, text in turns) for turns in LONG),
 }

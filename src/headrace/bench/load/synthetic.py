@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from math import log
 from random import Random
+from typing import NamedTuple
 
 from headrace.bench.load.tokenizers import Tokenizer
 from headrace.bench.load.words import WORDS
@@ -37,6 +38,13 @@ def draw(length: Length, random: Random) -> int:
             return random.randint(length.least, length.most)
     whole = max(length.least, round(value))
     return whole if length.most is None else min(length.most, whole)
+
+
+class Counted(NamedTuple):
+    """A text and how many tokens it has, by whoever counts for it."""
+
+    text: str
+    tokens: int
 
 
 class Text:
@@ -72,34 +80,36 @@ class Text:
         )
         return found or self._words
 
-    def distinct(self, tokens: int, number: int, purpose: str = "text") -> str:
+    def distinct(self, tokens: int, number: int, purpose: str = "text") -> Counted:
         """The ``number``-th text of ``tokens`` tokens: its first words are ``number``, spelt out."""
         return self.exact(self._distinct(tokens, number, purpose), tokens)
 
-    def behind(self, prefix: str, tokens: int, number: int) -> str:
+    def behind(self, prefix: Counted, tokens: int, number: int) -> Counted:
         """``prefix`` and a distinct text, of ``tokens`` tokens together."""
-        room = max(1, tokens - self.tokenizer.count(prefix))
-        return self.exact([*prefix.split(" "), *self._distinct(room, number, "text")], tokens)
+        rest = self._distinct(max(1, tokens - prefix.tokens), number, "text")
+        return self.exact([*prefix.text.split(" "), *rest], tokens)
 
-    def of_blocks(self, blocks: Sequence[int], block_tokens: int, tokens: int) -> str:
+    def of_blocks(self, blocks: Sequence[int], block_tokens: int, tokens: int) -> Counted:
         """``tokens`` tokens in blocks; equal numbers of blocks give equal words."""
-        words: list[str] = []
-        for place, block in enumerate(blocks):
-            words += self._block(block, block_tokens, place == 0)
-        short = tokens - len(words)
-        if short > 0:
-            words += self._distinct(short, blocks[-1] if blocks else 0, "rest")
+        words = [word for block in blocks for word in self._block(block, block_tokens)]
+        if len(words) < tokens:
+            # More tokens than blocks: the rest belongs to nobody else.
+            words += self._distinct(tokens - len(words), hash(tuple(blocks)), "rest")
         return self.exact(words[:tokens], tokens)
 
-    def exact(self, words: list[str], tokens: int) -> str:
-        """``words`` as text, cut or filled up at its end until it counts ``tokens``."""
+    def exact(self, words: list[str], tokens: int) -> Counted:
+        """``words`` as text, cut or filled up at its end until it counts ``tokens``.
+
+        Where a vocabulary will not have it, the text has the number of tokens that it says.
+        """
         text = " ".join(words)
         if not self.tokenizer.counted:
-            return text
+            return Counted(text, len(words))
         # What fills up must not depend on how often it took.
         filling = Random(f"{self._seed} filling {text[:64]}")
+        counted = self.tokenizer.count(text)
         for _ in range(_MOST_CORRECTIONS):
-            off = tokens - self.tokenizer.count(text)
+            off = tokens - counted
             if off == 0:
                 break
             if off < 0:
@@ -107,10 +117,12 @@ class Text:
             else:
                 words = [*words, *filling.choices(self._words, k=off)]
             text = " ".join(words)
-        return text
+            counted = self.tokenizer.count(text)
+        return Counted(text, counted)
 
     def _distinct(self, tokens: int, number: int, purpose: str) -> list[str]:
         random = Random(f"{self._seed} {purpose} {number}")
+        number = abs(number)
         shift = Random(f"{self._seed} {purpose}").randrange(len(self._openers))
         opener, left = (number + shift) % len(self._openers), number // len(self._openers)
         words = [self._openers[opener]]
@@ -120,8 +132,8 @@ class Text:
         words += random.choices(self._words, k=max(0, tokens - len(words)))
         return words[:tokens]
 
-    def _new_block(self, block: int, tokens: int, first: bool) -> tuple[str, ...]:
-        return tuple(self._distinct(tokens, block, "block"))
+    def _new_block(self, block: int, tokens: int) -> list[str]:
+        return self._distinct(tokens, block, "block")
 
 
 def _singles(words: Sequence[str], alright: Callable[[Sequence[str]], bool]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from headrace.bench.load.pictures import noise_url
 from headrace.bench.load.scenarios import CONVERSATIONS, MAX_TOKENS, PARTS
-from headrace.bench.load.synthetic import Text, draw
+from headrace.bench.load.synthetic import Counted, Text, draw
 from headrace.bench.load.tokenizers import Estimate, Tokenizer
 from headrace.contracts.load import Asked, Kind, LoadPlan, Prompts, Replay, Scenarios, Synthetic
 
@@ -104,9 +104,9 @@ def _scenarios(
     generates = plan.kind not in ("embeddings", "rerank")
     for number in numbers:
         random = Random(f"{plan.seed} scenario {number}")
-        name = scenarios.name
+        name: str = scenarios.name
         if name == "mixed":
-            name = random.choices(list(PARTS), weights=list(PARTS.values()))[0]
+            (name,) = random.choices(list(PARTS), weights=list(PARTS.values()))
         texts = CONVERSATIONS[name]
         messages = random.choice(texts)
         output = MAX_TOKENS[name] if generates else None
@@ -169,10 +169,10 @@ def _synthetic(
     text = Text(tokenizer, plan.seed)
     generates = plan.kind not in ("embeddings", "rerank")
     turns = synthetic.turns if plan.kind in ("chat", "responses", "messages") else 1
-    prefixes: dict[int, str] = {}
+    prefixes: dict[int, Counted] = {}
     for number in numbers:
         random = Random(f"{plan.seed} synthetic {number}")
-        prefix = ""
+        prefix = None
         if synthetic.prefix_tokens:
             group = random.randrange(synthetic.prefixes)
             if group not in prefixes:
@@ -187,19 +187,18 @@ def _synthetic(
                 continue
             if prefix and turn == 0:
                 # The prefix counts as input; a shorter draw is the prefix and one word.
-                tokens = max(tokens, synthetic.prefix_tokens + 1)
-                words = text.behind(prefix, tokens, place)
+                made = text.behind(prefix, max(tokens, prefix.tokens + 1), place)
             else:
-                words = text.distinct(tokens, place)
+                made = text.distinct(tokens, place)
             images = tuple(noise_url(synthetic.image_px, random) for _ in range(synthetic.images))
             if images and plan.kind not in ("chat", "responses", "messages"):
                 raise ValueError(f"images must be 0 for {plan.kind}, and is {synthetic.images}")
             yield said(
                 plan.kind,
-                words,
+                made.text,
                 images=images,
                 output_tokens=output,
-                input_tokens=tokens,
+                input_tokens=made.tokens,
                 # What a picture comes to is the model's secret.
                 counted=tokenizer.counted and not images,
                 conversation=number,
@@ -211,14 +210,15 @@ def _synthetic(
 def _rerank(text: Text, synthetic: Synthetic, tokens: int, number: int, random: Random) -> Asked:
     """A short query, and documents of the set length."""
     lengths = [tokens, *(draw(synthetic.input, random) for _ in range(synthetic.documents - 1))]
-    documents = tuple(
+    query = text.distinct(QUERY_TOKENS, number, "query")
+    documents = [
         text.distinct(length, number * synthetic.documents + place, "document")
         for place, length in enumerate(lengths)
-    )
+    ]
     return Asked(
-        prompt=text.distinct(QUERY_TOKENS, number, "query"),
-        documents=documents,
-        input_tokens=QUERY_TOKENS + sum(lengths),
+        prompt=query.text,
+        documents=tuple(one.text for one in documents),
+        input_tokens=sum(one.tokens for one in (query, *documents)),
         counted=text.tokenizer.counted,
         conversation=number,
     )
