@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,14 +33,13 @@ def load(
         int | None, typer.Option(min=1, help="End after so many. [default: 100 without --duration]")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="So many callers in turn. [default: 10 without --rate]")
+        int | None,
+        typer.Option(min=1, help="So many callers in turn. [default: 10 without --rate]"),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Requests a second, whatever the server does.")
     ] = None,
-    duration: Annotated[
-        float | None, typer.Option(help="End after so many seconds.")
-    ] = None,
+    duration: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
     scenario: Annotated[
         str | None, typer.Option(help="short, medium, long, mixed, or all of them in turn.")
     ] = None,

@@ -79,7 +79,11 @@ def _begun(given: Mapping[str, Any]) -> LoadPlan:
 
 def _arrivals(given: Mapping[str, Any]) -> Arrivals | None:
     if "rate" in given:
-        return Constant(rate=given["rate"]) if given.get("arrivals") == "constant" else Poisson(rate=given["rate"])
+        return (
+            Constant(rate=given["rate"])
+            if given.get("arrivals") == "constant"
+            else Poisson(rate=given["rate"])
+        )
     if "concurrency" in given or "config" not in given:
         return Closed(concurrency=given.get("concurrency", _CONCURRENCY))
     return None

@@ -169,7 +169,9 @@ def _wrong_key(target: Target, said: str, status: int) -> LLMAuthError:
     )
 
 
-def explained(error: LLMError, target: Target, model: str | None, models: tuple[str, ...]) -> LLMError:
+def explained(
+    error: LLMError, target: Target, model: str | None, models: tuple[str, ...]
+) -> LLMError:
     """``error``, which would not become better by going on, with what to do about it."""
     if isinstance(error, LLMAuthError) and error.status in (401, 403):
         return _wrong_key(target, error.message, error.status)

@@ -76,7 +76,14 @@ async def run(
     if found is None:
         return report_of(plan, run_id, nothing_driven(plan))
     driven = await drive(
-        plan, target, found, run_id=run_id, share=Share(), begin_at=None, on_moment=on_moment, stop=stop
+        plan,
+        target,
+        found,
+        run_id=run_id,
+        share=Share(),
+        begin_at=None,
+        on_moment=on_moment,
+        stop=stop,
     )
     return report_of(evolve(plan, model=found.model), run_id, driven)
 
@@ -140,9 +147,7 @@ async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Found | None:
     tls = tls_of(plan, target)
 
     def place_at(family: socket.AddressFamily, address: tuple[object, ...]) -> Place:
-        return Place(
-            family, address, target.peer, target.host, tls, kernel_times=plan.kernel_times
-        )
+        return Place(family, address, target.peer, target.host, tls, kernel_times=plan.kernel_times)
 
     return await look(plan, target, place_at, lambda: stop.level > 0)
 
@@ -281,9 +286,7 @@ async def _until_ready(sender: Sender, lines: int, stop: Stop) -> None:
         await asyncio.sleep(0.001)
 
 
-def arrivals_of(
-    plan: LoadPlan, share: Share
-) -> tuple[Iterator[float] | None, Iterator[Asked]]:
+def arrivals_of(plan: LoadPlan, share: Share) -> tuple[Iterator[float] | None, Iterator[Asked]]:
     """When this share of the load is sent (None: as answers come), and what it says."""
     from headrace.bench.load.arrivals import schedule
     from headrace.bench.load.arrivals import share as part_of

@@ -14,7 +14,7 @@ from time import monotonic
 
 from headrace.bench.load.line import Line, Place
 from headrace.bench.load.scan import Answer
-from headrace.contracts.errors import LLMError, LLMTimeoutError, LLMUnavailableError
+from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.load import Asked, Kind
 from headrace.contracts.load_report import Phase
 
@@ -138,16 +138,23 @@ class Sender:
             _, call = deadlines.popleft()
             if not call.ended:
                 limit = f"timeout_s of {self._timeout_s:g} s"
-                came = f"{len(call.answer.pieces)} pieces of output" if call.answer.began else "nothing"
+                came = (
+                    f"{len(call.answer.pieces)} pieces of output"
+                    if call.answer.began
+                    else "nothing"
+                )
                 self._give_up(call, LLMTimeoutError(f"{limit} ran out; {came} came"))
         for call in tuple(self.waiting):
             if call.queued + self._timeout_s > now:
                 break
             self.waiting.remove(call)
-            self._end(call, LLMTimeoutError(
-                f"timeout_s of {self._timeout_s:g} s ran out before it could be sent: all "
-                "connections were busy"
-            ))
+            self._end(
+                call,
+                LLMTimeoutError(
+                    f"timeout_s of {self._timeout_s:g} s ran out before it could be sent: all "
+                    "connections were busy"
+                ),
+            )
 
     def cut(self) -> int:
         """End all that is on its way; how many were never sent."""
