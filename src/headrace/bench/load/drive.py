@@ -84,6 +84,7 @@ class Drive:
         self.ended: Ended = "complete"
         self.end = 0.0
         self.ok = self.failed = self.never_sent = 0
+        self.longest_wait_s = 0.0
         self.fatal: LLMError | None = None
 
     async def run(self, sender: Sender, begin: float) -> None:
@@ -151,7 +152,7 @@ class Drive:
         assert self._seconds is not None
         for _ in range(_AT_A_TIME):
             self._open(intended, None)
-            if not self._sending:
+            if not self._may_begin():
                 return
             offset = next(self._seconds, None)
             if offset is None:
@@ -284,8 +285,16 @@ class Drive:
         if not self._over.done():
             self._over.set_result(None)
 
+    def _give_up_waiting(self) -> None:
+        """What is due and was not sent will not be."""
+        now, waiting = monotonic(), self._sender.give_up_waiting()
+        self.never_sent += len(waiting)
+        longest = max((now - call.could for call in waiting), default=0.0)
+        self.longest_wait_s = max(self.longest_wait_s, longest)
+
     def _cut(self) -> None:
-        self.never_sent += self._sender.cut()
+        self._give_up_waiting()
+        self._sender.cut()
         self._end_if_over()
 
     def _end_now(self, ended: Ended) -> None:
@@ -306,8 +315,7 @@ class Drive:
             self.ended = "interrupted"
         self._sending = False
         self._agenda.clear()
-        self.never_sent += len(self._sender.waiting)
-        self._sender.waiting.clear()
+        self._give_up_waiting()
         last_words = min(self._plan.drain_s, _LAST_WORDS_S) if level == 1 else 0.0
         self._agenda.at(monotonic() + last_words, self._cut)
         self._end_if_over()

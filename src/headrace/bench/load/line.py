@@ -193,7 +193,8 @@ class Line:
         )
         self._shake_hands()
 
-    def _shake_hands(self) -> None:
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake; whether it is done and the line still there."""
         import ssl
 
         assert self._tls is not None
@@ -201,13 +202,15 @@ class Line:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
+            return False
         except ssl.SSLError as error:
             self._flush()
             self._not_connected(error)
-        else:
-            self._flush()
-            self._secured = True
-            self._ready()
+            return False
+        self._flush()
+        self._secured = True
+        self._ready()
+        return not self.closed
 
     def _flush(self) -> None:
         data = self._outgoing.read()
@@ -251,8 +254,7 @@ class Line:
             assert clock is not None
             clock.refresh(now)
             at = clock.received(told[0][2])
-            if at > now:  # the two clocks are compared, not the same
-                at = now
+            at = min(at, now)  # the two clocks are compared, not the same
             self._owner.read_lags.append(now - at)
         if self._tls is None:
             self._take(data, at)
@@ -268,10 +270,8 @@ class Line:
             self._take(b"", at)
             return
         self._incoming.write(data)
-        if not self._secured:
-            self._shake_hands()
-            if not self._secured or self.closed:
-                return
+        if not self._secured and not self._shake_hands():
+            return
         assert self._tls is not None
         plain = []
         ended = False

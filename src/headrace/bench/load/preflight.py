@@ -154,7 +154,7 @@ def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Found
             f"(GET {target.base}/models {what}); name a model with --model",
             param="model",
         )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(models) > 1:
         notes = (f"no model was named: took {models[0]!r}, the first of {len(models)}",)
     return Found(place, models[0], models, notes)

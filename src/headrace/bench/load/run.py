@@ -9,52 +9,34 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from headrace.bench.load.drive import Drive, Stop
 from headrace.bench.load.line import Place
 from headrace.bench.load.preflight import Found, explained, look
 from headrace.bench.load.samples import Sampling
 from headrace.bench.load.sender import Call, Sender
+from headrace.bench.load.shares import Driven, Share, split
 from headrace.bench.load.target import Target, target_of, tls_of
 from headrace.bench.load.writing import Ahead, Writer
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load import Asked, Closed, LoadPlan
-from headrace.contracts.load_report import Ended, LoadReport, Moment
+from headrace.contracts.load_report import LoadReport, Moment
 
 if TYPE_CHECKING:
+    from headrace.numbers.load_course import Course
     from headrace.numbers.load_tally import LoadTally
     from headrace.numbers.trust import SenderFacts
 
-__all__ = ["Share", "Stop", "load", "run"]
+__all__ = ["Stop", "load", "run"]
 
 _WRITING_FIRST_S = 0.1
 _CONNECTED_FIRST_S = 2.0
-
-
-@frozen
-class Share:
-    """Which part of a plan a process drives: the ``part``-th of ``parts``."""
-
-    part: int = 0
-    parts: int = 1
-
-
-@frozen
-class Driven:
-    """What one process has to tell of its share of a run."""
-
-    tally: LoadTally
-    facts: SenderFacts
-    ended: Ended
-    begin: float
-    started: float
-    notes: tuple[str, ...] = ()
 
 
 async def run(
@@ -76,14 +58,7 @@ async def run(
     if found is None:
         return report_of(plan, run_id, nothing_driven(plan))
     driven = await drive(
-        plan,
-        target,
-        found,
-        run_id=run_id,
-        share=Share(),
-        begin_at=None,
-        on_moment=on_moment,
-        stop=stop,
+        plan, target, found, run_id=run_id, share=Share(), stop=stop, on_moment=on_moment
     )
     return report_of(evolve(plan, model=found.model), run_id, driven)
 
@@ -155,10 +130,16 @@ async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Found | None:
 class _Watch:
     """Brings what happens to the tally, and every second that is over to who looks on."""
 
-    def __init__(self, tally: LoadTally, on_moment: Callable[[Moment], None] | None) -> None:
+    def __init__(
+        self,
+        tally: LoadTally,
+        on_moment: Callable[[Moment], None] | None,
+        on_course: Callable[[Course], None] | None,
+    ) -> None:
         self.tally = tally
+        self.begin = 0.0
         self.sender: Sender | None = None
-        self._on_moment = on_moment
+        self._on_moment, self._on_course = on_moment, on_course
         self._told = -1.0
 
     def sent(self, at: float) -> None:
@@ -173,13 +154,17 @@ class _Watch:
         lags, sender.schedule_lags = sender.schedule_lags, []
         for lag in lags:
             self.tally.late(lag)
-        if sender.waiting:
-            self.tally.waits(now, len(sender.waiting))
+        self.tally.waits(now, len(sender.waiting))
+        if self._on_moment is None and self._on_course is None:
+            return
+        moment = self.tally.moment(now)
+        if moment is None or moment.at == self._told:
+            return
+        self._told = moment.at
         if self._on_moment is not None:
-            moment = self.tally.moment(now)
-            if moment is not None and moment.at != self._told:
-                self._told = moment.at
-                self._on_moment(moment)
+            self._on_moment(moment)
+        if self._on_course is not None:
+            self._on_course(self.tally.course.piece(now - self.begin))
 
 
 async def drive(
@@ -189,27 +174,34 @@ async def drive(
     *,
     run_id: str,
     share: Share,
-    begin_at: float | None,
-    on_moment: Callable[[Moment], None] | None,
     stop: Stop,
+    when: Callable[[], Awaitable[float]] | None = None,
+    on_moment: Callable[[Moment], None] | None = None,
+    on_course: Callable[[Course], None] | None = None,
 ) -> Driven:
-    """Drive one share of the load from ``begin_at`` (as soon as all is ready, where it is None)."""
+    """Drive one share of the load.
+
+    ``when`` is asked once all is ready, and says at which instant to begin; without it that is at
+    once. ``on_course`` is told of each interval that is over, to be added to those of others.
+    """
     from headrace.numbers.load_tally import LoadTally
 
     loop = asyncio.get_running_loop()
     allow_open_files()
     writer = Writer(plan, target, found.model)
     seconds, wanted = arrivals_of(plan, share)
-    ahead = Ahead(wanted, writer.write, most=plan.requests)
     tally = LoadTally(plan)
-    watch = _Watch(tally, on_moment)
+    plan = split(plan, share)
+    ahead = Ahead(wanted, writer.write, most=plan.requests)
+    watch = _Watch(tally, on_moment, on_course)
     mine = Drive(
         plan, loop=loop, ahead=ahead, writer=writer, seconds=seconds, watcher=watch, stop=stop
     )
     wall_less_monotonic = time.time() - monotonic()
     sampling = Sampling(
         plan,
-        run_id=run_id if share.parts == 1 else f"{run_id}.{share.part}",
+        run_id=run_id,
+        share=share,
         model=found.model,
         backend=target.peer,
         wall_less_monotonic=wall_less_monotonic,
@@ -239,8 +231,9 @@ async def drive(
         await _until_ready(sender, first, stop)
         gc.collect()
         gc.freeze()
-        begin = monotonic() if begin_at is None else begin_at
+        begin = monotonic() if when is None else await when()
         tally.began(begin)
+        watch.begin = begin
         cpu = time.process_time()
         try:
             await mine.run(sender, begin)
@@ -251,12 +244,11 @@ async def drive(
             sender.close()
     if mine.fatal is not None:
         raise explained(mine.fatal, target, found.model, found.models)
-    tally.never_sent(mine.never_sent)
+    tally.never_sent(mine.never_sent, mine.longest_wait_s)
     return Driven(
         tally=tally,
         facts=facts_of(sender, cpu, mine.end - begin, kernel_times=found.place.clock is not None),
         ended=mine.ended,
-        begin=begin,
         started=wall_less_monotonic + begin,
         notes=found.notes + notes_of(plan, mine, ahead),
     )
@@ -348,7 +340,7 @@ def allow_open_files() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and soft != resource.RLIM_INFINITY:
+    if soft not in (hard, resource.RLIM_INFINITY):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):
@@ -367,7 +359,6 @@ def nothing_driven(plan: LoadPlan) -> Driven:
         tally=tally,
         facts=SenderFacts(),
         ended="interrupted",
-        begin=now,
         started=time.time(),
         notes=("it was interrupted before the first request was sent",),
     )
@@ -376,6 +367,7 @@ def nothing_driven(plan: LoadPlan) -> Driven:
 def report_of(plan: LoadPlan, run_id: str, driven: Driven) -> LoadReport:
     """The report of a run that was driven."""
     from datetime import datetime, timezone
+    from importlib.metadata import version
 
     started = datetime.fromtimestamp(driven.started, timezone.utc)
     return driven.tally.report(
@@ -383,6 +375,6 @@ def report_of(plan: LoadPlan, run_id: str, driven: Driven) -> LoadReport:
         started=started.isoformat(timespec="milliseconds"),
         ended=driven.ended,
         facts=driven.facts,
-        server=(),
         notes=driven.notes,
+        version=version("headrace"),
     )

@@ -6,6 +6,7 @@ from itertools import islice
 from operator import sub
 
 from headrace.bench.load.sender import Call
+from headrace.bench.load.shares import Share
 from headrace.contracts.load import Kind, LoadPlan
 from headrace.contracts.load_report import Sample
 from headrace.contracts.record import Attempt, CallRecord, Operation, Timeline
@@ -28,11 +29,12 @@ class Sampling:
         plan: LoadPlan,
         *,
         run_id: str,
+        share: Share,
         model: str | None,
         backend: str,
         wall_less_monotonic: float,
     ) -> None:
-        self._plan, self._run_id, self._model, self._backend = plan, run_id, model, backend
+        self._run_id, self._share, self._model, self._backend = run_id, share, model, backend
         self._wall = wall_less_monotonic
         self._operation = _OPERATIONS[plan.kind]
 
@@ -40,6 +42,7 @@ class Sampling:
         """What is known of ``call``."""
         answer, done = call.answer, call.done
         assert done is not None
+        index = call.index * self._share.parts + self._share.part
         pieces = answer.pieces
         failure = answer.failure
         kind = "LLMCancelledError" if call.cut else type(failure).__name__ if failure else None
@@ -48,7 +51,7 @@ class Sampling:
             status = failure.status  # an error inside of an answer that began well
         whole = not pieces and failure is None and not call.cut and not answer.streamed
         record = CallRecord(
-            call_id=f"{self._run_id}-{call.index}",
+            call_id=f"{self._run_id}-{index}",
             run_id=self._run_id,
             operation=self._operation,
             timeline=Timeline(
@@ -86,7 +89,7 @@ class Sampling:
         asked = call.asked
         return Sample(
             record=record,
-            index=call.index,
+            index=index,
             phase=call.phase,
             scenario=asked.scenario,
             input_tokens=asked.input_tokens,

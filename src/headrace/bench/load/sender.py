@@ -156,15 +156,18 @@ class Sender:
                 ),
             )
 
-    def cut(self) -> int:
-        """End all that is on its way; how many were never sent."""
+    def give_up_waiting(self) -> list[Call]:
+        """Forget those that were not sent, and who they were."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
+    def cut(self) -> None:
+        """End all that is on its way."""
         for line in tuple(self._lines):
             if line.call is not None:
                 line.call.cut = True
                 self._give_up(line.call, None)
-        never = len(self.waiting)
-        self.waiting.clear()
-        return never
 
     def close(self) -> None:
         """Close every line."""
