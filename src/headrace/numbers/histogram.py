@@ -65,7 +65,7 @@ class LogHistogram:
             return
         low, high, total = min(values), max(values), sum(values)
         # A NaN can hide from min and max, but not from the sum.
-        if not (low >= 0.0 and high < math.inf and total == total):
+        if not (low >= 0.0 and high < math.inf and not math.isnan(total)):
             raise ValueError(
                 f"{low} to {high} cannot be counted: finite values from 0 up are expected"
             )

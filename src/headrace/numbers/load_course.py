@@ -31,17 +31,17 @@ class _Interval:
         "itl",
         "latency",
         "output_tokens",
-        "sent",
+        "taken",
         "ttft",
         "waiting",
     )
 
     def __init__(self) -> None:
-        self.sent = 0
+        self.taken = 0
         self.done = 0
         self.failed = 0
         self.ended = 0
-        """Of those that were sent, with those that were cut: what is in flight no longer."""
+        """With those that were cut or given up: what is in flight no longer."""
         self.waiting: int | None = None
         self.input_tokens = 0
         self.output_tokens = 0
@@ -52,7 +52,7 @@ class _Interval:
 
     def add(self, later: _Interval, *, follows: bool) -> None:
         """Take in ``later``: the interval after this one (``follows``), or the same elsewhere."""
-        self.sent += later.sent
+        self.taken += later.taken
         self.done += later.done
         self.failed += later.failed
         self.ended += later.ended
@@ -71,7 +71,7 @@ class _IntervalPart(Struct, array_like=True):
     """An _Interval that travels."""
 
     place: int
-    sent: int
+    taken: int
     done: int
     failed: int
     ended: int
@@ -93,7 +93,7 @@ class _CoursePart(Struct):
 
 
 class Course:
-    """Counts by interval of ``bucket_s`` seconds; ``sent``, ``first_token`` and ``ended`` fill it."""
+    """Counts by interval of ``bucket_s`` seconds; ``taken``, ``ended`` and ``answered`` fill it."""
 
     def __init__(self, bucket_s: float = 1.0) -> None:
         if not bucket_s > 0:
@@ -108,26 +108,36 @@ class Course:
         """How long an interval is now."""
         return self._bucket_s
 
-    def sent(self, at: float) -> None:
-        """A request was sent at ``at``."""
-        self._interval(at).sent += 1
+    def taken(self, at: float) -> None:
+        """A request was taken up at ``at``: it is in flight from now on, or waits."""
+        self._interval(at).taken += 1
 
     def first_token(self, at: float, ttft_ms: float) -> None:
         """A first token came at ``at``."""
         self._interval(at).ttft.add(max(0.0, ttft_ms))
 
     def waits(self, at: float, count: int) -> None:
-        """So many requests are due and not sent at ``at``; the last word in an interval holds."""
+        """So many requests were taken up and not sent at ``at``.
+
+        The last word in an interval holds for it; without one nobody waited.
+        """
         self._interval(at).waiting = count
 
-    def ended(self, at: float, *, was_sent: bool, failed: bool, cut: bool) -> None:
+    def ended(self, at: float, *, failed: bool, cut: bool) -> None:
         """A request ended at ``at``, well or not."""
         interval = self._interval(at)
-        interval.ended += was_sent
+        interval.ended += 1
         if cut:
             return
         interval.failed += failed
         interval.done += not failed
+
+    def given_up(self, count: int) -> None:
+        """So many requests that waited to the end are waited for no longer."""
+        if count and self._intervals:
+            last = self._intervals[max(self._intervals)]
+            last.ended += count
+            last.waiting = None
 
     def answered(
         self, at: float, *, latency_ms: float | None, gaps: LogHistogram, tokens: tuple[int, int]
@@ -146,28 +156,12 @@ class Course:
 
     def moments(self) -> tuple[Moment, ...]:
         """Every interval from the first to the last in which something happened."""
-        if not self._intervals:
-            return ()
-        found: list[Moment] = []
-        in_flight, waiting, nothing = 0, 0, _Interval()
-        for place in range(max(self._intervals) + 1):
-            interval = self._intervals.get(place, nothing)
-            in_flight += interval.sent - interval.ended
-            waiting = waiting if interval.waiting is None else interval.waiting
-            found.append(self._moment(place, interval, in_flight, waiting))
-        return tuple(found)
+        return self._moments(max(self._intervals, default=-1) + 1)
 
     def moment(self, at: float) -> Moment | None:
         """The last interval that was over at ``at``; None in the first."""
         last = math.floor(at / self._bucket_s) - 1
-        if last < 0:
-            return None
-        in_flight = sum(v.sent - v.ended for k, v in self._intervals.items() if k <= last)
-        told = [k for k, v in self._intervals.items() if k <= last and v.waiting is not None]
-        waiting = self._intervals[max(told)].waiting if told else None
-        return self._moment(
-            last, self._intervals.get(last, _Interval()), in_flight, waiting if waiting else 0
-        )
+        return self._moments(last + 1)[-1] if last >= 0 else None
 
     def piece(self, at: float) -> Course:
         """What a process has to tell while it runs: the last interval that was over at ``at``."""
@@ -201,7 +195,7 @@ class Course:
             intervals=[
                 _IntervalPart(
                     place=place,
-                    sent=v.sent,
+                    taken=v.taken,
                     done=v.done,
                     failed=v.failed,
                     ended=v.ended,
@@ -232,7 +226,7 @@ class Course:
                     f"heat has {len(each.heat)} counts; {len(HEAT_BOUNDS_MS) + 1} are expected"
                 )
             interval = made._intervals[each.place] = _Interval()
-            interval.sent, interval.done, interval.failed = each.sent, each.done, each.failed
+            interval.taken, interval.done, interval.failed = each.taken, each.done, each.failed
             interval.ended, interval.waiting = each.ended, each.waiting
             interval.input_tokens = each.input_tokens
             interval.output_tokens = each.output_tokens
@@ -259,27 +253,36 @@ class Course:
         for place, interval in sorted(halves.items()):
             self._intervals.setdefault(place >> 1, _Interval()).add(interval, follows=True)
 
-    def _moment(self, place: int, v: _Interval, in_flight: int, waiting: int) -> Moment:
-        ttft_p50, ttft_p95 = v.ttft.quantiles((0.5, 0.95))
-        latency_p50, latency_p95 = v.latency.quantiles((0.5, 0.95))
-        return Moment(
-            at=place * self._bucket_s,
-            seconds=self._bucket_s,
-            sent=v.sent,
-            done=v.done,
-            failed=v.failed,
-            in_flight=max(0, in_flight),
-            waiting=waiting,
-            input_tokens=v.input_tokens,
-            output_tokens=v.output_tokens,
-            ttft_p50=ttft_p50,
-            ttft_p95=ttft_p95,
-            itl_p50=v.itl.quantile(0.5),
-            latency_p50=latency_p50,
-            latency_p95=latency_p95,
-            latency_max=v.latency.maximum,
-            heat=tuple(v.heat),
-        )
+    def _moments(self, count: int) -> tuple[Moment, ...]:
+        found: list[Moment] = []
+        begun, waiting, nothing = 0, 0, _Interval()
+        for place in range(count):
+            v = self._intervals.get(place, nothing)
+            waited, waiting = waiting, v.waiting or 0
+            begun += v.taken - v.ended
+            ttft_p50, ttft_p95 = v.ttft.quantiles((0.5, 0.95))
+            latency_p50, latency_p95 = v.latency.quantiles((0.5, 0.95))
+            found.append(
+                Moment(
+                    at=place * self._bucket_s,
+                    seconds=self._bucket_s,
+                    sent=max(0, v.taken + waited - waiting),
+                    done=v.done,
+                    failed=v.failed,
+                    in_flight=max(0, begun - waiting),
+                    waiting=waiting,
+                    input_tokens=v.input_tokens,
+                    output_tokens=v.output_tokens,
+                    ttft_p50=ttft_p50,
+                    ttft_p95=ttft_p95,
+                    itl_p50=v.itl.quantile(0.5),
+                    latency_p50=latency_p50,
+                    latency_p95=latency_p95,
+                    latency_max=v.latency.maximum,
+                    heat=tuple(v.heat),
+                )
+            )
+        return tuple(found)
 
 
 def _cold() -> list[int]:

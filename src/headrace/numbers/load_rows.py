@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Mapping
+from math import isnan
 
 from headrace.contracts.load_report import Columns
 
@@ -29,7 +30,10 @@ FLOATS = (
 COUNTS = ("index", "input_tokens", "output_tokens", "chunks")
 SMALL = ("status", "error", "scenario")
 _TYPES = (
-    dict.fromkeys(FLOATS, "d") | dict.fromkeys(COUNTS, "q") | dict.fromkeys(SMALL, "i") | {"fate": "b"}
+    dict.fromkeys(FLOATS, "d")
+    | dict.fromkeys(COUNTS, "q")
+    | dict.fromkeys(SMALL, "i")
+    | {"fate": "b"}
 )
 UNKNOWN = float("nan")
 
@@ -78,9 +82,11 @@ class Rows:
         known, fates = self.data[name], self.data["fate"]
         if scenario is None:
             pairs = zip(known, fates, strict=True)
-            return [v for v, fate in pairs if fate == OK and v == v and v != -1]
+            return [v for v, fate in pairs if fate == OK and not isnan(v) and v != -1]
         triples = zip(known, fates, self.data["scenario"], strict=True)
-        return [v for v, fate, s in triples if s == scenario and fate == OK and v == v and v != -1]
+        return [
+            v for v, fate, s in triples if s == scenario and fate == OK and not isnan(v) and v != -1
+        ]
 
     def translated(self, other: Rows) -> Iterable[tuple[float, ...]]:
         """The rows of ``other``, in our numbers for its names."""
@@ -95,14 +101,14 @@ class Rows:
     def columns(self) -> Columns:
         """All rows, in the order in which they began."""
         d = self.data
-        starts = [s if i != i else i for i, s in zip(d["intended"], d["sent"], strict=True)]
+        starts = [s if isnan(i) else i for i, s in zip(d["intended"], d["sent"], strict=True)]
         order = sorted(
             range(len(self)), key=lambda i: (_last(starts[i]), d["index"][i], _last(d["sent"][i]))
         )
 
         def real(name: str) -> tuple[float | None, ...]:
             column = d[name]
-            return tuple(None if (v := column[i]) != v else v for i in order)
+            return tuple(None if isnan(v := column[i]) else v for i in order)
 
         def whole(name: str) -> tuple[int | None, ...]:
             column = d[name]
@@ -166,4 +172,4 @@ def _swapped(column: array[float]) -> array[float]:
 
 def _last(instant: float) -> float:
     """An unknown instant comes after all others; NaN would leave the order to chance."""
-    return float("inf") if instant != instant else instant
+    return float("inf") if isnan(instant) else instant
