@@ -56,11 +56,11 @@ async def run(
     target = target_of(plan)
     found = await look_at(plan, target, stop)
     if found is None:
-        return report_of(plan, run_id, nothing_driven(plan))
+        return report_of(run_id, nothing_driven(plan))
     driven = await drive(
         plan, target, found, run_id=run_id, share=Share(), stop=stop, on_moment=on_moment
     )
-    return report_of(evolve(plan, model=found.model), run_id, driven)
+    return report_of(run_id, driven)
 
 
 def load(
@@ -187,6 +187,7 @@ async def drive(
     from headrace.numbers.load_tally import LoadTally
 
     loop = asyncio.get_running_loop()
+    plan = evolve(plan, model=found.model)
     allow_open_files()
     writer = Writer(plan, target, found.model)
     seconds, wanted = arrivals_of(plan, share)
@@ -364,7 +365,7 @@ def nothing_driven(plan: LoadPlan) -> Driven:
     )
 
 
-def report_of(plan: LoadPlan, run_id: str, driven: Driven) -> LoadReport:
+def report_of(run_id: str, driven: Driven) -> LoadReport:
     """The report of a run that was driven."""
     from datetime import datetime, timezone
     from importlib.metadata import version

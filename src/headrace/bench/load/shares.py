@@ -44,7 +44,7 @@ def split(plan: LoadPlan, share: Share) -> LoadPlan:
     """
     if share.parts == 1:
         return plan
-    counts = {
+    counts: dict[str, Any] = {
         name: share.of(value)
         for name in ("requests", "at_most", "warmup_requests", "most_errors")
         if (value := getattr(plan, name)) is not None

@@ -203,7 +203,7 @@ async def _load(
     run_id = running.new_run_id()
     found = await running.look_at(plan, target_of(plan), stop)
     if found is None:
-        return running.report_of(plan, run_id, running.nothing_driven(plan))
+        return running.report_of(run_id, running.nothing_driven(plan))
     plan = evolve(plan, model=found.model)
     workers: list[_Worker] = []
     listening: list[asyncio.Task[None]] = []
@@ -232,7 +232,7 @@ async def _load(
         )
     whole = all_together(plan, parts, lost=len(workers) - len(parts))
     return running.report_of(
-        plan, run_id, evolve(whole, notes=found.notes + _core_notes(plan) + whole.notes)
+        run_id, evolve(whole, notes=found.notes + _core_notes(plan) + whole.notes)
     )
 
 
