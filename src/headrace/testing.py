@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-import pytest
-
 if TYPE_CHECKING:
     from headrace.bench.mock.thread import MockServer
 
@@ -34,8 +32,7 @@ def mock_server(**settings: object) -> Iterator[MockServer]:
         server.stop()
 
 
-@pytest.fixture
-def headrace_mock() -> Iterator[StartMock]:
+def _start_mocks() -> Iterator[StartMock]:
     """Starts mock servers of models' APIs, which end with the test."""
     with ExitStack() as started:
 
@@ -43,3 +40,12 @@ def headrace_mock() -> Iterator[StartMock]:
             return started.enter_context(mock_server(**settings))
 
         yield start
+
+
+try:
+    import pytest
+except ModuleNotFoundError:
+    # Who has no pytest has no use for a fixture; mock_server is there.
+    pass
+else:
+    headrace_mock = pytest.fixture(_start_mocks, name="headrace_mock")

@@ -8,7 +8,7 @@ import anthropic
 import openai
 import pytest
 
-from .asking import ask, connect, get, post, read_until, request
+from .asking import ask, connect, get, post, read_until, request, rest
 
 MESSAGES = [{"role": "user", "content": "Tell me of the mill."}]
 WORDS = "the water runs down a narrow race"
@@ -181,6 +181,9 @@ def test_a_long_stream_goes_round_its_words_and_stays_the_text_of_the_whole(head
         ("/v1/chat/completions", {"messages": [], "max_tokens": 0}, "max_tokens"),
         ("/v1/chat/completions", {"messages": [], "n": 2}, "n"),
         ("/v1/completions", {"model": "m"}, "prompt"),
+        ("/v1/completions", {"prompt": ["one", "two"]}, "prompt"),
+        ("/v1/completions", {"prompt": ["one"]}, None),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, None),
         ("/v1/embeddings", {"model": "m"}, "input"),
         ("/v1/rerank", {"query": "q"}, "documents"),
         ("/v1/rerank", {"query": "q", "documents": [1]}, "documents[0]"),
@@ -208,6 +211,31 @@ def test_requests_on_one_connection_are_answered_in_their_order(url):
         sock.sendall(request("/v1/rerank", {"query": "q", "documents": ["d"]}))
         got = read_until(sock, b"rerank-mock")
     assert got.index(WORDS.encode()) < got.index(b'"the water"') < got.index(b"rerank-mock")
+
+
+def test_many_requests_may_wait_on_one_connection(headrace_mock):
+    url = headrace_mock(ttft="20ms").url
+    wrong = request(body={"model": "m"})
+    with connect(url) as sock:
+        sock.sendall(
+            request() + 2000 * wrong + request("/v1/rerank", {"query": "q", "documents": ["d"]})
+        )
+        got = read_until(sock, b"rerank-mock")
+    assert got.count(b"HTTP/1.1 400 ") == 2000
+
+
+def test_a_look_at_the_head_gets_the_head(url):
+    with connect(url) as sock:
+        sock.sendall(b"HEAD /health HTTP/1.1\r\nhost: mock\r\nconnection: close\r\n\r\n")
+        got, _ = rest(sock)
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert got.endswith(b"\r\n\r\n")
+
+
+def test_paths_that_are_not_there_are_counted_as_one(url):
+    for path in ('/a"b', "/c"):
+        ask(url, {}, path)
+    assert b'{path="other",status="404"} 2\n' in get(url, "/metrics")
 
 
 def test_health_is_well(url):

@@ -81,6 +81,18 @@ def test_the_plugin_loads_nothing_heavy_before_it_is_used(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_server_is_had_without_pytest():
+    text = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from headrace.testing import mock_server\n"
+        "with mock_server() as mock: print(mock.url)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("http://127.0.0.1:")
+
+
 def test_it_shows_the_requests_that_came(headrace_mock):
     mock = headrace_mock()
     with openai.OpenAI(base_url=f"{mock.url}/v1", api_key="secret") as client:

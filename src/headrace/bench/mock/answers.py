@@ -48,6 +48,7 @@ _COUNT = "/v1/messages/count_tokens"
 _MODELS = "/v1/models"
 _OPEN = ("/health", "/metrics", "/lateness")
 """What is told to callers without a key."""
+_KNOWN = (*_FACES, _COUNT, *_AT_ONCE, _MODELS, *_OPEN)
 
 
 def answer(mock: Mock, connection: Connection, request: Request) -> None:
@@ -58,7 +59,10 @@ def answer(mock: Mock, connection: Connection, request: Request) -> None:
     known = path in _FACES or path in _AT_ONCE or path == _COUNT
     try:
         if request.method in ("GET", "HEAD") and not known:
-            _send(mock, connection, path, 200, _look(mock, path, request))
+            data = _look(mock, path, request)
+            if request.method == "HEAD":
+                data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            _send(mock, connection, path, 200, data)
         elif not known:
             raise _nothing_there(request)
         elif request.method != "POST":
@@ -200,9 +204,8 @@ def _check_key(mock: Mock, request: Request) -> None:
 def _check_model(mock: Mock, name: str | None) -> None:
     known = mock.settings.model
     if known and name not in known:
-        raise LLMModelNotFoundError(
-            f"There is no model {name!r}; known: {', '.join(known)}.", param="model"
-        )
+        said = "The request names no model" if name is None else f"There is no model {name!r}"
+        raise LLMModelNotFoundError(f"{said}; known: {', '.join(known)}.", param="model")
 
 
 def _limited(mock: Mock, path: str) -> tuple[replies.Headers, LLMError | None]:
@@ -219,13 +222,14 @@ def _limited(mock: Mock, path: str) -> tuple[replies.Headers, LLMError | None]:
 
 
 def _nothing_there(request: Request) -> LLMError:
-    known = ", ".join((*_FACES, _COUNT, *_AT_ONCE, _MODELS, *_OPEN))
-    said = f"Nothing is at {request.method} {request.path}; known: {known}."
+    said = f"Nothing is at {request.method} {request.path}; known: {', '.join(_KNOWN)}."
     return LLMInvalidRequestError(said, status=404)
 
 
 def _send(mock: Mock, connection: Connection, path: str, status: int, data: bytes) -> None:
-    mock.answered[path, status] += 1
+    # A path of a caller's own making is no label.
+    named = path if path in _KNOWN else "other"
+    mock.answered[named, status] += 1
     connection.send(data)
     connection.finished()
 

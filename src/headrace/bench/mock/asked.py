@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import DecodeError, Raw, Struct, ValidationError, json
 
 from headrace.bench.mock.faces import MESSAGES, RESPONSES, Face
@@ -60,6 +62,8 @@ def read_asked(face: Face, body: bytes, *, counting: bool = False) -> Asked:
             raise _wrong(name, f"is {value}; at least 1 is expected")
     if asked.n is not None and asked.n > 1:
         raise _wrong("n", f"is {asked.n}; this mock gives 1 answer to a request")
+    if bytes(asked.prompt).startswith(b"["):
+        _refuse_several(json.decode(asked.prompt))
     return asked
 
 
@@ -73,6 +77,12 @@ def prompt_tokens(asked: Asked) -> int:
     """About how long the prompt is: a token for every four bytes in which it was written."""
     parts = (asked.messages, asked.prompt, asked.input, asked.system, asked.instructions)
     return max(1, sum(len(bytes(part)) for part in parts) // 4)
+
+
+def _refuse_several(prompt: Any) -> None:
+    """Refuse more than one text, or more than one list of token ids."""
+    if len(prompt) > 1 and not isinstance(prompt[0], int):
+        raise _wrong("prompt", f"is {len(prompt)} prompts; this mock answers 1 in a request")
 
 
 def _wrong(name: str, said: str) -> LLMInvalidRequestError:

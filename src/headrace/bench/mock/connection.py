@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._waiting: deque[Request] = deque()
         self._now: Request | None = None
+        self._beginning = False
         self._held: Callable[[], None] | None = None
         self.answer: Answering | None = None
         self.paused = False
@@ -185,8 +186,8 @@ class Connection(asyncio.Protocol):
         done, self._now, self.answer = self._now, None, None
         if done is not None and not done.keep:
             self.close()
-        elif self._waiting:
-            self._begin(self._waiting.popleft())
+        elif not self._beginning:
+            self._begin_waiting()
 
     def close(self) -> None:
         """End in good order, when all is written."""
@@ -205,6 +206,15 @@ class Connection(asyncio.Protocol):
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.abort()
+
+    def _begin_waiting(self) -> None:
+        # Not each from within the end of the one before: there may be many, answered at once.
+        self._beginning = True
+        try:
+            while self._waiting and self._now is None:
+                self._begin(self._waiting.popleft())
+        finally:
+            self._beginning = False
 
     def _begin(self, request: Request) -> None:
         self._now = request
