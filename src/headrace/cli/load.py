@@ -272,7 +272,7 @@ def load(
 
     worst = 0
     for name, plan in plans_of(given):
-        report = drive(plan, tokenizer=tokenizer)
+        report = drive(plan)
         _show(report, None if out is None else out / name, as_json)
         worst = max(worst, _status(report))
         if report.ended == "interrupted":

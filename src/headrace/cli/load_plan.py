@@ -46,6 +46,7 @@ _PLAIN = {
     "insecure": "insecure",
     "ca_file": "ca_file",
     "records": "records",
+    "tokenizer": "tokenizer",
 }
 """Flags that are fields of the plan as they are."""
 

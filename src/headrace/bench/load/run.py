@@ -23,12 +23,14 @@ from headrace.bench.load.samples import Sampling
 from headrace.bench.load.sender import Call, Sender
 from headrace.bench.load.shares import Driven, Share, split
 from headrace.bench.load.target import Target, target_of, tls_of
-from headrace.bench.load.writing import Ahead, Writer
+from headrace.bench.load.writing import Ahead, Writer, fetched
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.contracts.load import Asked, Closed, LoadPlan
+from headrace.contracts.load import Asked, Closed, LoadPlan, Replay, Synthetic
 from headrace.contracts.load_report import LoadReport, Moment
 
 if TYPE_CHECKING:
+    import ssl
+
     from headrace.numbers.load_course import Course
     from headrace.numbers.load_tally import LoadTally
     from headrace.numbers.trust import SenderFacts
@@ -190,7 +192,7 @@ async def drive(
     plan = evolve(plan, model=found.model)
     allow_open_files()
     writer = Writer(plan, target, found.model)
-    seconds, wanted = arrivals_of(plan, share)
+    seconds, wanted = arrivals_of(plan, share, tls_of(plan, target))
     tally = LoadTally(plan)
     plan = split(plan, share)
     ahead = Ahead(wanted, writer.write, most=plan.requests)
@@ -279,14 +281,26 @@ async def _until_ready(sender: Sender, lines: int, stop: Stop) -> None:
         await asyncio.sleep(0.001)
 
 
-def arrivals_of(plan: LoadPlan, share: Share) -> tuple[Iterator[float] | None, Iterator[Asked]]:
+def arrivals_of(
+    plan: LoadPlan, share: Share, tls: ssl.SSLContext | None
+) -> tuple[Iterator[float] | None, Iterator[Asked]]:
     """When this share of the load is sent (None: as answers come), and what it says."""
     from headrace.bench.load.arrivals import schedule
     from headrace.bench.load.arrivals import share as part_of
     from headrace.bench.load.workload import asked
 
     try:
-        wanted = asked(plan, part=share.part, parts=share.parts)
+        if isinstance(plan.workload, Synthetic) or isinstance(plan.arrivals, Replay):
+            from headrace.bench.load.tokenizers import TargetTokenizer, find_tokenizer
+
+            counter = find_tokenizer(
+                plan.model, plan.url, named=plan.tokenizer, headers=plan.headers, tls=tls
+            )
+            wanted = asked(plan, counter, part=share.part, parts=share.parts)
+            if isinstance(counter, TargetTokenizer):
+                wanted = fetched(wanted)
+        else:
+            wanted = asked(plan, part=share.part, parts=share.parts)
         if isinstance(plan.arrivals, Closed):
             return None, wanted
         return part_of(schedule(plan.arrivals, plan.seed), share.part, share.parts), wanted

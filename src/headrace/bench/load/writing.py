@@ -94,6 +94,28 @@ def _options(plan: LoadPlan) -> dict[str, object]:
     return options
 
 
+def fetched(wanted: Iterator[Asked], most: int = 2 * _AHEAD) -> Iterator[Asked]:
+    """``wanted``, made by a thread: for a workload that waits for others while it is made."""
+    import queue
+    import threading
+
+    made: queue.Queue[Asked | Exception | None] = queue.Queue(most)
+
+    def fetch() -> None:
+        try:
+            for each in wanted:
+                made.put(each)
+        except Exception as error:  # noqa: BLE001 - raised again where the next one is taken
+            made.put(error)
+        made.put(None)
+
+    threading.Thread(target=fetch, name="workload", daemon=True).start()
+    while (each := made.get()) is not None:
+        if isinstance(each, Exception):
+            raise each
+        yield each
+
+
 @frozen
 class Ready:
     """A request that can be sent, and the turns of its conversation that come after it."""
