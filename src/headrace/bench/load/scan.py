@@ -199,7 +199,7 @@ class Answer(Framed):
             raise bad_reply(body, error) from error
         if answer.error:
             raise error_from_wire(None, {"error": answer.error})
-        if answer.data is None and answer.results is None:
+        if not any(bytes(each).startswith(b"[") for each in (answer.data, answer.results)):
             raise LLMBadResponseError(
                 f"the answer to {self._kind} has neither 'data' nor 'results': {body[:200]!r}"
             )
@@ -208,8 +208,8 @@ class Answer(Framed):
 
 
 class _Counted(Struct, gc=False):
-    data: Raw | None = None
-    results: Raw | None = None
+    data: Raw = Raw(b"null")
+    results: Raw = Raw(b"null")
     model: str | None = None
     usage: UsageWire | None = None
     error: Any = None
