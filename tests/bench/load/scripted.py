@@ -39,6 +39,9 @@ class Caller:
             if head.startswith(b"GET "):
                 self.sock.sendall(self.server.models)
                 continue
+            if not head.startswith(b"POST /v1/"):  # whether it counts tokens, say
+                self.sock.sendall(whole(b"{}", "404 Not Found"))
+                continue
             self.server.requests.append((head, body))
             return body
 

@@ -228,7 +228,8 @@ class Drive:
             self._stop_sending()
 
     def _phase(self, index: int, at: float) -> Phase:
-        plan, since = self._plan, at - self.begin
+        # Whoever is meant for the very end of the warm-up is not in it, whatever was rounded.
+        plan, since = self._plan, round(at - self.begin, 6)
         if index < plan.warmup_requests or since < plan.warmup_s:
             return "warmup"
         if plan.cooldown_s and plan.duration_s is not None:
