@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from headrace.bench.mock.amounts import read_counts, read_duration, read_durations
 from headrace.contracts.convert import from_plain, from_yaml, to_plain
@@ -232,10 +232,7 @@ def read_slow_start(text: str) -> SlowStart:
 
 def shown(settings: MockSettings) -> dict[str, object]:
     """The settings that are not as they are without any, in plain values; the key is not shown."""
-    usual = to_plain(MockSettings())
-    told = to_plain(settings)
-    assert isinstance(usual, dict)
-    assert isinstance(told, dict)
+    usual, told = asdict(MockSettings()), asdict(settings)
     always = ("ttft", "itl", "tokens", "seed")
     found = {n: v for n, v in told.items() if n in always or v != usual[n]}
     return {n: "set" if n == "key" else v for n, v in found.items()}
