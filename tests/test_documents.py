@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -41,7 +42,17 @@ def test_an_example_runs_as_it_stands(
     text = text.replace("http://127.0.0.1:8000", gateway.url)
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        check=False,
+        # Where ``headrace`` itself is, as in an environment that a reader has activated.
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

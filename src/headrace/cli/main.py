@@ -9,6 +9,7 @@ import typer
 from headrace.cli.chat import chat
 from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
+from headrace.cli.mock import mock
 from headrace.cli.models import models
 from headrace.cli.serve import serve
 from headrace.contracts.errors import LLMError
@@ -24,6 +25,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(models)
 app.command()(doctor)
+app.command()(mock)
 app.add_typer(credentials, name="credentials")
 
 

@@ -129,7 +129,7 @@ class Synthetic:
 
     ``prefix_tokens`` of each prompt are the same for all of one of ``prefixes`` groups, so that a
     server's prefix cache has something to find. ``images`` pictures of ``image_px`` squared go
-    with each prompt.
+    with each prompt. Reranking has ``documents`` of the ``input`` length to each query.
     """
 
     input: Length = Length(mean=256.0)
@@ -139,6 +139,7 @@ class Synthetic:
     turns: int = 1
     images: int = 0
     image_px: int = 512
+    documents: int = 8
 
 
 @frozen(kw_only=True)
