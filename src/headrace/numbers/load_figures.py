@@ -7,14 +7,17 @@ within 1% of the value at their rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from attrs import define, field
 
-from headrace.contracts.load_report import Counts, Distribution, Figures
+from headrace.contracts.load import Promise
+from headrace.contracts.load_report import Counts, Distribution, Figures, PromiseResult
 from headrace.numbers import stats
 from headrace.numbers.histogram import LogHistogram
+from headrace.numbers.intervals import percentile_interval, rank_bounds
 from headrace.numbers.load_rows import Rows
 
 Unit: TypeAlias = Literal["ms", "tokens", "tokens/s"]
@@ -141,6 +144,7 @@ def of_values(values: Sequence[float], unit: Unit) -> Distribution | None:
         minimum=ordered[0],
         maximum=ordered[-1],
         percentiles={n: stats.supported_percentile(ordered, p) for n, p in PERCENTILES.items()},
+        intervals={n: percentile_interval(ordered, p) for n, p in PERCENTILES.items()},
         histogram=histogram.to_plain(),
     )
 
@@ -161,4 +165,35 @@ def of_histogram(histogram: LogHistogram, unit: Unit) -> Distribution | None:
         maximum=histogram.maximum,
         percentiles=told,
         histogram=histogram.to_plain(),
+    )
+
+
+def judge_histogram(promise: Promise, histogram: LogHistogram, failed: int) -> PromiseResult:
+    """As ``promises.judge``, of values that only a histogram knows; they are within 1%."""
+    assert promise.p is not None
+    counted = histogram.count + failed
+    if not counted:
+        return PromiseResult(promise=promise, value=None, kept=None, text="nothing was measured")
+    low, high = rank_bounds(counted, promise.p, confidence=0.90)  # 95% to each side
+
+    def at(rank: int) -> float:
+        """Those who failed come after all others, and are infinitely late."""
+        if rank >= histogram.count:
+            return math.inf
+        found = histogram.quantile(
+            (rank + 0.5) / (histogram.count - 1) if histogram.count > 1 else 0
+        )
+        return math.inf if found is None else found
+
+    value = at(math.ceil(promise.p * counted) - 1)
+    kept = None
+    if high is not None and at(high) < promise.below:
+        kept = True
+    elif low is not None and at(low) >= promise.below:
+        kept = False
+    return PromiseResult(
+        promise=promise,
+        value=None if math.isinf(value) else value,
+        kept=kept,
+        text="" if kept is not None else f"within what chance does to a sample of {counted}",
     )

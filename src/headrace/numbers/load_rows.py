@@ -1,4 +1,4 @@
-"""Every measured request of a load test as a row of typed columns: 116 bytes each.
+"""Every measured request of a load test as a row of typed columns: 125 bytes each.
 
 Times are ms; ``begin`` and ``sent`` are seconds from the run's beginning. A float that is unknown
 is NaN here and a count that is unknown is -1; ``columns`` makes None of both.

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isnan
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import convert, to_builtins
 
-from headrace.contracts.load import Closed, LoadPlan
+from headrace.contracts.load import Closed, LoadPlan, Promise
 from headrace.contracts.load_report import (
     Counts,
     Ended,
     ErrorCount,
     LoadReport,
     Moment,
+    PromiseResult,
     Sample,
     ServerSeries,
 )
@@ -25,8 +26,16 @@ from headrace.contracts.record import CallRecord
 from headrace.numbers import timeline
 from headrace.numbers.histogram import LogHistogram
 from headrace.numbers.load_course import HEAT_BOUNDS_MS, Course
-from headrace.numbers.load_figures import METRICS, Sums, figures, of_values
+from headrace.numbers.load_figures import METRICS, Sums, figures, judge_histogram, of_values
+from headrace.numbers.load_parts import (
+    ErrorsPart,
+    Odds,
+    TallyPart,
+    sums_of_part,
+    sums_part,
+)
 from headrace.numbers.load_rows import CUT, FAILED, OK, UNKNOWN, Rows
+from headrace.numbers.promises import judge, met
 from headrace.numbers.trust import RunFacts, SenderFacts, judge_trust
 
 MOST_ROWS = 1_000_000
@@ -36,55 +45,6 @@ MOST_LISTED = 200_000
 """A report of more requests than this (some 20 MB of JSON) does not list them one by one."""
 
 _LARGEST_COUNT = 1 << 53
-
-
-class _ErrorsPart(Struct, array_like=True):
-    kind: str
-    status: int | None
-    count: int
-    first: float
-    example: str
-
-
-class _Odds(Struct):
-    """The few counts that stand for themselves."""
-
-    warmup: int = 0
-    cooldown: int = 0
-    sent_beside: int = 0
-    never_sent: int = 0
-    longest_wait_s: float = 0.0
-    pieces: int = 0
-    coalesced: int = 0
-    all_tokens: int = 0
-    by_pieces: int = 0
-    no_tokens: int = 0
-    strange_counts: int = 0
-    failed_beside: int = 0
-
-
-class _SumsPart(Struct):
-    ok: int
-    failed: int
-    cut: int
-    sent: int
-    good: int
-    input_tokens: int
-    output_tokens: int
-    begin: float | None
-    end: float | None
-    itl: dict[str, object]
-    beyond: dict[str, dict[str, object]]
-
-
-class _TallyPart(Struct):
-    rows: dict[str, object]
-    sums: list[tuple[str | None, _SumsPart]]
-    course: dict[str, object]
-    schedule_lag: dict[str, object]
-    read_lag: dict[str, object]
-    errors: list[_ErrorsPart]
-    odds: _Odds
 
 
 class LoadTally:
@@ -106,8 +66,8 @@ class LoadTally:
         self._sums: dict[str | None, Sums] = {}
         self._schedule_lag = LogHistogram()
         self._read_lag = LogHistogram()
-        self._errors: dict[tuple[str, int | None], _ErrorsPart] = {}
-        self._odds = _Odds()
+        self._errors: dict[tuple[str, int | None], ErrorsPart] = {}
+        self._odds = Odds()
         self._hears_first_tokens = False
 
     # What a sender says.
@@ -154,7 +114,12 @@ class LoadTally:
         output_tokens = None
         well = not (failed or cut)
         intended = t.sent if t.intended is None else t.intended
-        latency, ttft = _ms(intended, ended), _ms(intended, t.first_token)
+        service, service_ttft = _ms(timeline.backend_time(t)), _ms(timeline.time_to_first_token(t))
+        if t.intended is None:
+            latency, ttft = service, service_ttft
+        else:
+            latency = _ms(timeline.latency_from_intended(t))
+            ttft = _ms(timeline.first_token_from_intended(t))
         if well:
             if sample.gaps_s:
                 # Two clocks are behind the instants, so a gap can come out just below zero.
@@ -170,10 +135,7 @@ class LoadTally:
         odds.pieces += record.chunks
         odds.coalesced += sample.coalesced
         if sample.phase != "measured":
-            odds.warmup += sample.phase == "warmup"
-            odds.cooldown += sample.phase == "cooldown"
-            odds.sent_beside += t.sent is not None
-            odds.failed_beside += failed and not cut
+            self._beside(sample, failed=failed and not cut)
             return
         if failed and not cut:
             self._failed(record, sample, at)
@@ -187,17 +149,27 @@ class LoadTally:
             sums.input_tokens += input_tokens or 0
             sums.output_tokens += output_tokens or 0
             sums.itl.merge(gaps)
-        tpot = timeline.time_per_output_token(t, output_tokens)
+        tpot_s = timeline.time_per_output_token(t, output_tokens)
+        tpot = None if tpot_s is None or not well else tpot_s * 1e3
+        if well and self.plan.promises:
+            sums.good += met(
+                self.plan.promises,
+                ttft_ms=ttft,
+                tpot_ms=tpot,
+                latency_ms=latency,
+                worst_gap_ms=gaps.maximum,
+                failed=False,
+            )
         self._keep(
             sums,
             (
                 UNKNOWN if t.intended is None else t.intended - self._begin,
                 UNKNOWN if t.sent is None else t.sent - self._begin,
                 _known(latency if well else None),
-                _known(_ms(t.sent, ended) if well else None),
+                _known(service if well else None),
                 _known(ttft if well else None),
-                _known(_ms(t.sent, t.first_token) if well else None),
-                _known(tpot * 1e3 if well and tpot is not None else None),
+                _known(service_ttft if well else None),
+                _known(tpot),
                 _known(gaps.maximum),
                 _known(None if sample.connect_s is None else sample.connect_s * 1e3),
                 _known(timeline.output_tokens_per_s(t, output_tokens) if well else None),
@@ -234,16 +206,16 @@ class LoadTally:
         for errors in other._errors.values():
             self._count_errors(errors)
         mine, theirs = self._odds, other._odds
-        for field in _Odds.__struct_fields__:
+        for field in Odds.__struct_fields__:
             if field != "longest_wait_s":
                 setattr(mine, field, getattr(mine, field) + getattr(theirs, field))
         mine.longest_wait_s = max(mine.longest_wait_s, theirs.longest_wait_s)
 
     def to_plain(self) -> dict[str, object]:
         """All of it in values that msgspec's formats know (the rows are bytes)."""
-        part = _TallyPart(
+        part = TallyPart(
             rows=self._rows.to_plain(),
-            sums=[(name, _sums_part(sums)) for name, sums in self._sums.items()],
+            sums=[(name, sums_part(sums)) for name, sums in self._sums.items()],
             course=self.course.to_plain(),
             schedule_lag=self._schedule_lag.to_plain(),
             read_lag=self._read_lag.to_plain(),
@@ -256,11 +228,11 @@ class LoadTally:
     @classmethod
     def from_plain(cls, plan: LoadPlan, plain: Mapping[str, object]) -> LoadTally:
         """What ``to_plain`` wrote; ValueError where it is something else."""
-        part = convert(plain, _TallyPart)
+        part = convert(plain, TallyPart)
         made = cls(plan)
         made._rows = Rows.from_plain(part.rows)
         for name, each in part.sums:
-            made._sums[name] = _sums_of_part(each)
+            made._sums[name] = sums_of_part(each)
         made.course = Course.from_plain(part.course)
         made._schedule_lag = LogHistogram.from_plain(part.schedule_lag)
         made._read_lag = LogHistogram.from_plain(part.read_lag)
@@ -334,6 +306,7 @@ class LoadTally:
                 )
             ),
             connect=of_values([v for v in rows.data["connect"] if not isnan(v)], "ms"),
+            promises=tuple(self._judged(p, whole, ended) for p in plan.promises),
             scenarios={
                 name: figures(
                     rows,
@@ -353,6 +326,32 @@ class LoadTally:
         )
 
     # How it is done.
+
+    def _judged(self, promise: Promise, whole: Sums, ended: Ended) -> PromiseResult:
+        """Requests that were still not through after ``drain_s`` have missed it, like the failed."""
+        missed = whole.failed
+        if ended == "complete" and self.plan.drain_s * 1e3 >= promise.below:
+            missed += self._odds.never_sent + (whole.cut if promise.metric == "latency" else 0)
+        if promise.metric == "itl":
+            return judge_histogram(promise, whole.itl, whole.failed)
+        beyond = whole.beyond.get(promise.metric)
+        values = self._rows.values(promise.metric) if promise.metric in METRICS else []
+        if beyond is not None and beyond.count:
+            together = LogHistogram()
+            together.add_all([max(0.0, v) for v in values])
+            together.merge(beyond)
+            return judge_histogram(promise, together, missed)
+        if promise.metric == "errors":
+            return judge(promise, (), failed=whole.failed, total=whole.ok + whole.failed)
+        return judge(promise, values, failed=missed, total=whole.ok + missed)
+
+    def _beside(self, sample: Sample, *, failed: bool) -> None:
+        """A request of the warm-up or the cool-down."""
+        odds = self._odds
+        odds.warmup += sample.phase == "warmup"
+        odds.cooldown += sample.phase == "cooldown"
+        odds.sent_beside += sample.record.timeline.sent is not None
+        odds.failed_beside += failed
 
     def _tokens(self, record: CallRecord, sample: Sample) -> tuple[int | None, int | None]:
         """Input and output tokens: by usage, else as the workload counted, else by pieces."""
@@ -378,12 +377,12 @@ class LoadTally:
 
     def _failed(self, record: CallRecord, sample: Sample, at: float) -> None:
         assert record.error_kind is not None
-        self._count_errors(_ErrorsPart(record.error_kind, record.status, 1, at, sample.error or ""))
+        self._count_errors(ErrorsPart(record.error_kind, record.status, 1, at, sample.error or ""))
 
-    def _count_errors(self, some: _ErrorsPart) -> None:
+    def _count_errors(self, some: ErrorsPart) -> None:
         known = self._errors.get((some.kind, some.status))
         if known is None:
-            self._errors[some.kind, some.status] = _ErrorsPart(
+            self._errors[some.kind, some.status] = ErrorsPart(
                 some.kind, some.status, some.count, some.first, some.example
             )
             return
@@ -444,8 +443,8 @@ _SCENARIO = _PLACES["scenario"]
 _FATE = _PLACES["fate"]
 
 
-def _ms(begin: float | None, end: float | None) -> float | None:
-    return None if begin is None or end is None else (end - begin) * 1e3
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
 
 
 def _known(value: float | None) -> float:
@@ -464,36 +463,4 @@ def _counts(
         warmup=warmup,
         cooldown=cooldown,
         never_sent=never_sent,
-    )
-
-
-def _sums_part(s: Sums) -> _SumsPart:
-    return _SumsPart(
-        ok=s.ok,
-        failed=s.failed,
-        cut=s.cut,
-        sent=s.sent,
-        good=s.good,
-        input_tokens=s.input_tokens,
-        output_tokens=s.output_tokens,
-        begin=s.begin,
-        end=s.end,
-        itl=s.itl.to_plain(),
-        beyond={name: h.to_plain() for name, h in s.beyond.items()},
-    )
-
-
-def _sums_of_part(p: _SumsPart) -> Sums:
-    return Sums(
-        ok=p.ok,
-        failed=p.failed,
-        cut=p.cut,
-        sent=p.sent,
-        good=p.good,
-        input_tokens=p.input_tokens,
-        output_tokens=p.output_tokens,
-        begin=p.begin,
-        end=p.end,
-        itl=LogHistogram.from_plain(p.itl),
-        beyond={name: LogHistogram.from_plain(h) for name, h in p.beyond.items()},
     )

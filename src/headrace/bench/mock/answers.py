@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from headrace.bench.mock import replies
@@ -197,7 +198,7 @@ def _check_key(mock: Mock, request: Request) -> None:
     given = request.headers.get(b"x-api-key")
     if given is None:
         given = request.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-    if given != key.encode():
+    if not compare_digest(given, key.encode()):
         raise LLMAuthError("The key is missing or wrong; the one set with --key is expected.")
 
 
