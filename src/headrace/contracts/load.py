@@ -184,7 +184,8 @@ class LoadPlan:
     ``most_errors`` ends the run at so many failures, ``most_error_share`` at that share of at least
     a hundred. ``key_env`` names the environment variable with the API key: the plan itself holds no
     secret. ``output_exact`` asks the server to ignore its end token (vLLM's ``ignore_eos``), so that
-    answers have just the length that was asked for.
+    answers have just the length that was asked for. ``tokenizer`` is what counts made-up prompts: a
+    GGUF file, a known model or a name of tiktoken's; without it, the best that can be found.
     """
 
     url: str
@@ -216,6 +217,7 @@ class LoadPlan:
     metrics_url: str | None = None
     kernel_times: bool = True
     records: PurePath | None = None
+    tokenizer: str | None = None
 
 
 @frozen(kw_only=True)

@@ -168,6 +168,7 @@ class PromiseResult:
 class Moment:
     """One interval of the time line, ``at`` seconds from the beginning and ``seconds`` long.
 
+    ``done`` ended well in it, ``failed`` did not; those that the run's end cut off are in neither.
     Latencies are of the requests that ended (TTFT: that had their first token) in it, in ms.
     ``heat`` counts those latencies by bucket of ``LoadReport.heat_bounds_ms``.
     """
@@ -192,7 +193,10 @@ class Moment:
 
 @frozen(kw_only=True)
 class ServerSeries:
-    """One metric that the server told about itself while it ran: values at instants."""
+    """One metric that the server told about itself while it ran: values at instants.
+
+    A counter's values are by how much a second it grew since the instant before.
+    """
 
     name: str
     labels: str = ""
@@ -205,7 +209,9 @@ class ServerSeries:
 class Columns:
     """Each measured request, as columns of equal length; times in ms, instants in s.
 
-    What compares two runs and what draws a distribution again reads these.
+    What compares two runs and what draws a distribution again reads these. They are in the order in
+    which the requests began. ``error`` is the error's kind, or ``cut``; only a request that ended
+    well has latencies.
     """
 
     index: tuple[int, ...] = ()
