@@ -77,10 +77,31 @@ def test_the_same_seed_gives_the_same_resamples() -> None:
     assert not (one == resampled([a[:100], a[100:]], mean_of, seed=4, resamples=50)).all()
 
 
-def test_stretches_are_resampled_apart() -> None:
-    # Each stretch is constant: whatever is drawn, the mean is that of both.
-    found = resampled([[1.0] * 50, [3.0] * 50], mean_of, seed=1, resamples=20)
-    assert found == pytest.approx(np.full(20, 2.0))
+def test_what_differs_from_stretch_to_stretch_is_in_the_interval() -> None:
+    # Each stretch is constant, so that nothing but the stretches themselves can vary.
+    found = resampled([[1.0] * 50, [3.0] * 50], mean_of, seed=1, resamples=200)
+    assert set(found) == {1.0, 2.0, 3.0}
+
+
+def test_stretches_of_a_wandering_server_are_seldom_called_different() -> None:
+    chance, wrong, runs = np.random.default_rng(6), 0, 60
+
+    def stretches() -> list[np.ndarray]:
+        return [alike(60, 0.3, 4.0 + chance.normal(0, 0.1), chance) for _ in range(8)]
+
+    of = quantile_of(0.5)
+    for run in range(runs):
+        a, b = stretches(), stretches()
+        found = ratio_interval(
+            resampled(a, of, seed=run, resamples=200),
+            resampled(b, of, seed=999 + run, resamples=200),
+            ratio=float(of(np.concatenate(b)[None])[0] / of(np.concatenate(a)[None])[0]),
+            confidence=0.95,
+        )
+        assert found is not None
+        wrong += not found[0] <= 1.0 <= found[1]
+    # Eight stretches: the interval is a little too narrow, as a bootstrap of eight values is.
+    assert wrong / runs <= 0.2
 
 
 def test_zeros_have_no_ratio() -> None:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from headrace.cli.chat import chat
+from headrace.cli.compare import compare
 from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
 from headrace.cli.load import load
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(chat)
+app.command()(compare)
 app.command()(models)
 app.command()(doctor)
 app.command()(load)

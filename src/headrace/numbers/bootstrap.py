@@ -69,22 +69,26 @@ def resampled(
 ) -> Floats:
     """``statistic`` of ``resamples`` resamples of ``parts``, each drawn from itself in blocks.
 
-    Parts are stretches of one run that do not follow one another in time.
+    Parts are stretches of one run that do not follow one another in time. Where there are several
+    they are drawn too, with replacement, before their values are: what differs from stretch to stretch
+    of the same server is chance, of which the values within a stretch say nothing.
     """
     import numpy as np
 
     chance = np.random.default_rng(seed)
     arrays = [np.asarray(part, dtype=float) for part in parts if len(part)]
     lengths = [block_length(part) for part in arrays]
-    total = sum(len(part) for part in arrays)
     found = np.empty(resamples)
-    at_once = max(1, min(resamples, 4_000_000 // max(1, total)))
+    if len(arrays) > 1:
+        for row in range(resamples):
+            chosen = chance.integers(0, len(arrays), size=len(arrays))
+            drawn = [_drawn(arrays[i], lengths[i], 1, chance) for i in chosen]
+            found[row] = statistic(np.concatenate(drawn, axis=1))[0]
+        return found
+    at_once = max(1, min(resamples, 4_000_000 // max(1, len(arrays[0]))))
     for begin in range(0, resamples, at_once):
         rows = min(at_once, resamples - begin)
-        drawn = [
-            _drawn(part, size, rows, chance) for part, size in zip(arrays, lengths, strict=True)
-        ]
-        found[begin : begin + rows] = statistic(np.concatenate(drawn, axis=1))
+        found[begin : begin + rows] = statistic(_drawn(arrays[0], lengths[0], rows, chance))
     return found
 
 
@@ -101,10 +105,10 @@ def _drawn(part: Floats, size: int, rows: int, chance: Any) -> Floats:
 def ratio_interval(
     a: Floats, b: Floats, *, ratio: float, confidence: float
 ) -> tuple[float, float] | None:
-    """The interval of B / A from resamples of each: percentiles of the ratio, bias taken out.
+    """The interval of B / A from resamples of each, by the percentiles of their ratio.
 
-    The bootstrap's percentile interval in logarithms, so that A / B has the inverse one. ``ratio`` is
-    that of the samples themselves. None where the resamples say nothing (zeros).
+    Taken of its logarithm, so that A / B has the inverse one. ``ratio`` is that of the samples
+    themselves. None where the resamples say nothing (zeros).
     """
     import numpy as np
 

@@ -6,6 +6,7 @@ itself, so that what changed between them is not taken for noise within them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,13 @@ class _Metric:
     smaller_is_faster: bool
 
 
-def compare(a: Side, b: Side, *, seed: int = 0, resamples: int = 1000) -> Comparison:
-    """How ``b`` stands against ``a``. Equal inputs and ``seed`` give equal intervals."""
+def compare(
+    a: Side, b: Side, *, least: float = 0.01, seed: int = 0, resamples: int = 1000
+) -> Comparison:
+    """How ``b`` stands against ``a``. Equal inputs and ``seed`` give equal intervals.
+
+    A ratio within ``least`` of 1 is no difference, however surely it is not quite 1.
+    """
     metrics = _metrics(a, b)
     decided = [m for m in metrics if min(_count(m.a), _count(m.b)) >= m.needs]
     # Each metric is told with its own 95%; the overall verdict asks for as much of all together.
@@ -62,7 +68,7 @@ def compare(a: Side, b: Side, *, seed: int = 0, resamples: int = 1000) -> Compar
         if metric not in decided:
             differences.append(_too_little(metric))
             continue
-        difference, strict = _difference(metric, together, seed + 7919 * at, resamples)
+        difference, strict = _difference(metric, together, least, seed + 7919 * at, resamples)
         differences.append(difference)
         overall.append(strict)
     return Comparison(
@@ -153,7 +159,8 @@ def _binned(report: LoadReport, worth: Callable[[Columns, int], float]) -> list[
     span = end - begin
     if span <= 0:
         return []
-    count = max(1, min(_MOST_BINS, int(span / _LEAST_BIN_S)))
+    # So many that each has about five requests, and is a quarter of a second at least.
+    count = max(1, min(_MOST_BINS, int(span / _LEAST_BIN_S), len(ends) // 5))
     width = span / count
     bins = [0.0] * count
     for at, value in ends:
@@ -163,7 +170,7 @@ def _binned(report: LoadReport, worth: Callable[[Columns, int], float]) -> list[
 
 
 def _difference(
-    metric: _Metric, together: float, seed: int, resamples: int
+    metric: _Metric, together: float, least: float, seed: int, resamples: int
 ) -> tuple[Difference, Judgement]:
     import numpy as np
 
@@ -198,14 +205,15 @@ def _difference(
             ratio=ratio,
             low=interval[0],
             high=interval[1],
-            judgement=_judged(metric, *interval),
+            judgement=_judged(metric, least, *interval),
         ),
-        _judged(metric, *strict),
+        _judged(metric, least, *strict),
     )
 
 
-def _judged(metric: _Metric, low: float, high: float) -> Judgement:
-    if low <= 1 <= high:
+def _judged(metric: _Metric, least: float, low: float, high: float) -> Judgement:
+    middle = math.sqrt(low * high)
+    if low <= 1 <= high or 1 - least < middle < 1 + least:
         return "no difference seen"
     return "faster" if (high < 1) is metric.smaller_is_faster else "slower"
 
@@ -229,16 +237,27 @@ def _overall(found: Sequence[Judgement]) -> Judgement:
 def _warnings(a: Side, b: Side) -> list[str]:
     said = []
     for side in (a, b):
-        for report in side.reports:
-            if report.trust.verdict != "VALID":
-                why = "; ".join(d.text for d in report.trust.doubts) or "it does not say why"
-                said.append(f"{side.name} is {report.trust.verdict}: {why}")
-            if report.ended != "complete":
-                said.append(f"{side.name} ended early: {report.ended}")
-            if report.requests is None:
-                said.append(
-                    f"{side.name} has no single requests in its report: nothing to compare by"
-                )
+        doubtful = [r for r in side.reports if r.trust.verdict != "VALID"]
+        if doubtful:
+            worst = "INVALID" if any(r.trust.verdict == "INVALID" for r in doubtful) else "SUSPECT"
+            of = (
+                f" in {len(doubtful)} of its {len(side.reports)} turns"
+                if len(side.reports) > 1
+                else ""
+            )
+            doubts = [d for r in doubtful for d in r.trust.doubts if d.verdict == worst]
+            why = "; ".join({d.name: d.text for d in doubts}.values()) or "it does not say why"
+            said.append(f"{side.name} is {worst}{of}: {why}")
+        early = {r.ended for r in side.reports} - {"complete"}
+        if early:
+            said.append(f"{side.name} ended early: {', '.join(sorted(early))}")
+        if any(r.requests is None for r in side.reports):
+            said.append(f"{side.name} has no single requests in its report: nothing to compare by")
+    if len(a.reports) == len(b.reports) == 1:
+        said.append(
+            "one run of each: what differs from run to run of the same server is not in the intervals; "
+            "give two URLs to have them driven in turn"
+        )
     one, other = a.reports[0], b.reports[0]
     if one.closed_loop != other.closed_loop:
         said.append(

@@ -19,9 +19,11 @@ _SAID = {
 
 
 def sentence(found: Comparison) -> str:
-    """The verdict in words, with the clearest differences."""
-    clear = [d for d in found.differences if d.judgement in ("faster", "slower") and d.ratio]
-    clear.sort(key=lambda d: -abs((d.ratio or 1) - 1))
+    """The verdict in words, with the first differences that it is made of."""
+    if found.judgement in ("no difference seen", "too little data"):
+        return _SAID[found.judgement]
+    wanted = ("faster", "slower") if found.judgement == "mixed" else (found.judgement,)
+    clear = [d for d in found.differences if d.judgement in wanted and d.ratio]
     told = ", ".join(f"{d.name} {_percent(d)}" for d in clear[:3])
     return _SAID[found.judgement] + (f" ({told})" if told else "")
 
