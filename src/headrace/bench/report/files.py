@@ -10,13 +10,14 @@ from typing import Literal, TypeAlias, get_args
 
 from attrs import frozen
 
+from headrace.bench.report.rates import RatePoint
 from headrace.bench.report.saved import FILE_NAME, read_file, write_report
 from headrace.contracts.errors import LLMError
 from headrace.contracts.load_report import LoadReport
 
 Form: TypeAlias = Literal["json", "csv", "html", "markdown", "hdr"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_Write: TypeAlias = Callable[[LoadReport], bytes]
+_Make: TypeAlias = Callable[[], bytes]
 
 
 @frozen(kw_only=True)
@@ -40,10 +41,17 @@ class ReportNotWritten(LLMError):
         self.missing = tuple(missing)
 
 
-def write_all(report: LoadReport, folder: Path, forms: Iterable[Form] = FORMS) -> list[Path]:
+def write_all(
+    report: LoadReport,
+    folder: Path,
+    forms: Iterable[Form] = FORMS,
+    points: Sequence[RatePoint] = (),
+) -> list[Path]:
     """Write the report's ``forms`` into ``folder``, which is made where it is not there.
 
     The JSON goes first. What can be written is; ReportNotWritten tells of the rest at the end.
+    There is a ``requests.csv`` only where the report has its requests, and an ``.hgrm`` only for a
+    time that some request has. ``points`` are the rates of a search, drawn in the HTML.
     """
     wanted = set(forms)
     if unknown := wanted - set(FORMS):
@@ -51,10 +59,10 @@ def write_all(report: LoadReport, folder: Path, forms: Iterable[Form] = FORMS) -
     written: list[Path] = []
     missing: list[NotWritten] = []
     for form in FORMS:
-        for name, write in _files(report, form).items() if form in wanted else ():
+        for name, make in _files(report, form, points).items() if form in wanted else ():
             path = folder / name
             try:
-                write_file(path, write(report))
+                write_file(path, make())
             except OSError as error:
                 missing.append(NotWritten(path=path, reason=error.strerror or str(error)))
             else:
@@ -89,13 +97,26 @@ def read(path: Path) -> LoadReport:
     return read_file(path)
 
 
-def _files(report: LoadReport, form: Form) -> Mapping[str, _Write]:
-    """The files of a form, by name."""
+def _files(report: LoadReport, form: Form, points: Sequence[RatePoint]) -> Mapping[str, _Make]:
+    """How each file of a form is made, by its name."""
+    from headrace.bench.report.hdr import distributions
+    from headrace.bench.report.html import html
+    from headrace.bench.report.markdown import markdown
+    from headrace.bench.report.requests_csv import requests_csv
+
     match form:
         case "json":
-            return {FILE_NAME: write_report}
-        case _:
-            return {}
+            return {FILE_NAME: lambda: write_report(report)}
+        case "csv":
+            made: Mapping[str, _Make] = {"requests.csv": lambda: requests_csv(report).encode()}
+            return made if report.requests is not None else {}
+        case "html":
+            return {"report.html": lambda: html(report, points).encode()}
+        case "markdown":
+            return {"report.md": lambda: markdown(report).encode()}
+        case "hdr":
+            texts = distributions(report)
+            return {name: text.encode for name, text in texts.items()}
 
 
 def _umask() -> int:

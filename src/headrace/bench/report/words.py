@@ -224,25 +224,32 @@ def verdict_words(t: Trust) -> str:
     }[t.verdict]
 
 
+def sender_rows(t: Trust) -> list[tuple[str, str]]:
+    """What is known of the sender, by name."""
+    rows = []
+    if t.schedule_lag_ms is not None:
+        most = t.schedule_lag_max_ms
+        at_most = "" if most is None else f", at most {time_ms(most)}"
+        rows.append(("schedule lag", f"p99 {time_ms(t.schedule_lag_ms)}{at_most}"))
+    if t.read_lag_ms is not None:
+        rows.append(("read lag", f"p99 {time_ms(t.read_lag_ms)}"))
+    if t.coalesced_share is not None:
+        rows.append(("coalesced reads", share(t.coalesced_share)))
+    if t.cpu_share is not None:
+        rows.append(("CPU", f"{share(t.cpu_share)} of a core"))
+    if t.cpu_s_per_1k_tokens is not None:
+        rows.append(("CPU time", f"{number(t.cpu_s_per_1k_tokens)} s per 1,000 tokens"))
+    if t.lost_connections:
+        rows.append(("lost", several(t.lost_connections, "connection")))
+    if t.peak_rss_bytes is not None:
+        rows.append(("memory", f"{t.peak_rss_bytes / 2**20:,.0f} MiB"))
+    rows.append(("receive times", "the kernel's" if t.times_from == "kernel" else "of the read"))
+    return rows
+
+
 def sender_words(t: Trust) -> str:
     """What is known of the sender, in one line."""
-    facts = []
-    if t.schedule_lag_ms is not None:
-        facts.append(f"schedule lag p99 {time_ms(t.schedule_lag_ms)}")
-    if t.read_lag_ms is not None:
-        facts.append(f"read lag p99 {time_ms(t.read_lag_ms)}")
-    if t.coalesced_share is not None:
-        facts.append(f"coalesced reads {share(t.coalesced_share)}")
-    if t.cpu_share is not None:
-        facts.append(f"CPU {share(t.cpu_share)} of a core")
-    if t.cpu_s_per_1k_tokens is not None:
-        facts.append(f"{number(t.cpu_s_per_1k_tokens)} CPU s per 1,000 tokens")
-    if t.lost_connections:
-        facts.append(several(t.lost_connections, "connection") + " lost")
-    if t.peak_rss_bytes is not None:
-        facts.append(f"{t.peak_rss_bytes / 2**20:,.0f} MiB")
-    facts.append("receive times from the " + ("kernel" if t.times_from == "kernel" else "read"))
-    return ", ".join(facts)
+    return ", ".join(f"{name} {value}" for name, value in sender_rows(t))
 
 
 CLOSED_LOOP = (
@@ -310,7 +317,7 @@ def plan_rows(report: LoadReport) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def arrivals_words(a: Arrivals) -> str:
+def arrivals_words(a: Arrivals) -> str:  # noqa: PLR0911 - a table of kinds, a line each
     """When requests were meant to be sent."""
     match a:
         case Closed():

@@ -1,0 +1,90 @@
+"""Charts that lay figures side by side: throughput against latency, and scenario beside scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from headrace.bench.report import words
+from headrace.bench.report.svg import Chart, linear, logarithmic
+from headrace.contracts.load_report import LoadReport
+
+
+@frozen(kw_only=True)
+class RatePoint:
+    """What came at one rate: requests a second, latencies in ms, whether the promises were kept."""
+
+    rate: float
+    p50: float | None
+    p99: float | None
+    kept: bool | None = None
+
+
+def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Chart | None:
+    """The metric's p50 and p99 at each rate; a rate that broke a promise is a hollow ring."""
+    ordered = sorted(points, key=lambda p: p.rate)
+    known = [v for p in ordered for v in (p.p50, p.p99) if v is not None and v > 0]
+    if len(ordered) < 2 or not known:
+        return None
+    kept = [p.rate for p in ordered if p.kept]
+    held = (
+        f"The highest rate that kept every promise is {words.number(max(kept))}/s." if kept else ""
+    )
+    told = "; ".join(
+        f"{words.number(p.rate)}/s: p50 {words.time_ms(p.p50)}, p99 {words.time_ms(p.p99)}"
+        f"{_kept_words(p)}"
+        for p in ordered
+    )
+    chart = Chart(f"Throughput against {metric}", f"{held} {told}".strip(), height=300)
+    x = linear(ordered[-1].rate * 1.04, *chart.x)
+    y = logarithmic(min(known), max(known), *chart.y)
+    chart.axis_x(x, lambda v: f"{v:,.10g}", "requests/s")
+    chart.axis_y(y, lambda v: f"{v:,.10g}", f"{metric}, ms (logarithmic)")
+    if kept:
+        chart.mark_x(x.at(max(kept)), f"{words.number(max(kept))}/s held", 0, "ok")
+    for n, (name, colour) in enumerate((("p99", "in"), ("p50", "out"))):
+        mine = [(p, v) for p in ordered if (v := getattr(p, name)) is not None and v > 0]
+        chart.line(((x.at(p.rate), y.at(v)) for p, v in mine), colour, n)
+        for p, v in mine:
+            said = f"{words.number(p.rate)}/s: {name} {words.time_ms(v)}{_kept_words(p)}"
+            chart.dot(x.at(p.rate), y.at(v), colour, said, hollow=p.kept is False)
+    return chart
+
+
+def _kept_words(p: RatePoint) -> str:
+    return {True: ", promises kept", False: ", a promise broken", None: ""}[p.kept]
+
+
+def scenarios(report: LoadReport) -> Chart | None:
+    """A row a scenario: from p50 over p95 to p99 of its latency, and of its TTFT."""
+    rows = []
+    for name, figures in report.scenarios.items():
+        for metric, d, colour in (
+            ("latency", figures.latency, "out"),
+            ("TTFT", figures.ttft, "in"),
+        ):
+            told = {} if d is None else d.percentiles
+            known = {
+                p: v for p in ("p50", "p95", "p99") if (v := told.get(p)) is not None and v > 0
+            }
+            if known:
+                rows.append((f"{words.safe(name, 14)} {metric}", known, colour))
+    values = [v for _, known, _ in rows for v in known.values()]
+    if len(report.scenarios) < 2 or not rows:
+        return None
+    told_all = "; ".join(
+        f"{name} " + ", ".join(f"{p} {words.time_ms(v)}" for p, v in known.items())
+        for name, known, _ in rows
+    )
+    chart = Chart("Scenarios", told_all + ".", height=62 + 26 * len(rows), left=150)
+    x = logarithmic(min(values), max(values), *chart.x)
+    chart.axis_x(x, lambda v: f"{v:,.10g}", "milliseconds (logarithmic): p50, p95, p99")
+    for n, (name, known, colour) in enumerate(rows):
+        y = chart.y[1] + 18 + 26 * n
+        chart.words(chart.x[0] - 8, y + 4, name, "end")
+        chart.line(((x.at(v), y) for v in known.values()), colour)
+        for p, v in known.items():
+            said = f"{name} {p}: {words.time_ms(v)}"
+            chart.dot(x.at(v), y, colour, said, hollow=p != "p50")
+    return chart
