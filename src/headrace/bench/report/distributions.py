@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from headrace.bench.report import words
-from headrace.bench.report.svg import Chart, Scale, linear, logarithmic
+from headrace.bench.report.svg import WIDE, Chart, Scale, linear, logarithmic
 from headrace.contracts.load_report import Columns, Distribution, LoadReport
 from headrace.numbers.histogram import LogHistogram
 
@@ -117,6 +117,7 @@ def heat(report: LoadReport) -> Chart | None:
         f"{words.time_ms(_edge(bounds, low))} and {words.time_ms(_edge(bounds, high + 1))}; "
         f"at most {words.count(most)} of them in one cell.",
         height=300,
+        width=WIDE,
     )
     x = linear(span, *chart.x)
     bottom, top = chart.y

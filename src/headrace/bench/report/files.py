@@ -11,8 +11,9 @@ from typing import Literal, TypeAlias, get_args
 from attrs import frozen
 
 from headrace.bench.report.rates import RatePoint
+from headrace.bench.report.requests_csv import NO_REQUESTS
 from headrace.bench.report.saved import FILE_NAME, read_file, write_report
-from headrace.contracts.errors import LLMError
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.contracts.load_report import LoadReport
 
 Form: TypeAlias = Literal["json", "csv", "html", "markdown", "hdr"]
@@ -64,12 +65,24 @@ def write_all(
             try:
                 write_file(path, make())
             except OSError as error:
-                missing.append(NotWritten(path=path, reason=error.strerror or str(error)))
+                missing.append(NotWritten(path=path, reason=_reason(error)))
             else:
                 written.append(path)
     if missing:
         raise ReportNotWritten(written, missing)
     return written
+
+
+def write_as(report: LoadReport, form: Form, path: Path) -> list[Path]:
+    """Write the one file of ``form`` to ``path``; ReportNotWritten where that is not possible."""
+    if form == "csv" and report.requests is None:
+        raise LLMInvalidRequestError(NO_REQUESTS, param="requests")
+    (make,) = _files(report, form, ()).values()
+    try:
+        write_file(path, make())
+    except OSError as error:
+        raise ReportNotWritten([], [NotWritten(path=path, reason=_reason(error))]) from error
+    return [path]
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -117,6 +130,10 @@ def _files(report: LoadReport, form: Form, points: Sequence[RatePoint]) -> Mappi
         case "hdr":
             texts = distributions(report)
             return {name: text.encode for name, text in texts.items()}
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _umask() -> int:

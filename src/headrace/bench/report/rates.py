@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from headrace.bench.report import words
-from headrace.bench.report.svg import Chart, linear, logarithmic
+from headrace.bench.report.svg import WIDE, Chart, linear, logarithmic
 from headrace.contracts.load_report import LoadReport
 
 
@@ -36,7 +36,7 @@ def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Chart 
         f"{_kept_words(p)}"
         for p in ordered
     )
-    chart = Chart(f"Throughput against {metric}", f"{held} {told}".strip(), height=300)
+    chart = Chart(f"Throughput against {metric}", f"{held} {told}".strip(), height=300, width=WIDE)
     x = linear(ordered[-1].rate * 1.04, *chart.x)
     y = logarithmic(min(known), max(known), *chart.y)
     chart.axis_x(x, lambda v: f"{v:,.10g}", "requests/s")
@@ -77,7 +77,9 @@ def scenarios(report: LoadReport) -> Chart | None:
         f"{name} " + ", ".join(f"{p} {words.time_ms(v)}" for p, v in known.items())
         for name, known, _ in rows
     )
-    chart = Chart("Scenarios", told_all + ".", height=62 + 26 * len(rows), left=150)
+    chart = Chart(
+        "Times of each scenario", told_all + ".", height=62 + 26 * len(rows), left=150, width=WIDE
+    )
     x = logarithmic(min(values), max(values), *chart.x)
     chart.axis_x(x, lambda v: f"{v:,.10g}", "milliseconds (logarithmic): p50, p95, p99")
     for n, (name, known, colour) in enumerate(rows):

@@ -11,6 +11,7 @@ from attrs import fields
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load_report import Columns, LoadReport
 
+NO_REQUESTS = "this report was saved without its single requests, so there is nothing to list"
 NAMES = tuple(f.name for f in fields(Columns))
 
 
@@ -20,10 +21,7 @@ def requests_csv(report: LoadReport) -> str:
     Times end in ``_ms``, instants since the run's beginning in ``_s``.
     """
     if report.requests is None:
-        raise LLMInvalidRequestError(
-            "this report was saved without its single requests, so there is nothing to list",
-            param="requests",
-        )
+        raise LLMInvalidRequestError(NO_REQUESTS, param="requests")
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n")
     write.writerow(NAMES)

@@ -138,7 +138,8 @@ def _read_columns(plain: object) -> Columns:
             made[name] = msgspec.convert(values, kinds[name])
         except msgspec.ValidationError as error:
             raise LLMInvalidRequestError(f"{error} @ $.requests.{name}") from error
-    if len({len(column) for column in made.values()}) > 1:
+    # A column that is left out, or empty, is one of which nothing is known.
+    if len({len(column) for column in made.values() if column}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in made.items())
         raise LLMInvalidRequestError(
             f"columns of equal length are expected, not {lengths} @ $.requests"

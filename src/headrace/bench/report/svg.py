@@ -19,7 +19,8 @@ from headrace.bench.report.words import safe
 Tell: TypeAlias = Callable[[float], str]
 """How a value is written on its axis."""
 
-WIDTH = 720
+WIDE, HALF = 1200, 590
+"""The widths of a chart that has a row of the page to itself, and of one that shares it."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
 # An approximate width of a letter in the axes' size.
 _LETTER = 6.3
@@ -100,12 +101,13 @@ class Chart:
     description: str
     height: int = 250
     left: int = _LEFT
+    width: int = HALF
     parts: list[str] = field(factory=list)
 
     @property
     def x(self) -> tuple[float, float]:
         """Where the room for marks begins and ends."""
-        return self.left, WIDTH - _RIGHT
+        return self.left, self.width - _RIGHT
 
     @property
     def y(self) -> tuple[float, float]:
@@ -116,13 +118,13 @@ class Chart:
         """Ticks and their words below; the axis' own name at its end."""
         bottom, top = self.y
         last = -math.inf
-        for value in scale.ticks(9):
+        for value in scale.ticks(self.width // 75):
             x, said = scale.at(value), tell(value)
             self.parts.append(
                 f'<path class="grid-line" d="M{place(x)} {place(bottom)}V{place(top)}"/>'
             )
             half = len(said) * _LETTER / 2
-            if x - half > last and x + half < WIDTH:
+            if x - half > last and x + half < self.width:
                 self._words(x, bottom + 15, said, "middle")
                 last = x + half + 8
         self._words((self.x[0] + self.x[1]) / 2, self.height - 6, name, "middle", "name")
@@ -240,7 +242,7 @@ class Chart:
         """The whole chart; ``numbers`` gives it a name of its own on its page."""
         n = next(numbers)
         return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-labelledby="t{n} d{n}">'
+            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-labelledby="t{n} d{n}">'
             f'<title id="t{n}">{text_of(self.title)}</title>'
             f'<desc id="d{n}">{text_of(self.description, 1000)}</desc>'
             + "".join(self.parts)

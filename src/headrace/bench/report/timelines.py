@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from attrs import frozen
 
 from headrace.bench.report import words
-from headrace.bench.report.svg import Chart, Scale, Tell, linear, logarithmic
+from headrace.bench.report.svg import HALF, WIDE, Chart, Scale, Tell, linear, logarithmic
 from headrace.contracts.load_report import LoadReport, Moment, ServerSeries
 
 _MOST_POINTS = 240
@@ -48,7 +48,13 @@ def percentiles(report: LoadReport) -> Drawn | None:
         Line("ITL p50", tuple(m.itl_p50 for m in moments), words.time_ms),
     ]
     return _over_time(
-        report, moments, "Percentiles over time", "milliseconds (logarithmic)", lines, log=True
+        report,
+        moments,
+        "Percentiles over time",
+        "milliseconds (logarithmic)",
+        lines,
+        log=True,
+        width=WIDE,
     )
 
 
@@ -163,6 +169,7 @@ def _over_time(
     lines: Sequence[Line],
     *,
     log: bool = False,
+    width: int = HALF,
 ) -> Drawn | None:
     lines = [line for line in lines if any(v is not None for v in line.values)]
     known = [v for line in lines for v in line.values if v is not None]
@@ -173,7 +180,7 @@ def _over_time(
         for line in lines
         if (mine := [v for v in line.values if v is not None])
     )
-    chart = Chart(title, f"{told}.")
+    chart = Chart(title, f"{told}.", width=width)
     x = linear(_span(report, 0.0), *chart.x)
     log = log and max(known) > 0
     positive = [v for v in known if v > 0]
