@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 
 from attrs import evolve
 
@@ -223,11 +224,15 @@ def told(rows, name, p):
 
 def moments(rows, seconds):
     made = []
+    begun, ended = defaultdict(list), defaultdict(list)
+    for r in rows:
+        begun[int(r["at"])].append(r)
+        ended[int(r["at"] + r["latency"] / 1000)].append(r)
+    flying = 0
     for second in range(math.ceil(seconds) if rows else 0):
-        sent = [r for r in rows if second <= r["at"] < second + 1]
-        done = [r for r in rows if second <= r["at"] + r["latency"] / 1000 < second + 1]
+        sent, done = begun[second], ended[second]
         good = [r for r in done if not r["error"]]
-        flying = [r for r in rows if r["at"] < second + 1 <= r["at"] + r["latency"] / 1000]
+        flying += len(sent) - len(done)
         heat = [0] * (len(BOUNDS) + 1)
         for r in good:
             heat[sum(b < r["latency"] for b in BOUNDS)] += 1
@@ -238,8 +243,8 @@ def moments(rows, seconds):
                 sent=len(sent),
                 done=len(good),
                 failed=len(done) - len(good),
-                in_flight=len(flying),
-                waiting=max(0, len(flying) - 40),
+                in_flight=flying,
+                waiting=max(0, flying - 40),
                 input_tokens=sum(r["input"] for r in sent),
                 output_tokens=sum(r["output"] for r in good),
                 ttft_p50=told(good, "ttft", 0.5),
