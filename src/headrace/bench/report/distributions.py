@@ -25,7 +25,13 @@ def distribution(title: str, d: Distribution | None, exact: Sequence[float | Non
     total = sum(n for _, n in values)
     least, most = values[0][0], values[-1][0]
     told = {p: d.percentiles.get(p) for p in words.SHOWN}
-    chart = Chart(title, _said(d, told, total, most))
+    chart = Chart(
+        title,
+        _said(d, told, total, most),
+        height=290,
+        right=40,
+        marks=sum(v is not None for v in told.values()),
+    )
     # A tail that is far longer than what is usual would press the rest against the edge.
     if most > 12 * max(least, 1e-6):
         x = logarithmic(max(least, most / 1e5), most, *chart.x)
@@ -49,10 +55,10 @@ def distribution(title: str, d: Distribution | None, exact: Sequence[float | Non
     chart.line(
         ((left + wide, share.at(n / total)) for left, n in zip(lefts, reached, strict=True)), "ink"
     )
-    chart.axis_right(share, lambda part: f"{part:.0%}", (0.25, 0.5, 0.75))
-    for row, (name, value) in enumerate(told.items()):
-        if value is not None:
-            chart.mark_x(x.at(value), f"{name} {words.time_ms(value)}", row, "in")
+    chart.axis_right(share, lambda part: f"{part:.0%}", (0.0, 0.25, 0.5, 0.75, 1.0))
+    known = [(name, value) for name, value in told.items() if value is not None]
+    for row, (name, value) in enumerate(known):
+        chart.mark_x(x.at(value), f"{name} {words.time_ms(value)}", row, "in")
     chart.tips(
         (left, wide, _bin_words(x, left, wide, n, upto / total))
         for left, n, upto in zip(lefts, counts, reached, strict=True)

@@ -17,7 +17,7 @@ from headrace.bench.report import distributions, rates, timelines, words
 from headrace.bench.report.rates import RatePoint
 from headrace.bench.report.requests_csv import rows
 from headrace.bench.report.svg import Chart, text_of
-from headrace.bench.report.timelines import COLOURS, Drawn
+from headrace.bench.report.timelines import Drawn
 from headrace.contracts.load_report import Columns, Distribution, LoadReport
 
 MOST_ROWS = 2000
@@ -209,7 +209,13 @@ def _percentile(d: Distribution, name: str) -> str:
 
 
 def _table(heads: Sequence[str], body: Iterable[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
+    # Columns of words, whose heads begin with a tilde, stand at the left.
+    head = "".join(
+        f'<th scope="col" class="text">{h[1:]}</th>'
+        if h[:1] == "~"
+        else f'<th scope="col">{h}</th>'
+        for h in heads
+    )
     return (
         f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>'
         + "".join(body)
@@ -239,13 +245,13 @@ def _promises(report: LoadReport) -> str:
             f"<code>{text_of(r.promise.text)}</code>",
             [
                 text_of(words.promise_value(r)),
-                f'<span class="pill {kinds[r.kept]}">{words.promise_words(r)}</span>',
+                f'<td class="text"><span class="pill {kinds[r.kept]}">{words.promise_words(r)}</span></td>',
                 f'<td class="wrap">{text_of(r.text)}</td>',
             ],
         )
         for r in report.promises
     ]
-    return _section("Promises", _table(["promise", "came", "", ""], body))
+    return _section("Promises", _table(["promise", "came", "~", "~"], body, "narrow"))
 
 
 def _times(report: LoadReport) -> str:
@@ -285,8 +291,8 @@ def _errors(report: LoadReport) -> str:
     ]
     if not body:
         return ""
-    heads = ["error", "requests", "status", "the first one's message"]
-    return _section("Errors by kind", _table(heads, body))
+    heads = ["error", "requests", "status", "~the first one's message"]
+    return _section("Errors by kind", _table(heads, body, "narrow"))
 
 
 def _requests(report: LoadReport) -> str:
@@ -309,8 +315,8 @@ def _requests(report: LoadReport) -> str:
         ("in", "input_tokens"),
         ("out", "output_tokens"),
         ("status", "status"),
-        ("error", "error"),
-        ("scenario", "scenario"),
+        ("~error", "error"),
+        ("~scenario", "scenario"),
     ]
     at = [_NAMES.index(name) for _, name in shown]
     body = ("<tr>" + "".join(_value_cell(row[n]) for n in at) + "</tr>" for row in rows(columns))
@@ -347,9 +353,9 @@ def _figure(drawn: Drawn, numbers: count[int], heading: str = "h2", under: str =
         legend = (
             '<ul class="legend">'
             + "".join(
-                f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="line s-{COLOURS[n % len(COLOURS)]} '
-                f'dash-{n}" d="M1 5H25"/></svg>{text_of(name, 60)}</li>'
-                for n, name in enumerate(drawn.legend)
+                f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="line s-{colour} '
+                f'dash-{dash}" d="M1 5H25"/></svg>{text_of(name, 60)}</li>'
+                for name, colour, dash in drawn.legend
             )
             + "</ul>"
         )
@@ -363,7 +369,7 @@ def _figure(drawn: Drawn, numbers: count[int], heading: str = "h2", under: str =
 def _card(chart: Chart | Drawn | None, numbers: count[int], under: str = "") -> str:
     if chart is None:
         return ""
-    drawn = Drawn(chart, ()) if isinstance(chart, Chart) else chart
+    drawn = Drawn(chart) if isinstance(chart, Chart) else chart
     return f'<section class="card">{_figure(drawn, numbers, under=under)}</section>'
 
 
@@ -440,7 +446,7 @@ def _scenarios(report: LoadReport, numbers: count[int]) -> str:
     heads = ["scenario", "requests", "failed", "requests/s", "tokens/s"]
     heads += [f"{metric} {p}" for metric in ("TTFT", "TPOT", "latency") for p in ("p50", "p99")]
     under = "A dot is p50; the rings after it are p95 and p99."
-    picture = "" if chart is None else _figure(Drawn(chart, ()), numbers, "h3", under)
+    picture = "" if chart is None else _figure(Drawn(chart), numbers, "h3", under)
     return (
         '<section class="card"><h2>Scenarios</h2><div class="scroll">'
         f"{_table(heads, body)}</div>{picture}</section>"

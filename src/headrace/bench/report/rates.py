@@ -8,6 +8,7 @@ from attrs import frozen
 
 from headrace.bench.report import words
 from headrace.bench.report.svg import WIDE, Chart, linear, logarithmic
+from headrace.bench.report.timelines import Drawn
 from headrace.contracts.load_report import LoadReport
 
 
@@ -21,7 +22,7 @@ class RatePoint:
     kept: bool | None = None
 
 
-def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Chart | None:
+def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Drawn | None:
     """The metric's p50 and p99 at each rate; a rate that broke a promise is a hollow ring."""
     ordered = sorted(points, key=lambda p: p.rate)
     known = [v for p in ordered for v in (p.p50, p.p99) if v is not None and v > 0]
@@ -36,20 +37,22 @@ def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Chart 
         f"{_kept_words(p)}"
         for p in ordered
     )
-    chart = Chart(f"Throughput against {metric}", f"{held} {told}".strip(), height=300, width=WIDE)
+    chart = Chart(
+        f"Throughput against {metric}", f"{held} {told}".strip(), height=300, width=WIDE, marks=1
+    )
     x = linear(ordered[-1].rate * 1.04, *chart.x)
     y = logarithmic(min(known), max(known), *chart.y)
     chart.axis_x(x, lambda v: f"{v:,.10g}", "requests/s")
     chart.axis_y(y, lambda v: f"{v:,.10g}", f"{metric}, ms (logarithmic)")
     if kept:
         chart.mark_x(x.at(max(kept)), f"{words.number(max(kept))}/s held", 0, "ok")
-    for n, (name, colour) in enumerate((("p99", "in"), ("p50", "out"))):
+    for n, (name, colour) in enumerate((("p50", "out"), ("p99", "in"))):
         mine = [(p, v) for p in ordered if (v := getattr(p, name)) is not None and v > 0]
         chart.line(((x.at(p.rate), y.at(v)) for p, v in mine), colour, n)
         for p, v in mine:
             said = f"{words.number(p.rate)}/s: {name} {words.time_ms(v)}{_kept_words(p)}"
             chart.dot(x.at(p.rate), y.at(v), colour, said, hollow=p.kept is False)
-    return chart
+    return Drawn(chart, (("p50", "out", 0), ("p99", "in", 1)))
 
 
 def _kept_words(p: RatePoint) -> str:

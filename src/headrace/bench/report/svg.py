@@ -22,6 +22,7 @@ Tell: TypeAlias = Callable[[float], str]
 WIDE, HALF = 1200, 590
 """The widths of a chart that has a row of the page to itself, and of one that shares it."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
+_ROW = 14
 # An approximate width of a letter in the axes' size.
 _LETTER = 6.3
 
@@ -102,17 +103,20 @@ class Chart:
     height: int = 250
     left: int = _LEFT
     width: int = HALF
+    right: int = _RIGHT
+    marks: int = 0
+    """How many rows of words above the room for marks ``mark_x`` may use."""
     parts: list[str] = field(factory=list)
 
     @property
     def x(self) -> tuple[float, float]:
         """Where the room for marks begins and ends."""
-        return self.left, self.width - _RIGHT
+        return self.left, self.width - self.right
 
     @property
     def y(self) -> tuple[float, float]:
         """Where the room for marks begins, below, and ends, above."""
-        return self.height - _BOTTOM, _TOP
+        return self.height - _BOTTOM, _TOP + _ROW * self.marks
 
     def axis_x(self, scale: Scale, tell: Tell, name: str) -> None:
         """Ticks and their words below; the axis' own name at its end."""
@@ -145,9 +149,9 @@ class Chart:
         )
 
     def axis_right(self, scale: Scale, tell: Tell, ticks: Sequence[float]) -> None:
-        """Words at the right edge, for a second scale."""
+        """Words beyond the right edge, for a second scale."""
         for value in ticks:
-            self._words(self.x[1] - 3, scale.at(value) - 3, tell(value), "end", "second")
+            self._words(self.x[1] + 5, scale.at(value) + 4, tell(value), "start", "second")
 
     def line(
         self, points: Iterable[tuple[float, float] | None], name: str, number: int = 0
@@ -185,27 +189,14 @@ class Chart:
             self.parts.append(f'<path class="f-{name}" d="{path}"/>')
 
     def mark_x(self, x: float, said: str, row: int = 0, name: str = "ink") -> None:
-        """A line from bottom to top with a word at its upper end."""
-        bottom, top = self.y
+        """A line from the bottom to a word in row ``row`` above the room for marks."""
+        y = _TOP + _ROW * row
         self.parts.append(
-            f'<path class="mark s-{name}" d="M{place(x)} {place(bottom)}V{place(top)}"/>'
+            f'<path class="mark s-{name}" d="M{place(x)} {place(self.y[0])}V{place(y - 4)}"/>'
         )
-        right = x + len(said) * _LETTER + 6 > self.x[1]
-        self._words(
-            x - 4 if right else x + 4,
-            top + 10 + 12 * row,
-            said,
-            "end" if right else "start",
-            "said",
-        )
-
-    def mark_y(self, y: float, said: str) -> None:
-        """A line from left to right with a word above its right end."""
-        left, right = self.x
-        self.parts.append(
-            f'<path class="mark s-ink" d="M{place(left)} {place(y)}H{place(right)}"/>'
-        )
-        self._words(right - 4, y - 4, said, "end", "said")
+        beyond = x + len(said) * _LETTER + 6 > self.width
+        anchor = "end" if beyond else "start"
+        self._words(x - 4 if beyond else x + 4, y + 6, said, anchor, "said")
 
     def shade(self, begin: float, end: float, said: str) -> None:
         """A stretch of the time line that is left out of the figures."""

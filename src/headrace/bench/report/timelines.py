@@ -14,38 +14,42 @@ from headrace.contracts.load_report import LoadReport, Moment, ServerSeries
 
 _MOST_POINTS = 240
 _MOST_KINDS = 4
-COLOURS = ("out", "in", "ok", "error", "left")
-"""The colours of a chart's lines, in their order; dashes differ in the same order."""
+_COLOURS = ("out", "in", "ok", "left", "error")
 
 MOST_SERVER_SERIES = 12
 
 
 @frozen
 class Line:
-    """A line of a chart: a value for each stretch of the run, None where it is not known."""
+    """A line of a chart: a value for each stretch of the run, None where it is not known.
+
+    Lines of one colour differ in their ``dash``, so that nothing is said by colour alone.
+    """
 
     name: str
     values: tuple[float | None, ...]
     tell: Tell
+    colour: str
+    dash: int
 
 
 @frozen
 class Drawn:
-    """A chart with the names of its lines, for a legend."""
+    """A chart with its legend: each line's name, colour and dash."""
 
     chart: Chart
-    legend: tuple[str, ...]
+    legend: tuple[tuple[str, str, int], ...] = ()
 
 
 def percentiles(report: LoadReport) -> Drawn | None:
     """TTFT, the time between pieces, and latency of what ended in each stretch."""
     moments = stretches(report.series)
     lines = [
-        Line("latency p95", tuple(m.latency_p95 for m in moments), words.time_ms),
-        Line("latency p50", tuple(m.latency_p50 for m in moments), words.time_ms),
-        Line("TTFT p95", tuple(m.ttft_p95 for m in moments), words.time_ms),
-        Line("TTFT p50", tuple(m.ttft_p50 for m in moments), words.time_ms),
-        Line("ITL p50", tuple(m.itl_p50 for m in moments), words.time_ms),
+        Line("latency p95", tuple(m.latency_p95 for m in moments), words.time_ms, "out", 0),
+        Line("latency p50", tuple(m.latency_p50 for m in moments), words.time_ms, "out", 1),
+        Line("TTFT p95", tuple(m.ttft_p95 for m in moments), words.time_ms, "in", 0),
+        Line("TTFT p50", tuple(m.ttft_p50 for m in moments), words.time_ms, "in", 1),
+        Line("ITL p50", tuple(m.itl_p50 for m in moments), words.time_ms, "ok", 2),
     ]
     return _over_time(
         report,
@@ -62,21 +66,23 @@ def rates(report: LoadReport) -> Drawn | None:
     """Requests sent, answered and failed a second."""
     moments = stretches(report.series)
     lines = [
-        Line("sent", _per_s(moments, lambda m: m.sent), _rate),
-        Line("answered", _per_s(moments, lambda m: m.done), _rate),
+        Line("sent", _per_s(moments, lambda m: m.sent), _rate, "out", 0),
+        Line("answered", _per_s(moments, lambda m: m.done), _rate, "in", 1),
     ]
     if any(m.failed for m in moments):
-        lines.append(Line("failed", _per_s(moments, lambda m: m.failed), _rate))
+        lines.append(Line("failed", _per_s(moments, lambda m: m.failed), _rate, "error", 2))
     return _over_time(report, moments, "Throughput over time", "requests/s", lines)
 
 
 def in_flight(report: LoadReport) -> Drawn | None:
     """Requests on their way, and those that waited for a place."""
     moments = stretches(report.series)
-    lines = [Line("in flight", tuple(float(m.in_flight) for m in moments), words.count)]
+    lines = [Line("in flight", tuple(float(m.in_flight) for m in moments), words.count, "out", 0)]
     if any(m.waiting for m in moments):
         lines.append(
-            Line("waiting to be sent", tuple(float(m.waiting) for m in moments), words.count)
+            Line(
+                "waiting to be sent", tuple(float(m.waiting) for m in moments), words.count, "in", 1
+            )
         )
     return _over_time(report, moments, "In flight over time", "requests", lines)
 
@@ -86,7 +92,7 @@ def tokens(report: LoadReport) -> Drawn | None:
     moments = stretches(report.series)
     if not any(m.output_tokens for m in moments):
         return None
-    lines = [Line("output tokens", _per_s(moments, lambda m: m.output_tokens), _rate)]
+    lines = [Line("output tokens", _per_s(moments, lambda m: m.output_tokens), _rate, "out", 0)]
     return _over_time(report, moments, "Tokens over time", "tokens/s", lines)
 
 
@@ -96,9 +102,10 @@ def errors(report: LoadReport) -> Drawn | None:
     if not any(m.failed for m in moments) and not report.errors:
         return None
     by_kind = _failures_by_kind(report, moments)
-    lines = [Line(kind, values, _rate) for kind, values in by_kind.items()] or [
-        Line("failed", _per_s(moments, lambda m: m.failed), _rate)
-    ]
+    lines = [
+        Line(kind, values, _rate, _COLOURS[n], n)
+        for n, (kind, values) in enumerate(by_kind.items())
+    ] or [Line("failed", _per_s(moments, lambda m: m.failed), _rate, "error", 0)]
     return _over_time(report, moments, "Errors over time", "failed requests/s", lines)
 
 
@@ -122,7 +129,7 @@ def server(report: LoadReport) -> list[Drawn]:
         _frame(chart, report, x, y, "", _short)
         chart.line(((x.at(at), y.at(value)) for at, value in points), "out")
         chart.tips(_spots(x, [at for at, _ in points], [_short(value) for value in values]))
-        drawn.append(Drawn(chart, ()))
+        drawn.append(Drawn(chart))
     return drawn
 
 
@@ -187,14 +194,14 @@ def _over_time(
     y = logarithmic(min(positive), max(positive), *chart.y) if log else linear(max(known), *chart.y)
     _frame(chart, report, x, y, unit, _short)
     middles = [m.at + m.seconds / 2 for m in moments]
-    for n, line in enumerate(lines):
+    for line in lines:
         chart.line(
             (
                 None if v is None or (log and v <= 0) else (x.at(at), y.at(v))
                 for at, v in zip(middles, line.values, strict=True)
             ),
-            COLOURS[n % len(COLOURS)],
-            n,
+            line.colour,
+            line.dash,
         )
     said = [
         ", ".join(
@@ -204,7 +211,7 @@ def _over_time(
         for n in range(len(moments))
     ]
     chart.tips(_spots(x, middles, said))
-    return Drawn(chart, tuple(line.name for line in lines))
+    return Drawn(chart, tuple((line.name, line.colour, line.dash) for line in lines))
 
 
 def _frame(chart: Chart, report: LoadReport, x: Scale, y: Scale, unit: str, tell: Tell) -> None:
