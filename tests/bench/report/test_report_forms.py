@@ -16,7 +16,8 @@ from bench.report.runs import HOSTILE, all_failed, empty, moments, run
 from headrace.bench.report.console import show
 from headrace.bench.report.html import MOST_ROWS, html
 from headrace.bench.report.markdown import markdown
-from headrace.bench.report.rates import RatePoint
+from headrace.bench.report.rates import RatePoint, points_of
+from headrace.contracts.load_find import Found, Trial
 from headrace.contracts.load_report import ServerSeries
 
 KNEE = tuple(
@@ -197,6 +198,37 @@ def test_the_knee_names_the_highest_rate_that_was_held():
     text = html(run(30), KNEE)
     assert "The highest rate that kept every promise is 40.0/s." in text
     assert "Throughput against latency" not in html(run(30))
+
+
+def test_a_search_is_drawn_without_the_rates_that_could_not_be_sent():
+    trials = [
+        Trial(
+            rate=rate,
+            outcome=outcome,
+            text="",
+            requests=9,
+            figures=run(40).figures,
+            trust=run(1).trust,
+        )
+        for rate, outcome in (
+            (5.0, "kept"),
+            (10.0, "broken"),
+            (12.0, "undecided"),
+            (90.0, "generator"),
+        )
+    ]
+    found = Found(
+        plan=run(1).plan,
+        started="",
+        rate=5.0,
+        broken_at=10.0,
+        goodput_per_s=5.0,
+        reason="",
+        trials=tuple(trials),
+    )
+    points = points_of(found)
+    assert [(p.rate, p.kept) for p in points] == [(5.0, True), (10.0, False), (12.0, None)]
+    assert "The highest rate that kept every promise is 5.00/s." in html(run(30), points)
 
 
 # Markdown.

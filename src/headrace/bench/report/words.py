@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.bench.report.saved import without_user
 from headrace.contracts.load import (
     Arrivals,
     Bursts,
@@ -274,9 +275,7 @@ def promise_value(r: PromiseResult) -> str:
 
 def target(plan: LoadPlan) -> str:
     """The target's address, without a name or password that may stand in it."""
-    scheme, mark, rest = plan.url.partition("://")
-    host, slash, path = rest.partition("/")
-    return safe(f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}")
+    return safe(without_user(plan.url))
 
 
 def plan_rows(report: LoadReport) -> list[tuple[str, str]]:
