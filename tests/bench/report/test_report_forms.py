@@ -18,7 +18,7 @@ from headrace.bench.report.html import MOST_ROWS, html
 from headrace.bench.report.markdown import markdown
 from headrace.bench.report.rates import RatePoint, points_of
 from headrace.contracts.load_find import Found, Trial
-from headrace.contracts.load_report import ServerSeries
+from headrace.contracts.load_report import Doubt, ServerSeries
 
 KNEE = tuple(
     RatePoint(rate=r, p50=100.0 + r, p99=200.0 + r**2, kept=r < 60) for r in (10, 20, 40, 60, 80)
@@ -91,6 +91,20 @@ def test_the_beginning_tells_the_verdict_and_its_reason():
     first, second, *_ = shown(CASES["hostile"], 160).splitlines()
     assert first.startswith("SUSPECT")
     assert "cpu" in second
+
+
+def test_a_promise_that_failures_broke_says_so():
+    report = run(400, failing=0.2)
+    broken = evolve(report.promises[0], value=None, kept=False)
+    assert "ttft:p99<500ms: failed requests" in shown(evolve(report, promises=(broken,)), 80)
+
+
+def test_what_does_not_speak_against_the_figures_is_no_doubt_by_name():
+    report = run(50)
+    hint = Doubt(name="few samples", verdict="VALID", text="p99.9 needs 2995")
+    trust = evolve(report.trust, doubts=(hint,))
+    assert "VALID, few samples" not in shown(evolve(report, trust=trust), 80)
+    assert "few samples: p99.9 needs 2995" in shown(evolve(report, trust=trust), 80)
 
 
 # The page.

@@ -128,7 +128,7 @@ def _verdict(report: LoadReport) -> str:
     if trust.doubts:
         lines.append(
             _list(
-                f"<b>{text_of(d.verdict)}</b> {text_of(d.name)}: {text_of(d.text, 600)}"
+                f"<b>{text_of(words.doubt_head(d))}</b>: {text_of(d.text, 600)}"
                 for d in trust.doubts
             )
         )
@@ -485,10 +485,7 @@ def _sender(report: LoadReport) -> str:
     pairs = [("requests", counts), *words.sender_rows(report.trust)]
     d = report.connect
     if d is not None and d.count:
-        told = (
-            f"{words.several(d.count, 'connection')} set up, {_percentile(d, 'p50')} at the median"
-        )
-        pairs.append(("connections", f"{told}, {words.time_ms(d.maximum)} at most; not in TTFT"))
+        pairs.append(("connections", words.connect_words(d)))
     return _terms("The sender", pairs)
 
 
