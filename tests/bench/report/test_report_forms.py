@@ -14,10 +14,12 @@ from rich.console import Console
 
 from bench.report.runs import HOSTILE, all_failed, empty, moments, run
 from headrace.bench.report.console import show
-from headrace.bench.report.html import MOST_ROWS, html
+from headrace.bench.report.html import html
 from headrace.bench.report.markdown import markdown
-from headrace.bench.report.rates import RatePoint
-from headrace.contracts.load_report import ServerSeries
+from headrace.bench.report.page_tables import MOST_ROWS
+from headrace.bench.report.rates import RatePoint, points_of
+from headrace.contracts.load_find import Found, Trial
+from headrace.contracts.load_report import Doubt, ServerSeries
 
 KNEE = tuple(
     RatePoint(rate=r, p50=100.0 + r, p99=200.0 + r**2, kept=r < 60) for r in (10, 20, 40, 60, 80)
@@ -90,6 +92,20 @@ def test_the_beginning_tells_the_verdict_and_its_reason():
     first, second, *_ = shown(CASES["hostile"], 160).splitlines()
     assert first.startswith("SUSPECT")
     assert "cpu" in second
+
+
+def test_a_promise_that_failures_broke_says_so():
+    report = run(400, failing=0.2)
+    broken = evolve(report.promises[0], value=None, kept=False)
+    assert "ttft:p99<500ms: failed requests" in shown(evolve(report, promises=(broken,)), 80)
+
+
+def test_what_does_not_speak_against_the_figures_is_no_doubt_by_name():
+    report = run(50)
+    hint = Doubt(name="few samples", verdict="VALID", text="p99.9 needs 2995")
+    trust = evolve(report.trust, doubts=(hint,))
+    assert "VALID, few samples" not in shown(evolve(report, trust=trust), 80)
+    assert "few samples: p99.9 needs 2995" in shown(evolve(report, trust=trust), 80)
 
 
 # The page.
@@ -197,6 +213,37 @@ def test_the_knee_names_the_highest_rate_that_was_held():
     text = html(run(30), KNEE)
     assert "The highest rate that kept every promise is 40.0/s." in text
     assert "Throughput against latency" not in html(run(30))
+
+
+def test_a_search_is_drawn_without_the_rates_that_could_not_be_sent():
+    trials = [
+        Trial(
+            rate=rate,
+            outcome=outcome,
+            text="",
+            requests=9,
+            figures=run(40).figures,
+            trust=run(1).trust,
+        )
+        for rate, outcome in (
+            (5.0, "kept"),
+            (10.0, "broken"),
+            (12.0, "undecided"),
+            (90.0, "generator"),
+        )
+    ]
+    found = Found(
+        plan=run(1).plan,
+        started="",
+        rate=5.0,
+        broken_at=10.0,
+        goodput_per_s=5.0,
+        reason="",
+        trials=tuple(trials),
+    )
+    points = points_of(found)
+    assert [(p.rate, p.kept) for p in points] == [(5.0, True), (10.0, False), (12.0, None)]
+    assert "The highest rate that kept every promise is 5.00/s." in html(run(30), points)
 
 
 # Markdown.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from attrs import evolve
 
@@ -35,6 +36,21 @@ def test_a_report_is_read_as_it_was_written(report):
 def test_what_was_read_is_written_the_same_again():
     once = write_report(run(50))
     assert json.loads(write_report(read_report(once))) == json.loads(once)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [run(300), run(20, closed=True), empty(), all_failed(), run(30, text=HOSTILE, rows_too=False)],
+    ids=["open", "closed", "empty", "failed", "hostile"],
+)
+def test_a_saved_report_is_what_the_published_schema_says(report):
+    schema = json.loads((HERE.parents[2] / "docs" / "load-report.schema.json").read_text())
+    judge = jsonschema.Draft202012Validator(schema)
+    saved = json.loads(write_report(report))
+    judge.validate(saved)
+    assert not judge.is_valid(saved | {"surprise": 1})
+    assert not judge.is_valid(saved | {"format": "headrace.load/2"})
+    assert not judge.is_valid(saved | {"plan": {"url": 1}})
 
 
 def test_no_secret_of_the_plan_is_saved():

@@ -77,7 +77,7 @@ def _verdict(report: LoadReport, page: _Page) -> None:
     style = _STYLES[trust.verdict]
     page.line((f"{trust.verdict}", style), f"  {words.verdict_words(trust)}")
     for doubt in trust.doubts:
-        page.labelled("", f"{doubt.verdict} {words.safe(doubt.name)}: {words.safe(doubt.text)}")
+        page.labelled("", f"{words.doubt_head(doubt)}: {words.safe(doubt.text)}")
     page.labelled("sender", words.sender_words(trust))
     if ended := words.ended_words(report):
         page.labelled("ended", ended, "yellow")
@@ -108,12 +108,7 @@ def _rates(report: LoadReport, page: _Page) -> None:
             tokens = f"{words.number(figures.input_tokens.mean)} in, {tokens}"
         page.labelled("tokens", f"{tokens} a request on average")
     if report.connect is not None and report.connect.count:
-        d = report.connect
-        page.labelled(
-            "connect",
-            f"{words.several(d.count, 'connection')} set up in {words.time_ms(d.percentiles.get('p50'))} "
-            f"at the median, {words.time_ms(d.maximum)} at most; not in TTFT",
-        )
+        page.labelled("connect", words.connect_words(report.connect))
 
 
 def _times(report: LoadReport, page: _Page) -> None:

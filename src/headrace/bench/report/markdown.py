@@ -37,7 +37,7 @@ def _head(report: LoadReport) -> list[str]:
         f"**{verdict}**: {words.verdict_words(report.trust)}.",
     ]
     for doubt in report.trust.doubts:
-        lines += ["", f"- {doubt.verdict}, {_code(doubt.name)}: {_code(doubt.text)}"]
+        lines += ["", f"- {_code(words.doubt_head(doubt))}: {_code(doubt.text)}"]
     if ended := words.ended_words(report):
         lines += ["", f"**{ended}**"]
     return lines

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from attrs import frozen
 
 from headrace.bench.report import words
 from headrace.bench.report.svg import WIDE, Chart, linear, logarithmic
 from headrace.bench.report.timelines import Drawn
+from headrace.contracts.load_find import Found
 from headrace.contracts.load_report import LoadReport
 
 
@@ -20,6 +22,25 @@ class RatePoint:
     p50: float | None
     p99: float | None
     kept: bool | None = None
+
+
+def points_of(
+    found: Found, metric: Literal["latency", "ttft", "tpot"] = "latency"
+) -> list[RatePoint]:
+    """A point for each rate that a search tried, but for those that the generator could not send."""
+    points = []
+    for trial in found.trials:
+        d = getattr(trial.figures, metric)
+        if trial.outcome != "generator" and d is not None:
+            points.append(
+                RatePoint(
+                    rate=trial.rate,
+                    p50=d.percentiles.get("p50"),
+                    p99=d.percentiles.get("p99"),
+                    kept={"kept": True, "broken": False}.get(trial.outcome),
+                )
+            )
+    return points
 
 
 def against_rate(points: Sequence[RatePoint], metric: str = "latency") -> Drawn | None:

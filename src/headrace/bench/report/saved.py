@@ -15,6 +15,7 @@ from attrs import evolve, fields
 
 from headrace.contracts.convert import from_plain, to_plain
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.load import LoadPlan
 from headrace.contracts.load_report import FORMAT, Columns, LoadReport
 
 FILE_NAME = "report.json"
@@ -80,15 +81,16 @@ def read_file(path: Path) -> LoadReport:
 
 def without_secrets(report: LoadReport) -> LoadReport:
     """``report`` as it may be kept and shown to others."""
-    plan = report.plan
+    return evolve(report, plan=plan_without_secrets(report.plan))
+
+
+def plan_without_secrets(plan: LoadPlan) -> LoadPlan:
+    """``plan`` without the values of its headers and without a password in its addresses."""
     return evolve(
-        report,
-        plan=evolve(
-            plan,
-            url=without_user(plan.url),
-            metrics_url=None if plan.metrics_url is None else without_user(plan.metrics_url),
-            headers=tuple((name, HIDDEN) for name, _ in plan.headers),
-        ),
+        plan,
+        url=without_user(plan.url),
+        metrics_url=None if plan.metrics_url is None else without_user(plan.metrics_url),
+        headers=tuple((name, HIDDEN) for name, _ in plan.headers),
     )
 
 

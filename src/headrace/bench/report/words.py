@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.bench.report.saved import without_user
 from headrace.contracts.load import (
     Arrivals,
     Bursts,
@@ -27,6 +28,7 @@ from headrace.contracts.load import (
 from headrace.contracts.load_report import (
     Counts,
     Distribution,
+    Doubt,
     Figures,
     LoadReport,
     PromiseResult,
@@ -224,6 +226,18 @@ def verdict_words(t: Trust) -> str:
     }[t.verdict]
 
 
+def doubt_head(d: Doubt) -> str:
+    """What a doubt is about, and how far it goes where it speaks against the figures."""
+    return safe(d.name) if d.verdict == "VALID" else f"{d.verdict}, {safe(d.name)}"
+
+
+def connect_words(d: Distribution) -> str:
+    """What setting up connections took."""
+    middle = d.percentiles.get("p50")
+    half = "" if middle is None else f"{time_ms(middle)} at the median, "
+    return f"{several(d.count, 'connection')} set up in {half}{time_ms(d.maximum)} at most; not in TTFT"
+
+
 def sender_rows(t: Trust) -> list[tuple[str, str]]:
     """What is known of the sender, by name."""
     rows = []
@@ -266,6 +280,9 @@ def promise_words(r: PromiseResult) -> str:
 
 def promise_value(r: PromiseResult) -> str:
     """What came, in the promise's unit."""
+    if r.value is None and r.kept is False:
+        # Failures are the longest of all, and reach down to this percentile.
+        return "failed requests"
     return share(r.value) if r.promise.metric == "errors" else time_ms(r.value)
 
 
@@ -274,9 +291,7 @@ def promise_value(r: PromiseResult) -> str:
 
 def target(plan: LoadPlan) -> str:
     """The target's address, without a name or password that may stand in it."""
-    scheme, mark, rest = plan.url.partition("://")
-    host, slash, path = rest.partition("/")
-    return safe(f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}")
+    return safe(without_user(plan.url))
 
 
 def plan_rows(report: LoadReport) -> list[tuple[str, str]]:
