@@ -14,6 +14,7 @@ from headrace.cli.load import load
 from headrace.cli.mock import mock
 from headrace.cli.models import models
 from headrace.cli.report import report
+from headrace.cli.selftest import selftest
 from headrace.cli.serve import serve
 from headrace.contracts.errors import LLMError
 
@@ -32,6 +33,7 @@ app.command()(doctor)
 app.command()(load)
 app.command()(mock)
 app.command()(report)
+app.command()(selftest)
 app.add_typer(credentials, name="credentials")
 
 
