@@ -111,7 +111,7 @@ def test_the_command_drives_a_mock_of_its_own() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["format"] == "headrace.selftest/1"
-    assert [s["what"] for s in found["steps"]] == ["1 streams", "4 streams", "40 requests/s"]
+    assert [s["what"] for s in found["steps"]] == ["1 streams", "4 streams", "400 requests/s"]
     # Whatever else this machine does: first tokens do not come before they are sent.
     assert all(s["ttft_p50"] >= TTFT_MS * 0.99 for s in found["steps"])
 
