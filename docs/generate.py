@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import NOTHING, Factory, fields, resolve_types
+from load_report_page import fields_page, schema
 from reference_page import reference
 
 from headrace.backends.local.templates import NAMES as TEMPLATES
@@ -190,6 +191,8 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "commands.md": commands,
     "reference.md": lambda: reference(NOTE),
+    "load-report-fields.md": lambda: fields_page(NOTE),
+    "load-report.schema.json": schema,
 }
 
 

@@ -11,6 +11,7 @@ from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
 from headrace.cli.mock import mock
 from headrace.cli.models import models
+from headrace.cli.report import report
 from headrace.cli.serve import serve
 from headrace.contracts.errors import LLMError
 
@@ -26,6 +27,7 @@ app.command()(chat)
 app.command()(models)
 app.command()(doctor)
 app.command()(mock)
+app.command()(report)
 app.add_typer(credentials, name="credentials")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 ACCURACY = 0.01
 """Relative error of a quantile, a share of its value."""
@@ -127,6 +127,13 @@ class LogHistogram:
                 value = 2 * _GAMMA**i / (_GAMMA + 1)
             found[at] = min(max(value, self.minimum), self.maximum)
         return found
+
+    def values(self) -> Iterator[tuple[float, int]]:
+        """The value that each bucket stands for and how many it holds, in ascending order."""
+        if self.zeros:
+            yield 0.0, self.zeros
+        for i, n in sorted(self.buckets.items()):
+            yield 2 * _GAMMA**i / (_GAMMA + 1), n
 
     def to_plain(self) -> dict[str, object]:
         """All of it in values that JSON knows."""

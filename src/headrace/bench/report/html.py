@@ -1,0 +1,515 @@
+"""The report as one HTML file that needs nothing else: no network, and no script to be read.
+
+All text that others have written passes through ``text_of``. The one script of the file answers
+the pointer and sorts the table of requests; a policy in the file forbids any other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import count
+
+from headrace.bench.report import distributions, rates, timelines, words
+from headrace.bench.report.rates import RatePoint
+from headrace.bench.report.requests_csv import rows
+from headrace.bench.report.svg import Chart, text_of
+from headrace.bench.report.timelines import Drawn
+from headrace.contracts.load_report import Columns, Distribution, LoadReport
+
+MOST_ROWS = 2000
+"""A run of fewer requests than this has a table of them all."""
+
+_DEFINITIONS = (
+    (
+        "TTFT",
+        "Time to first token: until the first piece of output had come. Setting up a connection is "
+        "not in it.",
+    ),
+    (
+        "TPOT",
+        "Time per output token: a request's mean time per token after its first, "
+        "(last - first) / (tokens - 1).",
+    ),
+    ("ITL", "Inter-token latency: every single gap between two pieces of output, of all requests."),
+    ("latency", "Until the answer's end. In an open loop it counts from the intended time."),
+    (
+        "from intended",
+        "From when the schedule meant a request to be sent. What a caller would have waited, also "
+        "where the sender or a cap held the request back.",
+    ),
+    ("service time", "From when a request was really sent. It hides such waiting."),
+    ("goodput", "Requests a second that met every promise that can be asked of a single request."),
+    (
+        "interval",
+        "The bounds within which the true percentile lies with 95% confidence, by order statistics.",
+    ),
+    (
+        "needs 299",
+        "So many samples it takes before the largest of them bounds that percentile with 95% "
+        "confidence; with fewer it is not told.",
+    ),
+    (
+        "verdict",
+        "Whether the sender itself kept up. VALID: the figures are the server's. SUSPECT: some may "
+        "be the sender's own. INVALID: do not use them.",
+    ),
+)
+
+
+def html(report: LoadReport, points: Sequence[RatePoint] = ()) -> str:
+    """The whole page. ``points`` of a search for the highest rate are drawn as its knee."""
+    numbers = count(1)
+    title = f"Load test of {words.target(report.plan)}"
+    body = "\n".join(
+        part
+        for part in (
+            _head(report, title),
+            _verdict(report),
+            _tiles(report),
+            _promises(report),
+            _times(report),
+            _card(rates.against_rate(points), numbers, _RINGS),
+            _pair(_distributions(report, numbers)),
+            _heat(report, numbers),
+            _timelines(report, numbers),
+            _scenarios(report, numbers),
+            _errors(report),
+            _server(report, numbers),
+            _pair([_facts(report), _sender(report)], "halves"),
+            _requests(report),
+            _definitions(),
+            _foot(report),
+        )
+        if part
+    )
+    script, style = _file("report.js"), _file("report.css")
+    policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{text_of(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#main">Skip to content</a>\n'
+        f'<main id="main">\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n'
+    )
+
+
+# The head of the page.
+
+
+def _head(report: LoadReport, title: str) -> str:
+    rows = dict(words.plan_rows(report))
+    said = "; ".join(
+        [
+            f"model {rows['model']}",
+            rows["kind"],
+            rows["arrivals"],
+            rows["workload"],
+            f"{words.seconds(report.figures.seconds)} measured",
+        ]
+    )
+    return (
+        f'<header><div class="head"><h1>{text_of(title)}</h1>'
+        f'<p class="quiet"><span class="brand">headrace</span> · {text_of(report.started)}</p></div>'
+        f'<p class="quiet">{text_of(said, 600)}</p></header>'
+    )
+
+
+def _verdict(report: LoadReport) -> str:
+    trust = report.trust
+    lines = [
+        f'<p><span class="word">{trust.verdict}</span>{text_of(words.verdict_words(trust))}.</p>'
+    ]
+    if trust.doubts:
+        lines.append(
+            _list(
+                f"<b>{text_of(words.doubt_head(d))}</b>: {text_of(d.text, 600)}"
+                for d in trust.doubts
+            )
+        )
+    if ended := words.ended_words(report):
+        lines.append(f"<p><b>{text_of(ended)}</b></p>")
+    if report.closed_loop:
+        lines.append(f'<p class="quiet">{text_of(words.CLOSED_LOOP, 600)}</p>')
+    if report.notes:
+        lines.append(_list(f"Note: {text_of(note, 600)}" for note in report.notes))
+    return (
+        f'<section class="card verdict {trust.verdict.lower()}" aria-label="Verdict">'
+        + "".join(lines)
+        + "</section>"
+    )
+
+
+def _list(items: Iterable[str]) -> str:
+    return '<ul class="notes">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+
+def _tiles(report: LoadReport) -> str:
+    f = report.figures
+    tiles = [
+        (
+            "Requests",
+            words.number(f.requests_per_s),
+            "/s",
+            f"{words.count(f.counts.ok)} ok of {words.count(f.counts.measured)}",
+        ),
+    ]
+    if f.output_tokens_per_s is not None:
+        beside = (
+            "" if f.input_tokens_per_s is None else f"{words.number(f.input_tokens_per_s)}/s in"
+        )
+        tiles.append(("Tokens out", words.number(f.output_tokens_per_s), "/s", beside))
+    for name, d in (("TTFT", f.ttft), ("TPOT", f.tpot), ("Latency", f.latency)):
+        if d is not None and d.count:
+            tiles.append((f"{name} p50", *_split(d, "p50"), f"p99 {_percentile(d, 'p99')}"))
+    if report.promises:
+        kept = sum(r.kept is True for r in report.promises)
+        tiles.append(
+            (
+                "Goodput",
+                words.number(f.goodput_per_s),
+                "/s",
+                f"{kept} of {words.several(len(report.promises), 'promise')} kept",
+            )
+        )
+    tiles.append(
+        ("Errors", words.share(f.error_share), "", f"{words.count(f.counts.failed)} failed")
+    )
+    return (
+        '<section class="tiles" aria-label="Figures">'
+        + "".join(
+            f'<article class="tile"><h3>{text_of(name)}</h3><p class="figure">{text_of(value)}'
+            f'<small>{text_of(unit)}</small></p><p class="quiet">{text_of(beside)}</p></article>'
+            for name, value, unit, beside in tiles
+        )
+        + "</section>"
+    )
+
+
+def _split(d: Distribution, name: str) -> tuple[str, str]:
+    """The figure and its unit apart."""
+    value = d.percentiles.get(name)
+    if value is None:
+        return words.missing(name, d), ""
+    figure, _, unit = words.time_ms(value).partition(" ")
+    return figure, unit
+
+
+def _percentile(d: Distribution, name: str) -> str:
+    value = d.percentiles.get(name)
+    return words.missing(name, d) if value is None else words.time_ms(value)
+
+
+# Tables.
+
+
+def _table(heads: Sequence[str], body: Iterable[str], kind: str = "") -> str:
+    # Columns of words, whose heads begin with a tilde, stand at the left.
+    head = "".join(
+        f'<th scope="col" class="text">{h[1:]}</th>'
+        if h[:1] == "~"
+        else f'<th scope="col">{h}</th>'
+        for h in heads
+    )
+    return (
+        f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>'
+        + "".join(body)
+        + "</tbody></table>"
+    )
+
+
+def _row(first: str, cells: Iterable[str]) -> str:
+    return (
+        f'<tr><th scope="row">{first}</th>'
+        + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in cells)
+        + "</tr>"
+    )
+
+
+def _section(title: str, inner: str, under: str = "", kind: str = "") -> str:
+    below = f'<p class="quiet small">{text_of(under, 600)}</p>' if under else ""
+    return f'<section class="card {kind}"><h2>{text_of(title)}</h2>{below}<div class="scroll">{inner}</div></section>'
+
+
+def _promises(report: LoadReport) -> str:
+    if not report.promises:
+        return ""
+    kinds = {True: "ok", False: "error", None: "warn"}
+    body = [
+        _row(
+            f"<code>{text_of(r.promise.text)}</code>",
+            [
+                text_of(words.promise_value(r)),
+                f'<td class="text"><span class="pill {kinds[r.kept]}">{words.promise_words(r)}</span></td>',
+                f'<td class="wrap">{text_of(r.text)}</td>',
+            ],
+        )
+        for r in report.promises
+    ]
+    return _section("Promises", _table(["promise", "came", "~", "~"], body, "narrow"))
+
+
+def _times(report: LoadReport) -> str:
+    told = words.time_rows(report)
+    if not told:
+        return '<p class="card">No request was answered, so there are no times.</p>'
+    body = []
+    for name, d in told:
+        by, unit = words.scale(d)
+        cells = [words.count(d.count), words.number(None if d.mean is None else d.mean / by)]
+        cells += [_percentile_cell(d, p) for p in words.SHOWN]
+        cells.append(words.number(None if d.maximum is None else d.maximum / by))
+        body.append(_row(f"{text_of(name)}, {unit}", cells))
+    heads = ["", "samples", "mean", *words.SHOWN, "max"]
+    under = "Below each percentile its 95% confidence interval. " + words.lacking(told)
+    return _section("Times", _table(heads, body), under)
+
+
+def _percentile_cell(d: Distribution, name: str) -> str:
+    value = words.percentile_cell(d, name)
+    if d.percentiles.get(name) is None:
+        return f'<span class="lacks">{text_of(value)}</span>'
+    return f"<b>{text_of(value)}</b><small>{text_of(words.interval_cell(d, name))}</small>"
+
+
+def _errors(report: LoadReport) -> str:
+    body = [
+        _row(
+            text_of(e.kind, 80),
+            [
+                words.count(e.count),
+                words.NOTHING if e.status is None else str(e.status),
+                f'<td class="wrap"><code>{text_of(e.example)}</code></td>' if e.example else "",
+            ],
+        )
+        for e in report.errors
+    ]
+    if not body:
+        return ""
+    heads = ["error", "requests", "status", "~the first one's message"]
+    return _section("Errors by kind", _table(heads, body, "narrow"))
+
+
+def _requests(report: LoadReport) -> str:
+    columns = report.requests
+    if columns is None or not columns.index:
+        return ""
+    if len(columns.index) >= MOST_ROWS:
+        return (
+            f'<p class="quiet small">The {words.count(len(columns.index))} single requests are too '
+            "many for a table here; requests.csv has them all.</p>"
+        )
+    shown = [
+        ("request", "index"),
+        ("intended, s", "intended_s"),
+        ("sent, s", "sent_s"),
+        ("latency, ms", "latency_ms"),
+        ("TTFT, ms", "ttft_ms"),
+        ("TPOT, ms", "tpot_ms"),
+        ("worst gap, ms", "worst_gap_ms"),
+        ("in", "input_tokens"),
+        ("out", "output_tokens"),
+        ("status", "status"),
+        ("~error", "error"),
+        ("~scenario", "scenario"),
+    ]
+    at = [_NAMES.index(name) for _, name in shown]
+    body = ("<tr>" + "".join(_value_cell(row[n]) for n in at) + "</tr>" for row in rows(columns))
+    table = _table([head for head, _ in shown], body, "sorts")
+    return (
+        f'<section class="card screen"><h2>Requests ({words.count(len(columns.index))})</h2>'
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Requests">{table}</div></section>'
+    )
+
+
+_NAMES = tuple(Columns.__annotations__)
+
+
+def _value_cell(value: object) -> str:
+    match value:
+        case None:
+            return '<td data-v="">–</td>'
+        case float():
+            return f'<td data-v="{value:.6g}">{words.number(value)}</td>'
+        case int():
+            return f"<td>{value}</td>"
+        case _:
+            return f'<td class="text">{text_of(str(value), 60)}</td>'
+
+
+# Charts.
+
+_RINGS = "A hollow ring is a rate at which a promise was broken."
+
+
+def _figure(drawn: Drawn, numbers: count[int], heading: str = "h2", under: str = "") -> str:
+    legend = ""
+    if len(drawn.legend) > 1:
+        legend = (
+            '<ul class="legend">'
+            + "".join(
+                f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="line s-{colour} '
+                f'dash-{dash}" d="M1 5H25"/></svg>{text_of(name, 60)}</li>'
+                for name, colour, dash in drawn.legend
+            )
+            + "</ul>"
+        )
+    below = f'<p class="quiet small">{text_of(under)}</p>' if under else ""
+    return (
+        f"<figure><figcaption><{heading}>{text_of(drawn.chart.title)}</{heading}>{legend}</figcaption>"
+        f"{below}{drawn.chart.svg(numbers)}</figure>"
+    )
+
+
+def _card(chart: Chart | Drawn | None, numbers: count[int], under: str = "") -> str:
+    if chart is None:
+        return ""
+    drawn = Drawn(chart) if isinstance(chart, Chart) else chart
+    return f'<section class="card">{_figure(drawn, numbers, under=under)}</section>'
+
+
+def _pair(cards: Sequence[str], kind: str = "") -> str:
+    there = [card for card in cards if card]
+    return f'<div class="pair {kind}">{"".join(there)}</div>' if there else ""
+
+
+def _distributions(report: LoadReport, numbers: count[int]) -> list[str]:
+    f, r = report.figures, report.requests
+    return [
+        _card(distributions.distribution(name, d, exact), numbers, _BARS)
+        for name, d, exact in (
+            ("Time to first token", f.ttft, () if r is None else r.ttft_ms),
+            ("Latency", f.latency, () if r is None else r.latency_ms),
+            ("Time between pieces (ITL)", f.itl, ()),
+            ("Time per output token (TPOT)", f.tpot, () if r is None else r.tpot_ms),
+        )
+    ]
+
+
+_BARS = "Bars: how many. Line: the share that took at most so long."
+
+
+def _heat(report: LoadReport, numbers: count[int]) -> str:
+    chart = distributions.heat(report)
+    if chart is None:
+        return ""
+    shades = "".join(
+        f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><rect class="f-heat-{n}" width="26" height="10"/></svg>{said}</li>'
+        for n, said in enumerate(distributions.heat_legend(report))
+        if said
+    )
+    return (
+        '<section class="card"><figure><figcaption><h2>Latency over time</h2>'
+        f'<ul class="legend"><li>requests in a cell:</li>{shades}</ul></figcaption>'
+        f"{chart.svg(numbers)}</figure></section>"
+    )
+
+
+def _timelines(report: LoadReport, numbers: count[int]) -> str:
+    drawn = (
+        timelines.percentiles(report),
+        timelines.rates(report),
+        timelines.in_flight(report),
+        timelines.tokens(report),
+        timelines.errors(report),
+    )
+    cards = [_card(each, numbers) for each in drawn if each is not None]
+    return (cards[0] if cards else "") + "\n" + _pair(cards[1:])
+
+
+def _scenarios(report: LoadReport, numbers: count[int]) -> str:
+    chart = rates.scenarios(report)
+    if len(report.scenarios) < 2:
+        return ""
+    body = [
+        _row(
+            text_of(name, 60),
+            [
+                words.count(f.counts.measured),
+                words.count(f.counts.failed),
+                words.number(f.requests_per_s),
+                words.number(f.output_tokens_per_s),
+                *(
+                    words.NOTHING if d is None or not d.count else _percentile(d, p)
+                    for d in (f.ttft, f.tpot, f.latency)
+                    for p in ("p50", "p99")
+                ),
+            ],
+        )
+        for name, f in report.scenarios.items()
+    ]
+    heads = ["scenario", "requests", "failed", "requests/s", "tokens/s"]
+    heads += [f"{metric} {p}" for metric in ("TTFT", "TPOT", "latency") for p in ("p50", "p99")]
+    under = "A dot is p50; the rings after it are p95 and p99."
+    picture = "" if chart is None else _figure(Drawn(chart), numbers, "h3", under)
+    return (
+        '<section class="card"><h2>Scenarios</h2><div class="scroll">'
+        f"{_table(heads, body)}</div>{picture}</section>"
+    )
+
+
+def _server(report: LoadReport, numbers: count[int]) -> str:
+    drawn = timelines.server(report)
+    if not drawn:
+        return ""
+    left_out = len(report.server) - len(drawn)
+    under = "On the run's own time line."
+    if left_out:
+        under += f" {words.several(left_out, 'more metric')} in report.json."
+    cards = "".join(f"<div>{_figure(each, numbers, 'h3')}</div>" for each in drawn)
+    return (
+        '<section class="card"><h2>What the server told of itself</h2>'
+        f'<p class="quiet small">{under}</p><div class="pair">{cards}</div></section>'
+    )
+
+
+# What was run, and what the words mean.
+
+
+def _terms(title: str, pairs: Iterable[tuple[str, str]], kind: str = "facts") -> str:
+    inner = "".join(f"<dt>{text_of(a)}</dt><dd>{text_of(b, 600)}</dd>" for a, b in pairs)
+    return f'<section class="card"><h2>{title}</h2><dl class="{kind}">{inner}</dl></section>'
+
+
+def _facts(report: LoadReport) -> str:
+    return _terms("What was run", words.plan_rows(report))
+
+
+def _sender(report: LoadReport) -> str:
+    counts = words.counts_words(report.figures.counts)
+    pairs = [("requests", counts), *words.sender_rows(report.trust)]
+    d = report.connect
+    if d is not None and d.count:
+        pairs.append(("connections", words.connect_words(d)))
+    return _terms("The sender", pairs)
+
+
+def _definitions() -> str:
+    return _terms("How to read this", _DEFINITIONS, "definitions")
+
+
+def _foot(report: LoadReport) -> str:
+    version = f" {report.version}" if report.version else ""
+    return (
+        f'<footer class="quiet small">Made by headrace{text_of(version)} from run '
+        f"{text_of(report.run_id)}, format {text_of(report.format)}.</footer>"
+    )
+
+
+# What stands in the file itself.
+
+
+@cache
+def _file(name: str) -> str:
+    place = files("headrace.bench.report") / "page_files" / name
+    return place.read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    made = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(made).decode()}"
