@@ -12,7 +12,7 @@ from headrace.contracts.quick import quick_init
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 
-Operation: TypeAlias = Literal["chat", "completion", "embeddings"]
+Operation: TypeAlias = Literal["chat", "completion", "embeddings", "rerank"]
 
 
 @quick_init
