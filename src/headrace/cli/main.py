@@ -9,6 +9,7 @@ import typer
 from headrace.cli.chat import chat
 from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
+from headrace.cli.load import load
 from headrace.cli.mock import mock
 from headrace.cli.models import models
 from headrace.cli.report import report
@@ -26,6 +27,7 @@ app.command()(serve)
 app.command()(chat)
 app.command()(models)
 app.command()(doctor)
+app.command()(load)
 app.command()(mock)
 app.command()(report)
 app.add_typer(credentials, name="credentials")
