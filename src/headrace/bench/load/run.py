@@ -18,7 +18,7 @@ from attrs import evolve
 
 from headrace.bench.load.drive import Drive, Stop
 from headrace.bench.load.line import Place
-from headrace.bench.load.preflight import Found, explained, look
+from headrace.bench.load.preflight import Sight, explained, look
 from headrace.bench.load.samples import Sampling
 from headrace.bench.load.sender import Call, Sender
 from headrace.bench.load.shares import Driven, Share, split
@@ -139,7 +139,7 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
 
 
-async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Found | None:
+async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Sight | None:
     """What the target says of itself; None where ``stop`` was asked for first."""
     tls = tls_of(plan, target)
 
@@ -192,7 +192,7 @@ class _Watch:
 async def drive(
     plan: LoadPlan,
     target: Target,
-    found: Found,
+    found: Sight,
     *,
     run_id: str,
     share: Share,
