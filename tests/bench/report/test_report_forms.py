@@ -14,8 +14,9 @@ from rich.console import Console
 
 from bench.report.runs import HOSTILE, all_failed, empty, moments, run
 from headrace.bench.report.console import show
-from headrace.bench.report.html import MOST_ROWS, html
+from headrace.bench.report.html import html
 from headrace.bench.report.markdown import markdown
+from headrace.bench.report.page_tables import MOST_ROWS
 from headrace.bench.report.rates import RatePoint, points_of
 from headrace.contracts.load_find import Found, Trial
 from headrace.contracts.load_report import Doubt, ServerSeries

@@ -13,15 +13,11 @@ from functools import cache
 from importlib.resources import files
 from itertools import count
 
-from headrace.bench.report import distributions, rates, timelines, words
+from headrace.bench.report import distributions, page_tables, rates, timelines, words
 from headrace.bench.report.rates import RatePoint
-from headrace.bench.report.requests_csv import rows
 from headrace.bench.report.svg import Chart, text_of
 from headrace.bench.report.timelines import Drawn
-from headrace.contracts.load_report import Columns, Distribution, LoadReport
-
-MOST_ROWS = 2000
-"""A run of fewer requests than this has a table of them all."""
+from headrace.contracts.load_report import Distribution, LoadReport
 
 _DEFINITIONS = (
     (
@@ -70,17 +66,17 @@ def html(report: LoadReport, points: Sequence[RatePoint] = ()) -> str:
             _head(report, title),
             _verdict(report),
             _tiles(report),
-            _promises(report),
-            _times(report),
+            page_tables.promises(report),
+            page_tables.times(report),
             _card(rates.against_rate(points), numbers, _RINGS),
             _pair(_distributions(report, numbers)),
             _heat(report, numbers),
             _timelines(report, numbers),
             _scenarios(report, numbers),
-            _errors(report),
+            page_tables.errors(report),
             _server(report, numbers),
             _pair([_facts(report), _sender(report)], "halves"),
-            _requests(report),
+            page_tables.requests(report),
             _definitions(),
             _foot(report),
         )
@@ -166,7 +162,9 @@ def _tiles(report: LoadReport) -> str:
         tiles.append(("Tokens out", words.number(f.output_tokens_per_s), "/s", beside))
     for name, d in (("TTFT", f.ttft), ("TPOT", f.tpot), ("Latency", f.latency)):
         if d is not None and d.count:
-            tiles.append((f"{name} p50", *_split(d, "p50"), f"p99 {_percentile(d, 'p99')}"))
+            tiles.append(
+                (f"{name} p50", *_split(d, "p50"), f"p99 {page_tables.percentile(d, 'p99')}")
+            )
     if report.promises:
         kept = sum(r.kept is True for r in report.promises)
         tiles.append(
@@ -198,148 +196,6 @@ def _split(d: Distribution, name: str) -> tuple[str, str]:
         return words.missing(name, d), ""
     figure, _, unit = words.time_ms(value).partition(" ")
     return figure, unit
-
-
-def _percentile(d: Distribution, name: str) -> str:
-    value = d.percentiles.get(name)
-    return words.missing(name, d) if value is None else words.time_ms(value)
-
-
-# Tables.
-
-
-def _table(heads: Sequence[str], body: Iterable[str], kind: str = "") -> str:
-    # Columns of words, whose heads begin with a tilde, stand at the left.
-    head = "".join(
-        f'<th scope="col" class="text">{h[1:]}</th>'
-        if h[:1] == "~"
-        else f'<th scope="col">{h}</th>'
-        for h in heads
-    )
-    return (
-        f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>'
-        + "".join(body)
-        + "</tbody></table>"
-    )
-
-
-def _row(first: str, cells: Iterable[str]) -> str:
-    return (
-        f'<tr><th scope="row">{first}</th>'
-        + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in cells)
-        + "</tr>"
-    )
-
-
-def _section(title: str, inner: str, under: str = "", kind: str = "") -> str:
-    below = f'<p class="quiet small">{text_of(under, 600)}</p>' if under else ""
-    return f'<section class="card {kind}"><h2>{text_of(title)}</h2>{below}<div class="scroll">{inner}</div></section>'
-
-
-def _promises(report: LoadReport) -> str:
-    if not report.promises:
-        return ""
-    kinds = {True: "ok", False: "error", None: "warn"}
-    body = [
-        _row(
-            f"<code>{text_of(r.promise.text)}</code>",
-            [
-                text_of(words.promise_value(r)),
-                f'<td class="text"><span class="pill {kinds[r.kept]}">{words.promise_words(r)}</span></td>',
-                f'<td class="wrap">{text_of(r.text)}</td>',
-            ],
-        )
-        for r in report.promises
-    ]
-    return _section("Promises", _table(["promise", "came", "~", "~"], body, "narrow"))
-
-
-def _times(report: LoadReport) -> str:
-    told = words.time_rows(report)
-    if not told:
-        return '<p class="card">No request was answered, so there are no times.</p>'
-    body = []
-    for name, d in told:
-        by, unit = words.scale(d)
-        cells = [words.count(d.count), words.number(None if d.mean is None else d.mean / by)]
-        cells += [_percentile_cell(d, p) for p in words.SHOWN]
-        cells.append(words.number(None if d.maximum is None else d.maximum / by))
-        body.append(_row(f"{text_of(name)}, {unit}", cells))
-    heads = ["", "samples", "mean", *words.SHOWN, "max"]
-    under = "Below each percentile its 95% confidence interval. " + words.lacking(told)
-    return _section("Times", _table(heads, body), under)
-
-
-def _percentile_cell(d: Distribution, name: str) -> str:
-    value = words.percentile_cell(d, name)
-    if d.percentiles.get(name) is None:
-        return f'<span class="lacks">{text_of(value)}</span>'
-    return f"<b>{text_of(value)}</b><small>{text_of(words.interval_cell(d, name))}</small>"
-
-
-def _errors(report: LoadReport) -> str:
-    body = [
-        _row(
-            text_of(e.kind, 80),
-            [
-                words.count(e.count),
-                words.NOTHING if e.status is None else str(e.status),
-                f'<td class="wrap"><code>{text_of(e.example)}</code></td>' if e.example else "",
-            ],
-        )
-        for e in report.errors
-    ]
-    if not body:
-        return ""
-    heads = ["error", "requests", "status", "~the first one's message"]
-    return _section("Errors by kind", _table(heads, body, "narrow"))
-
-
-def _requests(report: LoadReport) -> str:
-    columns = report.requests
-    if columns is None or not columns.index:
-        return ""
-    if len(columns.index) >= MOST_ROWS:
-        return (
-            f'<p class="quiet small">The {words.count(len(columns.index))} single requests are too '
-            "many for a table here; requests.csv has them all.</p>"
-        )
-    shown = [
-        ("request", "index"),
-        ("intended, s", "intended_s"),
-        ("sent, s", "sent_s"),
-        ("latency, ms", "latency_ms"),
-        ("TTFT, ms", "ttft_ms"),
-        ("TPOT, ms", "tpot_ms"),
-        ("worst gap, ms", "worst_gap_ms"),
-        ("in", "input_tokens"),
-        ("out", "output_tokens"),
-        ("status", "status"),
-        ("~error", "error"),
-        ("~scenario", "scenario"),
-    ]
-    at = [_NAMES.index(name) for _, name in shown]
-    body = ("<tr>" + "".join(_value_cell(row[n]) for n in at) + "</tr>" for row in rows(columns))
-    table = _table([head for head, _ in shown], body, "sorts")
-    return (
-        f'<section class="card screen"><h2>Requests ({words.count(len(columns.index))})</h2>'
-        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Requests">{table}</div></section>'
-    )
-
-
-_NAMES = tuple(Columns.__annotations__)
-
-
-def _value_cell(value: object) -> str:
-    match value:
-        case None:
-            return '<td data-v="">–</td>'
-        case float():
-            return f'<td data-v="{value:.6g}">{words.number(value)}</td>'
-        case int():
-            return f"<td>{value}</td>"
-        case _:
-            return f'<td class="text">{text_of(str(value), 60)}</td>'
 
 
 # Charts.
@@ -427,7 +283,7 @@ def _scenarios(report: LoadReport, numbers: count[int]) -> str:
     if len(report.scenarios) < 2:
         return ""
     body = [
-        _row(
+        page_tables.row(
             text_of(name, 60),
             [
                 words.count(f.counts.measured),
@@ -435,7 +291,7 @@ def _scenarios(report: LoadReport, numbers: count[int]) -> str:
                 words.number(f.requests_per_s),
                 words.number(f.output_tokens_per_s),
                 *(
-                    words.NOTHING if d is None or not d.count else _percentile(d, p)
+                    words.NOTHING if d is None or not d.count else page_tables.percentile(d, p)
                     for d in (f.ttft, f.tpot, f.latency)
                     for p in ("p50", "p99")
                 ),
@@ -449,7 +305,7 @@ def _scenarios(report: LoadReport, numbers: count[int]) -> str:
     picture = "" if chart is None else _figure(Drawn(chart), numbers, "h3", under)
     return (
         '<section class="card"><h2>Scenarios</h2><div class="scroll">'
-        f"{_table(heads, body)}</div>{picture}</section>"
+        f"{page_tables.table(heads, body)}</div>{picture}</section>"
     )
 
 
