@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: serve test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -15,6 +15,9 @@ help: ## List the targets
 
 serve: $(RUN_READY) ## Serve a real model on 127.0.0.1:8000 (PORT=..., ARGS="...")
 	@HEADRACE_PORT=$(PORT) exec $(BIN)/headrace serve $(ARGS)
+
+load-test: $(RUN_READY) ## Drive a load against the gateway that runs at PORT (ARGS="--rate 5 --duration 30")
+	@$(BIN)/headrace load http://127.0.0.1:$(PORT) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

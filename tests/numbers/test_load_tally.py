@@ -195,7 +195,7 @@ def test_tallies_of_any_split_add_up_to_that_of_the_whole(requests, data):
     # Who gives up waits for the last interval of its own process.
     for each in (a, b):
         for moment in each["series"]:
-            del moment["in_flight"]
+            del moment["in_flight"], moment["sent"]
     assert a == near(b)
 
 
@@ -284,6 +284,19 @@ def test_the_time_line_says_what_is_in_flight_and_what_waits():
     assert second.heat[HEAT_BOUNDS_MS.index(1000.0)] == 1
     assert tally.moment(BEGIN + 0.9) is None
     assert tally.moment(BEGIN + 2.1) == second
+
+
+def test_requests_that_are_given_up_were_not_sent_and_are_in_flight_no_longer():
+    tally = LoadTally(OPEN)
+    tally.began(BEGIN)
+    for _ in range(3):
+        tally.sent(BEGIN + 0.5)
+    tally.waits(BEGIN + 0.9, 2)
+    tally.add(sample(0, at=0.5, ttft=1.0, gaps=()))
+    tally.never_sent(2, 1.0)
+    first, second = tally.moments()
+    assert (first.sent, first.in_flight, first.waiting) == (1, 1, 2)
+    assert (second.sent, second.in_flight, second.waiting, second.done) == (0, 0, 0, 1)
 
 
 def test_a_first_token_that_the_sender_tells_of_is_in_the_time_line_at_once_and_only_once():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from headrace.contracts.load import LoadPlan
     from headrace.contracts.load_report import LoadReport
 
 BROKEN, INVALID = 3, 4
@@ -258,6 +260,24 @@ def load(
             help="Append a line of JSON for each request to this file.", rich_help_panel=_REPORT
         ),
     ] = None,
+    metrics_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the server tells of itself. [default: /metrics beside the target]",
+            rich_help_panel=_REPORT,
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One more of the server's own metrics to keep. Repeatable.",
+            rich_help_panel=_REPORT,
+        ),
+    ] = None,
+    no_progress: Annotated[
+        bool,
+        typer.Option("--no-progress", help="Say nothing while it runs.", rich_help_panel=_REPORT),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel=_REPORT)
     ] = False,
@@ -272,13 +292,26 @@ def load(
 
     worst = 0
     for name, plan in plans_of(given):
-        report = drive(plan)
+        report = drive(plan) if no_progress else _shown(plan)
         _show(report, None if out is None else out / name, as_json)
         worst = max(worst, _status(report))
         if report.ended == "interrupted":
             break
     if worst:
         raise typer.Exit(worst)
+
+
+def _shown(plan: LoadPlan) -> LoadReport:
+    """The run of ``plan``, watched on standard error."""
+    from headrace.bench.load.live import Live
+    from headrace.bench.load.run import load as drive
+    from headrace.numbers.load_course import HEAT_BOUNDS_MS
+
+    live = Live(plan, sys.stderr, heat_bounds_ms=HEAT_BOUNDS_MS)
+    try:
+        return drive(plan, on_moment=live.moment)
+    finally:
+        live.end()
 
 
 def _show(report: LoadReport, out: Path | None, as_json: bool) -> None:

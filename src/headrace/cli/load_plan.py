@@ -46,6 +46,7 @@ _PLAIN = {
     "insecure": "insecure",
     "ca_file": "ca_file",
     "records": "records",
+    "metrics_url": "metrics_url",
     "tokenizer": "tokenizer",
 }
 """Flags that are fields of the plan as they are."""
@@ -57,7 +58,17 @@ _LAWS = ("poisson", "constant", "gamma")
 
 
 def plans_of(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
-    """The plan, with the folder of its report; one for each scenario, where all are wanted."""
+    """The plan, with the folder of its report; one for each scenario, where all are wanted.
+
+    LLMInvalidRequestError says which flag is wrong, and what would be right.
+    """
+    try:
+        return _plans(flags)
+    except ValueError as error:
+        raise LLMInvalidRequestError(str(error)) from error
+
+
+def _plans(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
     given = {
         name: value for name, value in flags.items() if value is not None and value is not False
     }
@@ -74,6 +85,8 @@ def plans_of(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
         changed["stream"] = False
     if "header" in given:
         changed["headers"] = plan.headers + tuple(_header(each) for each in given["header"])
+    if "metric" in given:
+        changed["metrics"] = plan.metrics + tuple(given["metric"])
     if "slo" in given:
         from headrace.numbers.promises import parse
 

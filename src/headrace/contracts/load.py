@@ -186,6 +186,8 @@ class LoadPlan:
     secret. ``output_exact`` asks the server to ignore its end token (vLLM's ``ignore_eos``), so that
     answers have just the length that was asked for. ``tokenizer`` is what counts made-up prompts: a
     GGUF file, a known model or a name of tiktoken's; without it, the best that can be found.
+    ``metrics`` names what the server tells of itself at ``metrics_url`` and is wanted too, beside
+    what is always looked at.
     """
 
     url: str
@@ -215,6 +217,7 @@ class LoadPlan:
     insecure: bool = False
     ca_file: PurePath | None = None
     metrics_url: str | None = None
+    metrics: tuple[str, ...] = ()
     kernel_times: bool = True
     records: PurePath | None = None
     tokenizer: str | None = None

@@ -136,7 +136,7 @@ class Course:
         """So many requests that waited to the end are waited for no longer."""
         if count and self._intervals:
             last = self._intervals[max(self._intervals)]
-            last.ended += count
+            last.taken -= count  # else their waiting would seem to end by being sent
             last.waiting = None
 
     def answered(

@@ -79,7 +79,7 @@ def test_a_plan_of_a_file_is_carried_out_and_flags_go_before_it(tmp_path):
         (("http://127.0.0.1:1", "--rate", "1", "--burst", "3/1s"), "--rate and --burst are diff"),
         (("http://127.0.0.1:1", "--rate", "-1"), "--rate is -1, must be above 0"),
         (("http://127.0.0.1:1", "--arrivals", "gamma"), "--arrivals says how a rate comes"),
-        (("http://127.0.0.1:1", "--ramp", "soon"), "--ramp is 'soon'"),
+        (("http://127.0.0.1:1", "--ramp", "soon"), "--ramp 'soon': expected BEGIN..END/SECONDS"),
         (("http://127.0.0.1:1", "--scenario", "huge"), "--scenario is 'huge'; known: short"),
         (("http://127.0.0.1:1",), "127.0.0.1:1 cannot be reached: Connection refused"),
     ],
@@ -219,7 +219,10 @@ def test_a_worker_that_is_killed_is_told_and_the_others_are_reported():
         process = started(server.url, "--rate", "40", "--duration", "4", "--workers", "2", "--json")
         until(lambda: len(server.requests) > 10, "some requests")
         children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)

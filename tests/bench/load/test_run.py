@@ -212,7 +212,7 @@ def test_a_target_that_is_down_is_told_with_what_to_do():
 
 
 def test_a_host_that_nobody_knows_is_named():
-    with pytest.raises(LLMUnavailableError, match="'no-such-host.invalid' is not known here"):
+    with pytest.raises(LLMUnavailableError, match=r"'no-such-host\.invalid' is not known here"):
         load(LoadPlan(url="http://no-such-host.invalid:1", requests=1))
 
 
@@ -234,7 +234,7 @@ def test_a_wrong_key_names_the_variable_and_shows_no_key(monkeypatch):
     monkeypatch.setenv("HEADRACE_API_KEY", "sk-secret-secret")
     with serving(answering) as server:
         server.models = whole(b'{"error":{"message":"bad key"}}', "401 Unauthorized")
-        with pytest.raises(LLMAuthError, match="HEADRACE_API_KEY is refused.*--key-env") as raised:
+        with pytest.raises(LLMAuthError, match=r"HEADRACE_API_KEY is refused.*--key-env") as raised:
             load(plan(server))
     assert "secret" not in str(raised.value)
 
@@ -277,9 +277,9 @@ def test_a_wrong_model_is_told_with_those_that_there_are():
             said = b'{"error":{"message":"no such model","code":"model_not_found"}}'
             caller.send(whole(said, "404 Not Found"))
 
-    with serving(strict) as server:
-        with pytest.raises(LLMModelNotFoundError, match="model is 'x', and the target lists: m"):
-            load(plan(server, model="x", requests=100))
+    right = "model is 'x', and the target lists: m"
+    with serving(strict) as server, pytest.raises(LLMModelNotFoundError, match=right):
+        load(plan(server, model="x", requests=100))
 
 
 def test_a_target_that_names_no_model_asks_for_one():
@@ -539,7 +539,7 @@ def test_workers_divide_the_load_and_their_figures_are_one(tmp_path):
 
 
 def test_more_workers_than_callers_are_refused_with_what_would_be_right():
-    with pytest.raises(LLMInvalidRequestError, match="concurrency is 2.*lower --workers to 2"):
+    with pytest.raises(LLMInvalidRequestError, match=r"concurrency is 2.*lower --workers to 2"):
         load(
             LoadPlan(
                 url="http://127.0.0.1:1", arrivals=Closed(concurrency=2), requests=9, workers=3

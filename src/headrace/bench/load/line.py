@@ -148,6 +148,8 @@ class Line:
         self._sock.close()
 
     def _write(self, data: bytes, *, first: bool = False) -> None:
+        # Before the call, not after: an answer can be here before the call is over.
+        now = monotonic()
         try:
             taken = self._sock.send(data)
         except BlockingIOError:
@@ -157,7 +159,7 @@ class Line:
             self._loop.call_soon(self._broken, error, self.used)
             return
         if taken == len(data):
-            self._written()
+            self._written(now)
         else:
             self._rest = data[taken:]
             if first or taken:
@@ -168,9 +170,9 @@ class Line:
         self._loop.remove_writer(self._fd)
         self._write(data, first=True)
 
-    def _written(self) -> None:
+    def _written(self, at: float) -> None:
         if self.answer is not None and self.sent is None:
-            self.sent = monotonic()
+            self.sent = at
             self._owner.sent(self)
 
     # Making it.
@@ -253,8 +255,8 @@ class Line:
             clock = self._clock
             assert clock is not None
             clock.refresh(now)
-            at = clock.received(told[0][2])
-            at = min(at, now)  # the two clocks are compared, not the same
+            # Within what must be so: the two clocks are compared, and not the same.
+            at = min(max(clock.received(told[0][2]), self.sent or 0.0), now)
             self._owner.read_lags.append(now - at)
         if self._tls is None:
             self._take(data, at)

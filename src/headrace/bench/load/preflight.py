@@ -26,7 +26,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 @frozen
-class Found:
+class Sight:
     """Where the target is, the model to ask for, the models that it lists (none: it did not say)."""
 
     place: Place
@@ -86,7 +86,7 @@ async def look(
     target: Target,
     place_at: Callable[..., Place],
     stopped: Callable[[], bool],
-) -> Found | None:
+) -> Sight | None:
     """What is found; None where ``stopped`` said so first."""
     last: LLMError | None = None
     for family, address in addresses_of(target):
@@ -126,7 +126,7 @@ async def _fetch(place: Place, target: Target, stopped: Callable[[], bool]) -> _
     return once.answer
 
 
-def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Found:
+def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Sight:
     from headrace.wire import anthropic_errors, anthropic_models, openai_errors, openai_models
 
     anthropic = plan.kind == "messages"
@@ -146,7 +146,7 @@ def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Found
             except LLMBadResponseError:
                 continue
     if plan.model is not None:
-        return Found(place, plan.model, models, ())
+        return Sight(place, plan.model, models, ())
     if not models:
         what = f"answered {status}" if status != 200 else "lists none"
         raise LLMInvalidRequestError(
@@ -157,7 +157,7 @@ def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Found
     notes: tuple[str, ...] = ()
     if len(models) > 1:
         notes = (f"no model was named: took {models[0]!r}, the first of {len(models)}",)
-    return Found(place, models[0], models, notes)
+    return Sight(place, models[0], models, notes)
 
 
 def _wrong_key(target: Target, said: str, status: int) -> LLMAuthError:

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from headrace.bench.load.drive import Drive, Stop
 from headrace.bench.load.line import Place
-from headrace.bench.load.preflight import Found, explained, look
+from headrace.bench.load.preflight import Sight, explained, look
 from headrace.bench.load.samples import Sampling
 from headrace.bench.load.sender import Call, Sender
 from headrace.bench.load.shares import Driven, Share, split
@@ -26,7 +26,7 @@ from headrace.bench.load.target import Target, target_of, tls_of
 from headrace.bench.load.writing import Ahead, Writer, fetched
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load import Asked, Closed, LoadPlan, Replay, Synthetic
-from headrace.contracts.load_report import LoadReport, Moment
+from headrace.contracts.load_report import LoadReport, Moment, ServerSeries
 
 if TYPE_CHECKING:
     import ssl
@@ -39,6 +39,7 @@ __all__ = ["Stop", "load", "run"]
 
 _WRITING_FIRST_S = 0.1
 _CONNECTED_FIRST_S = 2.0
+_SHARE_FROM_S = 0.2
 
 
 async def run(
@@ -59,10 +60,29 @@ async def run(
     found = await look_at(plan, target, stop)
     if found is None:
         return report_of(run_id, nothing_driven(plan))
-    driven = await drive(
-        plan, target, found, run_id=run_id, share=Share(), stop=stop, on_moment=on_moment
-    )
-    return report_of(run_id, driven)
+    from headrace.bench.load.beside import Beside
+
+    beside = Beside(plan, target)
+
+    async def when() -> float:
+        begin = monotonic()
+        beside.begin(begin)
+        return begin
+
+    try:
+        driven = await drive(
+            plan,
+            target,
+            found,
+            run_id=run_id,
+            share=Share(),
+            when=when,
+            stop=stop,
+            on_moment=on_moment,
+        )
+    finally:
+        server, notes = await beside.end()
+    return report_of(run_id, evolve(driven, notes=driven.notes + notes), server)
 
 
 def load(
@@ -119,7 +139,7 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
 
 
-async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Found | None:
+async def look_at(plan: LoadPlan, target: Target, stop: Stop) -> Sight | None:
     """What the target says of itself; None where ``stop`` was asked for first."""
     tls = tls_of(plan, target)
 
@@ -172,19 +192,18 @@ class _Watch:
 async def drive(
     plan: LoadPlan,
     target: Target,
-    found: Found,
+    found: Sight,
     *,
     run_id: str,
     share: Share,
     stop: Stop,
-    when: Callable[[], Awaitable[float]] | None = None,
+    when: Callable[[], Awaitable[float]],
     on_moment: Callable[[Moment], None] | None = None,
     on_course: Callable[[Course], None] | None = None,
 ) -> Driven:
     """Drive one share of the load.
 
-    ``when`` is asked once all is ready, and says at which instant to begin; without it that is at
-    once. ``on_course`` is told of each interval that is over, to be added to those of others.
+    ``when`` is asked once all is ready, and says at which instant to begin. ``on_course`` is told of each interval that is over, to be added to those of others.
     """
     from headrace.numbers.load_tally import LoadTally
 
@@ -234,7 +253,7 @@ async def drive(
         await _until_ready(sender, first, stop)
         gc.collect()
         gc.freeze()
-        begin = monotonic() if when is None else await when()
+        begin = await when()
         tally.began(begin)
         watch.begin = begin
         cpu = time.process_time()
@@ -332,7 +351,8 @@ def facts_of(sender: Sender, cpu_s: float, seconds: float, *, kernel_times: bool
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return SenderFacts(
         times_from="kernel" if kernel_times and sender.reads and not sender.unstamped else "read",
-        cpu_share=cpu_s / seconds if seconds > 0 else None,
+        # Of less than that the clock of the processor says nothing.
+        cpu_share=cpu_s / seconds if seconds >= _SHARE_FROM_S else None,
         cpu_s=cpu_s,
         lost_connections=sender.lost_connections,
         peak_rss_bytes=peak if sys.platform == "darwin" else peak * 1024,
@@ -379,7 +399,7 @@ def nothing_driven(plan: LoadPlan) -> Driven:
     )
 
 
-def report_of(run_id: str, driven: Driven) -> LoadReport:
+def report_of(run_id: str, driven: Driven, server: tuple[ServerSeries, ...] = ()) -> LoadReport:
     """The report of a run that was driven."""
     from datetime import datetime, timezone
     from importlib.metadata import version
@@ -390,6 +410,7 @@ def report_of(run_id: str, driven: Driven) -> LoadReport:
         started=started.isoformat(timespec="milliseconds"),
         ended=driven.ended,
         facts=driven.facts,
+        server=server,
         notes=driven.notes,
         version=version("headrace"),
     )

@@ -22,6 +22,7 @@ from attrs import evolve
 from msgspec import msgpack
 
 from headrace.bench.load import run as running
+from headrace.bench.load.beside import Beside
 from headrace.bench.load.drive import Stop
 from headrace.bench.load.shares import (
     Driven,
@@ -201,18 +202,21 @@ async def _load(
     for share in shares:
         split(plan, share)  # says what does not divide before anything is started
     run_id = running.new_run_id()
-    found = await running.look_at(plan, target_of(plan), stop)
+    target = target_of(plan)
+    found = await running.look_at(plan, target, stop)
     if found is None:
         return running.report_of(run_id, running.nothing_driven(plan))
     plan = evolve(plan, model=found.model)
+    beside = Beside(plan, target)
     workers: list[_Worker] = []
     listening: list[asyncio.Task[None]] = []
     try:
         for share, core in zip(shares, _cores(plan.workers), strict=True):
             workers.append(await _start(plan, share, run_id, core))
             listening.append(asyncio.create_task(workers[-1].listen()))
-        await _drive_all(workers, on_moment, stop)
+        await _drive_all(workers, beside, on_moment, stop)
     finally:
+        server, notes = await beside.end()
         for worker in workers:
             if worker.process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -231,9 +235,8 @@ async def _load(
             transient=False,
         )
     whole = all_together(plan, parts, lost=len(workers) - len(parts))
-    return running.report_of(
-        run_id, evolve(whole, notes=found.notes + _core_notes(plan) + whole.notes)
-    )
+    said = found.notes + _core_notes(plan) + whole.notes + notes
+    return running.report_of(run_id, evolve(whole, notes=tuple(dict.fromkeys(said))), server)
 
 
 async def _start(plan: LoadPlan, share: Share, run_id: str, core: int | None) -> _Worker:
@@ -252,7 +255,7 @@ async def _start(plan: LoadPlan, share: Share, run_id: str, core: int | None) ->
 
 
 async def _drive_all(
-    workers: list[_Worker], on_moment: Callable[[Moment], None] | None, stop: Stop
+    workers: list[_Worker], beside: Beside, on_moment: Callable[[Moment], None] | None, stop: Stop
 ) -> None:
     """From the first of them that is ready to the last that has told what it measured."""
     until = monotonic() + _READY_WITHIN_S
@@ -263,6 +266,7 @@ async def _drive_all(
     begin = monotonic() + _BEGIN_IN_S
     for worker in workers:
         worker.tell({"begin": begin})
+    beside.begin(begin)
     course, told, asked = Course(), -1.0, 0
     while not all(worker.over for worker in workers):
         await asyncio.sleep(_ASKED_EVERY_S)
