@@ -100,7 +100,7 @@ def test_the_command_drives_a_mock_of_its_own() -> None:
             "--streams",
             "1,4",
             "--rates",
-            "40",
+            "400",
             "--json",
         ],
         capture_output=True,
