@@ -39,7 +39,8 @@ class Tree:
         kib = 0
         for pid in self.pids():
             status = Path(f"/proc/{pid}/status").read_text()
-            kib += int(status.partition("VmRSS:")[2].split()[0])
+            # What has ended and is not yet waited for has none.
+            kib += int((status.partition("VmRSS:")[2].split() or ["0"])[0])
         return kib / 1024
 
     def descriptors(self) -> int:
