@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 BROKEN, INVALID = 3, 4
 """Exit statuses: a promise that was not kept; figures that are not the server's."""
 
-_TARGET, _ARRIVALS, _WORKLOAD, _END, _REPORT = "Target", "Arrivals", "Requests", "Limits", "Report"
+_TARGET, _ARRIVALS, _WORKLOAD, _END = "Target", "Arrivals", "Requests", "Limits"
+_PROMISES, _REPORT = "Promises", "Report"
 
 
 def load(
@@ -247,7 +248,46 @@ def load(
         list[str] | None,
         typer.Option(
             help="A promise, as ttft:p99<500ms, tpot:p99<30ms or errors<0.1%. Repeatable.",
-            rich_help_panel=_REPORT,
+            rich_help_panel=_PROMISES,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Promises by name: serving, mlperf-llama3.1-8b-server, ... (a wrong name lists them).",
+            rich_help_panel=_PROMISES,
+        ),
+    ] = None,
+    find: Annotated[
+        bool,
+        typer.Option(
+            "--find",
+            help="Search for the highest rate that holds the promises.",
+            rich_help_panel=_PROMISES,
+        ),
+    ] = False,
+    find_from: Annotated[
+        float | None,
+        typer.Option(help="The rate to begin with. [default: 1]", rich_help_panel=_PROMISES),
+    ] = None,
+    find_to: Annotated[
+        float | None,
+        typer.Option(help="The highest rate to try.", rich_help_panel=_PROMISES),
+    ] = None,
+    find_precision: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="How near the answer shall be. [default: 0.05]",
+            rich_help_panel=_PROMISES,
+        ),
+    ] = None,
+    find_longest: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Seconds that a trial may take at most. [default: 120]",
+            rich_help_panel=_PROMISES,
         ),
     ] = None,
     out: Annotated[
@@ -290,8 +330,15 @@ def load(
     from headrace.bench.load.run import load as drive
     from headrace.cli.load_plan import plans_of
 
+    plans = plans_of(given)
+    if find:
+        from headrace.cli.load_find import search
+
+        for _, plan in plans:
+            search(plan, given)
+        return
     worst = 0
-    for name, plan in plans_of(given):
+    for name, plan in plans:
         report = drive(plan) if no_progress else _shown(plan)
         _show(report, None if out is None else out / name, as_json)
         worst = max(worst, _status(report))

@@ -91,6 +91,13 @@ def _plans(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
         from headrace.numbers.promises import parse
 
         changed["promises"] = tuple(parse(each) for each in given["slo"])
+    if "preset" in given:
+        from headrace.bench.load.presets import preset
+
+        changed["promises"] = changed.get("promises", ()) + preset(given["preset"])
+    if "find" in given:
+        changed.setdefault("arrivals", Poisson(rate=1.0))
+        _no_fixed_load(given)
     bounded = {"requests", "duration", "trace", "steps"} & given.keys()
     if not bounded and plan.requests is None and plan.duration_s is None:
         changed["requests"] = _REQUESTS
@@ -98,6 +105,30 @@ def _plans(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
     if given.get("scenario") != "all":
         return [("", plan)]
     return [(name, evolve(plan, workload=Scenarios(name=name))) for name in get_args(Scenario)]
+
+
+def _no_fixed_load(given: Mapping[str, Any]) -> None:
+    """A search sets the rate and the number of requests itself."""
+    fixed = (
+        "concurrency",
+        "rate",
+        "burst",
+        "ramp",
+        "steps",
+        "trace",
+        "requests",
+        "duration",
+        "think",
+    )
+    for name in fixed:
+        if name in given:
+            raise LLMInvalidRequestError(
+                f"--{name} and --find: a search sets the load itself; bound it with --find-from, "
+                "--find-to and --find-longest",
+                param=name,
+            )
+    if given.get("scenario") == "all":
+        raise LLMInvalidRequestError("--scenario all and --find: name one of the scenarios")
 
 
 def _begun(given: Mapping[str, Any]) -> LoadPlan:

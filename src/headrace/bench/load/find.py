@@ -25,6 +25,7 @@ Run = Callable[[LoadPlan], LoadReport]
 Watch = Callable[[Trial], None]
 
 _MOST_TRIALS = 60
+_LEAST_REQUESTS = 30
 
 
 @frozen(kw_only=True)
@@ -187,8 +188,8 @@ class _Search:
     def _trial(self, rate: float, *, quick: bool = False, confirms: bool = False) -> Outcome:
         evidence = Evidence(self.promises)
         limits = self.limits
-        first = limits.quick_s if quick else limits.trial_s
-        wanted = max(30, math.ceil(rate * first))
+        first = min(limits.quick_s if quick else limits.trial_s, limits.longest_s)
+        wanted = max(_LEAST_REQUESTS, math.ceil(rate * first))
         if not quick:
             wanted = max(wanted, evidence.wanted())
         spent, rounds = 0.0, 0
@@ -213,7 +214,7 @@ class _Search:
             wanted = evidence.wanted()
             if not wanted or spent + 1 / rate >= limits.longest_s:
                 break
-            wanted = max(wanted, 30)
+            wanted = max(wanted, _LEAST_REQUESTS)
         if report.ended in ("too many errors", "target lost") and outcome != "broken":
             outcome, text = "broken", f"the run ended early: {report.ended}"
         trial = Trial(

@@ -1,0 +1,99 @@
+"""``headrace load --find``: the highest rate that a target holds within its promises."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from headrace.bench.load.find import Limits
+    from headrace.contracts.load import LoadPlan
+    from headrace.contracts.load_find import Found, Trial
+    from headrace.contracts.load_report import LoadReport
+
+BROKEN = 3
+
+
+def search(plan: LoadPlan, given: Mapping[str, Any]) -> None:
+    """Search, print what was found, and save it where ``--out`` says."""
+    from importlib.metadata import version
+
+    from headrace.bench.load.find import find
+    from headrace.bench.report.saved import plan_without_secrets
+    from headrace.bench.report.search import show_found, trial_line
+    from headrace.cli.output import console, print_json
+
+    last: list[LoadReport] = []
+
+    def run(each: LoadPlan) -> LoadReport:
+        last[:] = [_driven(each, given)]
+        return last[0]
+
+    def watch(trial: Trial) -> None:
+        if not given["no_progress"]:
+            typer.echo(trial_line(trial), err=True)
+
+    found = find(
+        plan, plan.promises, run, limits=_limits(given), watch=watch, version=version("headrace")
+    )
+    if given["as_json"]:
+        from attrs import evolve
+
+        print_json(evolve(found, plan=plan_without_secrets(found.plan)))
+    else:
+        show_found(found, console())
+    if given["out"] is not None:
+        _save(found, last, given["out"])
+    if found.rate is None:
+        raise typer.Exit(BROKEN)
+
+
+def _driven(plan: LoadPlan, given: Mapping[str, Any]) -> LoadReport:
+    """The run of one round; a terminal shows it while it lasts."""
+    from headrace.bench.load.run import load
+
+    if given["no_progress"] or not sys.stderr.isatty():
+        return load(plan)
+    from headrace.bench.load.live import Live
+    from headrace.numbers.load_course import HEAT_BOUNDS_MS
+
+    live = Live(plan, sys.stderr, heat_bounds_ms=HEAT_BOUNDS_MS)
+    try:
+        return load(plan, on_moment=live.moment)
+    finally:
+        live.end()
+
+
+def _limits(given: Mapping[str, Any]) -> Limits:
+    from headrace.bench.load.find import Limits
+
+    names = {
+        "find_from": "least",
+        "find_to": "most",
+        "find_precision": "precision",
+        "find_longest": "longest_s",
+        "warmup": "warmup_s",
+    }
+    return Limits(**{ours: given[flag] for flag, ours in names.items() if given[flag] is not None})
+
+
+def _save(found: Found, last: list[LoadReport], folder: Path) -> None:
+    """The search as JSON, and the report of its last trial with the knee drawn in it."""
+    from attrs import evolve
+
+    from headrace.bench.report.files import write_all, write_file
+    from headrace.bench.report.rates import points_of
+    from headrace.bench.report.saved import plan_without_secrets
+    from headrace.contracts.convert import to_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "find.json"
+    write_file(path, to_json(evolve(found, plan=plan_without_secrets(found.plan))))
+    written = [path]
+    if last:
+        written += write_all(last[0], folder, points=points_of(found))
+    typer.echo(f"saved in {folder}: {', '.join(p.name for p in written)}", err=True)
