@@ -89,10 +89,15 @@ class Noise:
 
 @frozen(kw_only=True)
 class Overhead:
-    """How much longer a pass took under the operator profiler, as a ratio; it is in no time told here."""
+    """How much longer a pass took when watched, as a ratio; it is in no time told here.
+
+    ``prefill`` and ``decode`` under the operator profiler, the others while FLOPs were counted.
+    """
 
     prefill: float | None = None
     decode: float | None = None
+    counting_prefill: float | None = None
+    counting_decode: float | None = None
 
 
 @frozen(kw_only=True)
@@ -126,7 +131,10 @@ class Environment:
 
 @frozen(kw_only=True)
 class ProfileReport:
-    """A whole profile. ``verdict`` is one sentence that somebody can act on."""
+    """A whole profile. ``verdict`` is one sentence that somebody can act on.
+
+    ``ended`` says why a run that is not ``complete`` ended early.
+    """
 
     run_id: str
     started: str
@@ -161,3 +169,4 @@ class ProfileReport:
     conventions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     complete: bool = True
+    ended: str | None = None
