@@ -214,7 +214,8 @@ def _show(report: ProfileReport) -> None:
         if sample is not None:
             out.print(f"{name}: {sample.mean:.2f} {unit} (std {sample.std:.2f})")
     if report.peak_memory is not None:
-        out.print(f"memory at most: {_bytes(report.peak_memory)}")
+        cache = "" if report.kv_bytes is None else f", {_bytes(report.kv_bytes)} of it cache"
+        out.print(f"memory at most: {_bytes(report.peak_memory)}{cache}")
     for peak in report.peaks:
         flops = "?" if peak.flops_per_s is None else f"{peak.flops_per_s / 1e12:.2f} TFLOP/s"
         moved = "?" if peak.bytes_per_s is None else f"{peak.bytes_per_s / 1e9:.1f} GB/s"

@@ -133,7 +133,8 @@ class Environment:
 class ProfileReport:
     """A whole profile. ``verdict`` is one sentence that somebody can act on.
 
-    ``ended`` says why a run that is not ``complete`` ended early.
+    ``kv_bytes`` is the largest cache as it lay in memory, ``kv_bytes_needed`` what the analytic model
+    says for as many tokens. ``ended`` says why a run that is not ``complete`` ended early.
     """
 
     run_id: str
@@ -161,6 +162,8 @@ class ProfileReport:
     operators: tuple[OperatorSummary, ...] = ()
     memory: tuple[MemoryMoment, ...] = ()
     peak_memory: int | None = None
+    kv_bytes: int | None = None
+    kv_bytes_needed: float | None = None
     peaks: tuple[Peak, ...] = ()
     overhead: Overhead | None = None
     recommendations: tuple[Recommendation, ...] = ()

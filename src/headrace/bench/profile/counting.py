@@ -90,4 +90,4 @@ def _moved(torch: Any, name: str, args: Any, kwargs: Any, out: Any) -> int:
 
 def _bytes(tensor: Any) -> int:
     """What of it lies in memory: an expanded tensor is no larger than its storage."""
-    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+    return int(min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()))

@@ -15,6 +15,8 @@ from headrace.numbers.peaks import Peaks, Unknown, find_peaks, why_no_roof
 from headrace.numbers.peaks import roof as roof_of
 from headrace.numbers.roofline import Roof
 
+_RUNS = 25
+
 
 @frozen(kw_only=True)
 class Limits:
@@ -42,6 +44,8 @@ def limits_of(device: str, dtype: str) -> Limits:
     """Measured for a processor; for a GPU the datasheet's, beside which the measured are shown."""
     name = device_name(device)
     on_cpu = device == "cpu"
+    measured: tuple[Measured, ...] = ()
+    why: str | None = None
     try:
         measured = measure(
             device=device,
@@ -49,12 +53,12 @@ def limits_of(device: str, dtype: str) -> Limits:
             threads=[needs.torch().get_num_threads()] if on_cpu else None,
             size=1024 if on_cpu else 8192,
             buffer_mb=256 if on_cpu else 1024,
+            # A limit is the best that was seen, and other programs hide it for a while.
+            runs=_RUNS,
         )
     except (LLMError, RuntimeError) as failed:
         # A figure that is missing is told; it must not cost the times that were taken.
-        measured, why = (), f"the device's limits could not be measured: {failed}"
-    else:
-        why = None
+        why = f"the device's limits could not be measured: {failed}"
     here = _measured(measured, dtype)
     if on_cpu:
         roof = (

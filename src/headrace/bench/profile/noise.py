@@ -18,27 +18,29 @@ _STAT = Path("/proc/stat")
 
 @frozen(kw_only=True)
 class Reading:
-    """Clocks at one moment. ``waited_s`` is how long our threads stood ready without a core."""
+    """Clocks at one moment.
+
+    ``waited_s`` is how long our threads stood ready without a core; ``ticks`` are those that the
+    machine's host took, and all.
+    """
 
     wall_s: float
     cpu_s: float
     waited_s: float | None
-    stolen_ticks: int | None
-    all_ticks: int | None
+    ticks: tuple[int, int] | None
 
 
 def read_clocks() -> Reading:
     """The clocks now; what this system does not tell is None."""
-    stolen = whole = None
+    ticks = None
     if _STAT.is_file():
-        ticks = [int(word) for word in _STAT.read_text().splitlines()[0].split()[1:9]]
-        stolen, whole = ticks[7], sum(ticks)
+        each = [int(word) for word in _STAT.read_text().splitlines()[0].split()[1:9]]
+        ticks = (each[7], sum(each))
     return Reading(
         wall_s=time.perf_counter(),
         cpu_s=time.process_time(),
         waited_s=_waited(),
-        stolen_ticks=stolen,
-        all_ticks=whole,
+        ticks=ticks,
     )
 
 
@@ -64,11 +66,9 @@ def noise_of(before: Reading, after: Reading, variations: Sequence[float], threa
         waited = max(0.0, after.waited_s - before.waited_s)
         share = cpu / (cpu + waited) if cpu + waited > 0 else None
     stolen = None
-    if None not in (before.all_ticks, after.all_ticks, before.stolen_ticks, after.stolen_ticks):
-        assert before.all_ticks is not None and after.all_ticks is not None
-        assert before.stolen_ticks is not None and after.stolen_ticks is not None
-        ticks = after.all_ticks - before.all_ticks
-        stolen = (after.stolen_ticks - before.stolen_ticks) / ticks if ticks > 0 else None
+    if before.ticks is not None and after.ticks is not None:
+        of_host, whole = (now - then for now, then in zip(after.ticks, before.ticks, strict=True))
+        stolen = of_host / whole if whole > 0 else None
     variation = max(variations, default=None)
     busy = cpu / ((after.wall_s - before.wall_s) * threads)
     wrong = []

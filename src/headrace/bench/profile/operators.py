@@ -26,6 +26,23 @@ from headrace.numbers.roofline import Roof, share_of_limit
 STEPS = 4
 TRACE = "trace.json.gz"
 _STAGE = "headrace: "
+_LOOKS = 3
+"""The profiler looks so often, and the quietest time is told: other programs only ever add to it."""
+_KERNELS = {
+    "aten::convolution": (
+        "aten::mkldnn_convolution",
+        "aten::cudnn_convolution",
+        "aten::_slow_conv2d_forward",
+        "aten::slow_conv3d_forward",
+        "aten::_conv_depthwise2d",
+    ),
+    "aten::_scaled_dot_product_flash_attention": ("aten::_flash_attention_forward",),
+    "aten::_scaled_dot_product_efficient_attention": ("aten::_efficient_attention_forward",),
+    "aten::mean": ("aten::sum",),
+    "aten::embedding": ("aten::index_select",),
+    "aten::bmm": ("aten::mkldnn_bmm",),
+}
+"""Who does the work of an operator that is counted by its outer name: theirs is the time."""
 _WORTH_TELLING = 0.005
 """An operator without a formula is named where it took this share of the time of its stage."""
 
@@ -68,8 +85,8 @@ def observe(
     with counts:
         counted = _run(runner, given, steps, stop)
     ends_if_asked(stop)
-    own, profiled = _profile(runner, given, steps, stop, artifacts)
-    found: dict[tuple[str, str], Counted] = counts.found
+    own, profiled = _quietest(runner, given, steps, stop, artifacts)
+    found = _by_kernel(counts.found, own)
     operators = _operators(own, found, roof)
     vision = [each for (stage, _), each in found.items() if stage == "vision"]
     return Observed(
@@ -106,9 +123,21 @@ def _run(runner: Runner, given: Given, steps: int, stop: Stop) -> Spent:
     return Spent(prefill_s=read - began, step_s=(done - read) / steps if steps else None)
 
 
-def _profile(
+def _quietest(
     runner: Runner, given: Given, steps: int, stop: Stop, artifacts: Path | None
 ) -> tuple[dict[tuple[str, str], _Own], Spent]:
+    looks = []
+    for _ in range(_LOOKS):
+        ends_if_asked(stop)
+        profiler, spent = _profile(runner, given, steps, stop)
+        looks.append((spent.prefill_s + steps * (spent.step_s or 0.0), profiler, spent))
+    _, profiler, spent = min(looks, key=lambda look: look[0])
+    if artifacts is not None:
+        profiler.export_chrome_trace(str(artifacts / TRACE))
+    return _own_times(profiler.events()), spent
+
+
+def _profile(runner: Runner, given: Given, steps: int, stop: Stop) -> tuple[Any, Spent]:
     torch = needs.torch()
     kinds = torch.profiler.ProfilerActivity
     activities = [kinds.CPU, kinds.CUDA] if runner.loaded.on_cuda else [kinds.CPU]
@@ -118,9 +147,21 @@ def _profile(
             spent = _run(runner, given, steps, stop)
     finally:
         runner.watch.marking = False
-    if artifacts is not None:
-        profiler.export_chrome_trace(str(artifacts / TRACE))
-    return _own_times(profiler.events()), spent
+    return profiler, spent
+
+
+def _by_kernel(
+    found: dict[tuple[str, str], Counted], own: dict[tuple[str, str], _Own]
+) -> dict[tuple[str, str], Counted]:
+    """What was counted, by the names that the time stands under."""
+    moved = dict(found)
+    for (stage, name), counted in found.items():
+        for kernel in _KERNELS.get(name, ()):
+            if (stage, kernel) in own and (stage, kernel) not in found:
+                moved[stage, kernel] = counted
+                moved.pop((stage, name), None)
+                break
+    return moved
 
 
 def _own_times(events: Sequence[Any]) -> dict[tuple[str, str], _Own]:

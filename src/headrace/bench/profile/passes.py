@@ -67,6 +67,8 @@ class Runner:
         takes = inspect.signature(loaded.model.forward).parameters
         self.last_logits_only = "logits_to_keep" in takes
         self._keep = {"logits_to_keep": 1} if self.last_logits_only else {}
+        # transformers 5.24 has named it anew; models that bring their code may have the old name.
+        self._cache = "cache" if "cache" in takes else "past_key_values"
 
     def close(self) -> None:
         self.watch.close()
@@ -134,14 +136,13 @@ class Runner:
     def prefill(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """The first pass: the next token, not yet waited for, and the cache."""
         out = self.loaded.model(**inputs, use_cache=True, **self._keep)
-        return out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+        return out.logits[:, -1].argmax(-1, keepdim=True), getattr(out, self._cache)
 
     def step(self, token: Any, cache: Any) -> tuple[Any, Any]:
         """One token more."""
-        out = self.loaded.model(
-            input_ids=token, past_key_values=cache, use_cache=True, **self._keep
-        )
-        return out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+        given = {"input_ids": token, self._cache: cache}
+        out = self.loaded.model(**given, use_cache=True, **self._keep)
+        return out.logits[:, -1].argmax(-1, keepdim=True), getattr(out, self._cache)
 
     def text(self, tokens: tuple[int, ...]) -> str:
         """What ``tokens`` say; without a tokenizer their numbers."""

@@ -64,6 +64,7 @@ def report_of(gathered: Gathered, runner: Runner) -> ProfileReport:
     )
     model_mfu, model_mbu = figures.whole_shares(passes, work, inputs, limits.roof)
     uncounted = _uncounted(account, observed)
+    held, needed = _cache(passes, account)
     summary = LLMProfileReportSummary(
         run_id=gathered.run_id,
         mfu_model_level=model_mfu,
@@ -105,6 +106,8 @@ def report_of(gathered: Gathered, runner: Runner) -> ProfileReport:
         operators=found.operators,
         memory=gathered.memory,
         peak_memory=gathered.peak_memory,
+        kv_bytes=held,
+        kv_bytes_needed=needed,
         peaks=limits.peaks,
         overhead=overhead,
         recommendations=recommendations_of(found),
@@ -164,6 +167,18 @@ def _overhead(observed: Observed, passes: Sequence[Timed]) -> Overhead:
         counting_prefill=counted[0],
         counting_decode=counted[1],
     )
+
+
+def _cache(passes: Sequence[Timed], account: Account) -> tuple[int | None, float | None]:
+    """Bytes of the largest cache, and what that many tokens need by the analytic model."""
+    cached = [timed for timed in passes if timed.cache_bytes is not None]
+    if not cached:
+        return None, None
+    most = max(cached, key=lambda timed: timed.cache_bytes or 0)
+    # The last token is made, and not yet read.
+    tokens = most.input_tokens + len(most.tokens) - 1
+    each = account.kv_per_token
+    return most.cache_bytes, None if each is None else each * tokens
 
 
 def _attention(asked: str, observed: Observed | None) -> str:
@@ -236,15 +251,6 @@ def _notes(
             "The vision parts' FLOPs are those that torch counted for one picture, taken for each; "
             "their bytes are those of their weights."
         )
-    cached = [timed for timed in passes if timed.cache_bytes is not None]
-    if cached:
-        most = max(cached, key=lambda timed: timed.cache_bytes or 0)
-        # The last token is made, and not yet read.
-        held = most.input_tokens + len(most.tokens) - 1
-        words = f"The cache held {most.cache_bytes:,} bytes for {held} tokens"
-        if account.kv_per_token is not None:
-            words += f"; the analytic model says {account.kv_per_token * held:,.0f}"
-        notes.append(f"{words}.")
     if gathered.observed is not None:
         observed = gathered.observed
         notes.append(

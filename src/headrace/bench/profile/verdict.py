@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
@@ -12,16 +12,18 @@ from headrace.numbers.roofline import Roof, ridge
 
 _NEAR = 0.7
 """From this share of a limit on, only other work or other hardware makes it faster."""
+_SOME = 0.2
+"""Below this share of both limits, what stands between operators is what it waits for."""
 _MUCH = 0.15
 """What takes this share of the time is worth a word."""
 
 
 @frozen(kw_only=True)
 class Findings:
-    """What the verdict is made of. ``quantised`` numbers have two bytes or more when it is False."""
+    """What the verdict is made of; ``reason`` is why a share is not known."""
 
     stages: Mapping[str, StageFigures]
-    operators: Sequence[OperatorSummary]
+    operators: tuple[OperatorSummary, ...]
     roof: Roof
     dtype: str
     attention: str
@@ -45,18 +47,26 @@ def verdict_of(found: Findings) -> str:
         why = f" ({found.reason})" if found.reason else ""
         return f"{took}; how near that is to the device's limit is not known{why}."
     reaches = f"{took} and reaches {_share(main.mbu)} of memory bandwidth and {_share(main.mfu)} of compute"
-    if max(main.mbu, main.mfu) > 1:
+    return f"{reaches}: {_advice(main.bound, max(main.mbu, main.mfu))}."
+
+
+def _advice(bound: str | None, reached: float) -> str:
+    if reached > 1:
         return (
-            f"{reaches}: more than the limits that were measured, so its data came from a cache, or "
-            "the measurement was disturbed."
+            "more than the limits that were measured, so its data came from a cache, or the "
+            "measurement was disturbed"
         )
-    if main.bound == "memory":
-        if main.mbu >= _NEAR:
-            return f"{reaches}: it is as fast as memory lets it be; batch more, or quantise."
-        return f"{reaches}: batch more, or quantise, once what stands between operators is less."
-    if main.mfu >= _NEAR:
-        return f"{reaches}: it is as fast as the device computes; a smaller dtype or model helps."
-    return f"{reaches}: larger batches, a smaller dtype or faster kernels would use the rest."
+    if bound == "memory" and reached >= _NEAR:
+        return "it is as fast as memory lets it be; batch more, or quantise"
+    if bound == "memory" and reached >= _SOME:
+        return "batch more, or quantise"
+    if bound == "compute" and reached >= _NEAR:
+        return "it is as fast as the device computes; a smaller dtype or model helps"
+    if bound == "compute" and reached >= _SOME:
+        return "a smaller dtype or faster kernels would use the rest"
+    return (
+        "most of it is neither arithmetic nor memory; compile it or use fused kernels, then batch"
+    )
 
 
 def recommendations_of(found: Findings) -> tuple[Recommendation, ...]:
@@ -173,7 +183,7 @@ def _noise(found: Findings) -> Iterator[Recommendation]:
     if found.noise.verdict == "noisy":
         yield Recommendation(
             text="Measure again on a quiet machine before these times are compared with others.",
-            because=found.noise.text,
+            because=found.noise.text.removeprefix("Noisy: ").partition("; it kept")[0] + ".",
         )
 
 
