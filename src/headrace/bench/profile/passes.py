@@ -20,6 +20,7 @@ from headrace.bench.profile.loading import Loaded
 from headrace.bench.profile.preparing import prepare
 from headrace.bench.profile.stopping import Stop, ends_if_asked
 from headrace.bench.profile.watching import Watch
+from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.profile_report import StageName
 
 
@@ -136,7 +137,13 @@ class Runner:
     def prefill(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """The first pass: the next token, not yet waited for, and the cache."""
         out = self.loaded.model(**inputs, use_cache=True, **self._keep)
-        return out.logits[:, -1].argmax(-1, keepdim=True), getattr(out, self._cache)
+        cache = getattr(out, self._cache, None)
+        if cache is None:
+            raise LLMCapabilityError(
+                f"{self.loaded.name} keeps no cache of keys and values, so it is no model that is "
+                "profiled here; one that generates text token by token is needed"
+            )
+        return out.logits[:, -1].argmax(-1, keepdim=True), cache
 
     def step(self, token: Any, cache: Any) -> tuple[Any, Any]:
         """One token more."""
