@@ -75,7 +75,7 @@ def test_each_stage_that_computes_says_how_near_it_comes(report: ProfileReport) 
         seconds = stage.time_ms.mean / 1e3 * len(report.inputs)
         assert stage.mfu == pytest.approx(stage.flops / peak.flops_per_s / seconds)
         assert report.summary.mfu_per_stage[stage.stage] == stage.mfu
-        assert 0 < (stage.of_floor or 0)
+        assert (stage.of_floor or 0) > 0
     assert "preprocess" not in report.summary.mfu_per_stage
     assert report.summary.mfu_model_level is not None
 
@@ -210,7 +210,7 @@ def test_the_model_in_the_box_says_what_transformers_generates(
     pytest.importorskip("accelerate", reason="accelerate is not installed: make test-profile")
     inputs = tiny.prompts(tmp_path / "in", "What is the capital of France?")
     request = tiny.asked(
-        box_model.path, inputs, random_weights=False, max_new_tokens=8, repeats=2, dtype="fp32"
+        box_model.path, inputs, random_weights=False, max_new_tokens=8, repeats=1, warmup=0
     )
     report = profile(request)
     loaded = load(request)
