@@ -17,6 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError, LLMUnavailableError
 from headrace.net.deadline import Deadline
+from headrace.net.known_head import KnownHead
 from headrace.net.reply import Http1Reply, Receiver
 from headrace.net.tls import tls_failure
 from headrace.net.transport import HttpRequest, TimeLimits
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_keep",
         "_keep_slot",
+        "_known",
         "_limits",
         "_loop",
         "_method",
@@ -103,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._poll: select.poll | None = None
         self._parser = HttpResponseParser(self)
+        self._known: KnownHead[dict[str, str]] = KnownHead()
         self._closing = False
         self._reply: Receiver | None = None
         self._limits: TimeLimits
@@ -288,7 +291,13 @@ class Connection(asyncio.Protocol):
         if self._reply is None:  # nobody asked
             self.drop()
             return
+        is_first = not self._answered
         self._answered = True
+        if is_first and self._method != "HEAD":
+            body = self._known.body_of(data)
+            if body is not None:
+                self._read_known(body)
+                return
         self._quiet += len(data)
         try:
             self._parser.feed_data(data)
@@ -304,9 +313,41 @@ class Connection(asyncio.Protocol):
                 self._fail_bad(self._complaint or f"not HTTP/1.1: {error}")
                 return
         if self._done:
+            if is_first and self._keep:
+                self._learn(data)
             self._finish()
         elif self._quiet > HEAD_LIMIT:
             self._fail_bad(self._too_large())
+
+    def _read_known(self, body: bytes) -> None:
+        """All of an answer came, with a head that the parser knows and found nothing special in."""
+        reply = self._reply
+        assert reply is not None
+        headers, length = self._known.means, str(len(body))
+        if headers["content-length"] != length:
+            headers = headers | {"content-length": length}
+        reply.first_byte_at = self._monotonic()
+        if not reply.sent_at:  # the answer overtook the request
+            reply.sent_at = reply.first_byte_at
+        self._headers = headers
+        self._in_body = self._done = self._keep = True
+        self._received = len(body)
+        self.deadline.rest()
+        reply.start(200, headers)
+        if self._reply is not None:
+            self._reply.feed(body)
+        self._finish()
+
+    def _learn(self, data: bytes) -> None:
+        headers, size = self._headers, self._received
+        if (
+            self._parser.get_status_code() == 200
+            and 0 < size < len(data)
+            and headers.get("content-length", "") == str(size)
+            and "transfer-encoding" not in headers
+            and "upgrade" not in headers
+        ):
+            self._known.learn(data, data[-size:], headers)
 
     def eof_received(self) -> None:
         self._peer_gone(None)
