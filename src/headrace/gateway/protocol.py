@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from http import HTTPStatus
-from types import ModuleType
 from typing import Any, Literal, cast
-from urllib.parse import unquote
 
 import httptools
-from attrs import define
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
-from headrace.gateway.asgi import answer, id_for
+from headrace.contracts.errors import LLMError
+from headrace.gateway.asgi import id_for
+from headrace.gateway.head import Head, scope_of
 from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
 from headrace.gateway.logs import log_request
+from headrace.gateway.refusals import (
+    head_too_large,
+    not_http,
+    not_in_time,
+    refuse_as_full,
+    write_refusal,
+)
 from headrace.traffic.fallback import Earlier
-from headrace.wire import openai_chat
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +38,6 @@ _STREAM = (
     b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
 )
 _CLOSE = b"connection: close\r\n"
-_REFUSAL = (
-    b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
-)
-
-
-@define(eq=False)
-class Head:
-    """What came before a request's body; nobody changes it."""
-
-    url: bytes
-    method: bytes
-    headers: list[tuple[bytes, bytes]]
-    version: str
-    keep_alive: bool
-    expects_continue: bool = False
 
 
 def http_class(door: HotDoor) -> type[HttpProtocol]:
@@ -114,17 +101,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[offer.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(
-                LLMInvalidRequestError(
-                    f"this is no HTTP/1.1 request that this server can read: {error}",
-                    code="bad_http",
-                )
-            )
+            self._refuse(not_http(error))
             return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.door.server.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(head_too_large(self.door.server))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -152,15 +134,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.waits_for == "request" or nothing_asked or is_answered:
             self.transport.close()
             return
-        what, server = self.waits_for, self.door.server
-        limit_ms = server.body_timeout_ms if what == "body" else server.header_timeout_ms
-        self._refuse(
-            LLMInvalidRequestError(
-                f"the request's {what} did not arrive within {limit_ms / 1000:g} s",
-                status=408,
-                code="request_timeout",
-            )
-        )
+        assert self.waits_for is not None
+        self._refuse(not_in_time(self.waits_for, self.door.server))
 
     # The parser's side.
 
@@ -188,7 +163,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_bytes + self._fed_bytes > self.door.server.max_header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self.door.server.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(head_too_large(self.door.server))
                 return
         fields = dict(headers)
         if (
@@ -204,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.waits_for = "body"
             return
         self.waits_for = None
-        app: Any = _refuse_as_full if self._is_full() else self.app
+        app: Any = refuse_as_full if self._is_full() else self.app
         existing = self.cycle
         cycle = self.cycle = self._new_cycle(self._head())
         if existing is None or existing.response_complete:
@@ -267,15 +242,11 @@ class HttpProtocol(HttpToolsProtocol):
             headers=self.headers,
             version=version,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            expects_continue=any(
-                name == b"expect" and value.lower() == b"100-continue"
-                for name, value in self.headers
-            ),
         )
 
     def _new_cycle(self, head: Head) -> RequestResponseCycle:
         return RequestResponseCycle(
-            scope=self._scope(head),
+            scope=cast(Any, scope_of(head, self.root_path, self._of_connection())),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -323,23 +294,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.waits_for = "request" if is_whole else "body"
             self.waits_since = self.loop.time()
 
-    def _scope(self, head: Head) -> Any:
-        url = httptools.parse_url(head.url)
-        raw_path = url.path or b""
-        path = raw_path.decode("ascii")
+    def _of_connection(self) -> dict[str, Any]:
         return {
-            "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
-            "method": head.method.decode("ascii"),
-            "root_path": self.root_path,
-            "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": url.query or b"",
-            "headers": head.headers,
             "state": self.app_state.copy(),
         }
 
@@ -374,7 +334,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
-        self._write_refusal(error, exchange.asked.face.codec)
+        self.transport.write(write_refusal(error, exchange.asked.face.codec))
+        self.transport.close()
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
         """See Caller."""
@@ -416,14 +377,6 @@ class HttpProtocol(HttpToolsProtocol):
         limit = self.limit_concurrency
         return limit is not None and (len(self.connections) > limit or len(self.tasks) >= limit)
 
-    def _head_too_large(self) -> LLMError:
-        return LLMInvalidRequestError(
-            "the request's headers are larger than this server takes "
-            f"({self.door.server.max_header_bytes} bytes)",
-            status=431,
-            code="headers_too_large",
-        )
-
     def _refuse(self, error: LLMError) -> None:
         """Answer with ``error`` and close; where an answer is under way, close after that."""
         if self._refused:
@@ -445,15 +398,9 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._body = None
         error.request_id = id_for(None)
-        self._write_refusal(error)
-        log.info("refused a request: %s", error, extra={"request_id": error.request_id})
-
-    def _write_refusal(self, error: LLMError, codec: ModuleType = openai_chat) -> None:
-        status: int = codec.status_of(error)
-        body, phrase = codec.write_error(error), HTTPStatus(status).phrase.encode()
-        request_id = (error.request_id or "").encode()
-        self.transport.write(_REFUSAL % (status, phrase, len(body), request_id, body))
+        self.transport.write(write_refusal(error))
         self.transport.close()
+        log.info("refused a request: %s", error, extra={"request_id": error.request_id})
 
 
 def _id_lines(exchange: Exchange) -> bytes:
@@ -471,15 +418,3 @@ def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:
                 exchange.passage.record(earlier)
 
     return going_on
-
-
-async def _refuse_as_full(scope: Scope, receive: Receive, send: Send) -> None:
-    error = LLMUnavailableError(
-        "this server has as many connections as it may have; try again in a moment",
-        retry_after_s=1.0,
-        code="too_many_connections",
-    )
-    error.request_id = id_for(None)
-    headers = [(b"x-request-id", error.request_id.encode()), (b"retry-after", b"1")]
-    body = openai_chat.write_error(error)
-    await answer(send, 503, body, [*headers, (b"connection", b"close")])
