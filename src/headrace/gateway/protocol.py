@@ -20,6 +20,7 @@ from headrace.gateway.asgi import id_for
 from headrace.gateway.head import Head, scope_of
 from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
+from headrace.gateway.hot.head import HotHead
 from headrace.gateway.logs import log_request
 from headrace.gateway.refusals import (
     head_too_large,
@@ -28,6 +29,7 @@ from headrace.gateway.refusals import (
     refuse_as_full,
     write_refusal,
 )
+from headrace.net.known_head import KnownHead
 from headrace.traffic.fallback import Earlier
 
 log = logging.getLogger(__name__)
@@ -62,9 +64,11 @@ class HttpProtocol(HttpToolsProtocol):
         """The cycle whose application runs; ``cycle`` is the latest that was read."""
         self._body: list[bytes] | None = None
         """What came of the body of a request that the fast way wants."""
-        self._fields: dict[bytes, bytes] = {}
-        self._asked: Head | None = None
-        """The head of the request on the fast way."""
+        self._hot: HotHead | None = None
+        """The head of that request."""
+        self._known: KnownHead[HotHead] = KnownHead()
+        self._whole: bytes | None = None
+        """The body of such a request that ended in what was just read."""
         self._began_at = 0.0
         self._head_bytes = self._fed_bytes = 0
         self._offers_upgrade = False
@@ -80,7 +84,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._log(exchange, 200 if self._streaming else 499)
         if self._body is not None and self.door.logs_requests:
             took_s = self.loop.time() - self.waits_since
-            given = self._fields.get(b"x-request-id")
+            given = None if self._hot is None else self._hot.fields.get(b"x-request-id")
             log_request("POST", self.url.decode("ascii"), 499, took_s, id_for(given), None)
         answering = self._answering
         if answering is not None and answering is not self.cycle:
@@ -94,6 +98,12 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self.waits_for == "request":  # nothing is under way, and the parser waits as we do
+            body = self._known.body_of(data)
+            if body is not None and self._begin_known(self._known.means, body):
+                return
+        is_at_seam = self.waits_for == "request" or (self.waits_for == "head" and not self._in_head)
+        self._whole = None
         self._fed_bytes = len(data)
         try:
             self.parser.feed_data(data)
@@ -103,10 +113,16 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(not_http(error))
             return
+        if is_at_seam:
+            self._learn(data)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.door.server.max_header_bytes:
                 self._refuse(head_too_large(self.door.server))
+
+    def _learn(self, data: bytes) -> None:
+        if self._whole is not None and self._hot is not None:
+            self._known.learn(data, self._whole, self._hot)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -165,23 +181,22 @@ class HttpProtocol(HttpToolsProtocol):
             if size > self.door.server.max_header_bytes:
                 self._refuse(head_too_large(self.door.server))
                 return
-        fields = dict(headers)
+        head, fields = self._head(), dict(headers)
         if (
             self.exchange is None
             and (self.cycle is None or self.cycle.response_complete)
             and len(fields) == len(headers)
-            and self.door.wants(self.url, self.parser.get_method(), fields)
-            and self.parser.get_http_version() == "1.1"
             and not self._is_full()
         ):
-            self._fields = fields
-            self._body = []
-            self.waits_for = "body"
-            return
+            self._hot = self.door.look_at(head, fields)
+            if self._hot is not None:
+                self._body = []
+                self.waits_for = "body"
+                return
         self.waits_for = None
         app: Any = refuse_as_full if self._is_full() else self.app
         existing = self.cycle
-        cycle = self.cycle = self._new_cycle(self._head())
+        cycle = self.cycle = self._new_cycle(head)
         if existing is None or existing.response_complete:
             self._start_asgi_task(cycle, app)
         else:
@@ -202,19 +217,27 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._refused:
                 super().on_message_complete()
             return
+        assert self._hot is not None
+        self._whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._begin(self._hot, self._whole)
+
+    def _begin_known(self, hot: HotHead, body: bytes) -> bool:
+        """Begin a request whose head was read before, if it may go the fast way now as then."""
+        if not self.door.knows(hot, body) or self._is_full():
+            return False
+        self._hot = hot
+        self._begin(hot, body)
+        return True
+
+    def _begin(self, hot: HotHead, body: bytes) -> None:
         self.waits_for = None
-        self._began_at = self.loop.time()
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        keep_alive = self.parser.should_keep_alive()
-        exchange = self.door.begin(
-            self, self.loop, self.url, self._fields, body, keep_alive=keep_alive
-        )
+        exchange = self.door.begin(self, self.loop, hot, body)
         if isinstance(exchange, Declined):
             known = {"headrace.standing": exchange.standing, "headrace.ways": exchange.ways}
-            cycle = self._whole_cycle(self._head(), body, known)
+            cycle = self._whole_cycle(hot.head, body, known)
             self._start_asgi_task(cycle, self.app)
             return
-        self._asked = Head(self.url, b"POST", self.headers, "1.1", keep_alive)
+        self._began_at = self.loop.time()
         self.exchange = exchange
         self.cycle = exchange
         exchange.begin()
@@ -285,7 +308,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             self.transport.close()
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self.waits_for is None:
@@ -308,7 +332,8 @@ class HttpProtocol(HttpToolsProtocol):
     def send_whole(self, exchange: Exchange, body: bytes) -> None:
         """See Caller."""
         close = b"" if exchange.keep_alive else _CLOSE
-        self.transport.write(_WHOLE % (len(body), _id_lines(exchange), close, body))
+        ids = exchange.face.id_lines(exchange.passage.request_id)
+        self.transport.write(_WHOLE % (len(body), ids, close, body))
         self._finish(exchange)
 
     def send_events(self, exchange: Exchange, events: bytes) -> None:
@@ -334,42 +359,42 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
-        self.transport.write(write_refusal(error, exchange.asked.face.codec))
+        self.transport.write(write_refusal(error, exchange.face.codec))
         self.transport.close()
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
         """See Caller."""
         self.door.running.discard(exchange)
         self.exchange = None
-        assert self._asked is not None
         known = {
             "headrace.earlier": earlier,
             "headrace.standing": exchange.asked.standing,
             "headrace.ways": exchange.asked.ways,
             "headrace.request_id": exchange.passage.request_id,
         }
-        cycle = self._whole_cycle(self._asked, exchange.asked.body, known)
+        cycle = self._whole_cycle(exchange.asked.hot.head, exchange.asked.body, known)
         self._start_asgi_task(cycle, _going_on(self.app, exchange, earlier))
 
     def _stream_head(self, exchange: Exchange) -> bytes:
         close = b"" if exchange.keep_alive else _CLOSE
-        return _STREAM % (_id_lines(exchange), close)
+        return _STREAM % (exchange.face.id_lines(exchange.passage.request_id), close)
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.response_complete = True
         self.exchange = None
         self.door.running.discard(exchange)
-        self._log(exchange, 200)
+        if self.door.logs_requests:
+            self._log(exchange, 200)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def _log(self, exchange: Exchange, status: int) -> None:
-        if self.door.logs_requests and self._asked is not None:
+        if self.door.logs_requests:
             passage = exchange.passage
             took_s = self.loop.time() - self._began_at
-            path = self._asked.url.decode("ascii")
-            log_request("POST", path, status, took_s, passage.request_id, passage.route)
+            path = exchange.asked.hot.head.url.decode("ascii")
+            log_request("POST", path, status, took_s, passage.request_id, passage.ticket.route)
 
     # Refusals.
 
@@ -401,10 +426,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(write_refusal(error))
         self.transport.close()
         log.info("refused a request: %s", error, extra={"request_id": error.request_id})
-
-
-def _id_lines(exchange: Exchange) -> bytes:
-    return exchange.asked.face.id_lines(exchange.passage.request_id)
 
 
 def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:

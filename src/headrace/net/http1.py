@@ -288,7 +288,8 @@ class Connection(asyncio.Protocol):
             self._poll.register(sock.fileno(), _GONE if secure else _GONE | select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None:  # nobody asked
+        reply = self._reply
+        if reply is None:  # nobody asked
             self.drop()
             return
         is_first = not self._answered
@@ -296,7 +297,7 @@ class Connection(asyncio.Protocol):
         if is_first and self._method != "HEAD":
             body = self._known.body_of(data)
             if body is not None:
-                self._read_known(body)
+                self._read_known(reply, body)
                 return
         self._quiet += len(data)
         try:
@@ -319,24 +320,19 @@ class Connection(asyncio.Protocol):
         elif self._quiet > HEAD_LIMIT:
             self._fail_bad(self._too_large())
 
-    def _read_known(self, body: bytes) -> None:
-        """All of an answer came, with a head that the parser knows and found nothing special in."""
-        reply = self._reply
-        assert reply is not None
+    def _read_known(self, reply: Receiver, body: bytes) -> None:
+        """All of an answer came, with a head that the parser has found nothing special in."""
         headers, length = self._known.means, str(len(body))
         if headers["content-length"] != length:
             headers = headers | {"content-length": length}
+        self._headers = headers
         reply.first_byte_at = self._monotonic()
         if not reply.sent_at:  # the answer overtook the request
             reply.sent_at = reply.first_byte_at
-        self._headers = headers
-        self._in_body = self._done = self._keep = True
-        self._received = len(body)
-        self.deadline.rest()
-        reply.start(200, headers)
-        if self._reply is not None:
-            self._reply.feed(body)
-        self._finish()
+        self._reply = None
+        self._done = self._keep = True
+        reply.take_whole(200, headers, body)
+        self._let_go()
 
     def _learn(self, data: bytes) -> None:
         headers, size = self._headers, self._received
@@ -435,22 +431,26 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         reply, self._reply = self._reply, None
-        keep = (
+        if reply is not None:
+            reply.finish()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The answer is complete: the connection may carry another, or is closed."""
+        if not (
             self._keep
             and not self._closing
             and self._transport.get_write_buffer_size() == 0
             and (self._sender is None or self._sender.done())
-        )
-        if reply is not None:
-            reply.finish()
-        if not keep:
+        ):
             self.drop()
             return
         self.deadline.end()
         self._sender = None
         if self._method == "HEAD":
             self._parser = HttpResponseParser(self)
-        self.resume()
+        if self._paused:
+            self.resume()
         self.used = True
         self._owner.released(self)
 

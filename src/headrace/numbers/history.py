@@ -77,7 +77,7 @@ class History:
         interval = self.interval(math.floor(t.done / INTERVAL_S))
         if interval is None:
             return
-        outcome = outcome_of(record.error_kind or "")
+        outcome = outcome_of(record.error_kind) if record.error_kind else "ok"
         interval.requests[outcome] = interval.requests.get(outcome, 0) + 1
         completion = usage.completion_tokens if usage is not None else None
         interval.completion_tokens += completion or 0

@@ -107,12 +107,18 @@ class LiveCall:
 
     __slots__ = ("_backend", "_model", "_state", "_tally")
 
-    def __init__(self, tally: Tally, model: str) -> None:
+    def __init__(self, tally: Tally, model: str, backend: str | None = None) -> None:
         self._tally = tally
         self._model = model
-        self._backend: str | None = None
-        self._state = "waiting"
-        tally._gauge(tally.waiting, model, 1)
+        self._backend = backend
+        if backend is None:
+            self._state = "waiting"
+            tally._gauge(tally.waiting, model, 1)
+        else:
+            self._state = "running"
+            running, running_at = tally.running, tally.running_at
+            running[model] = running.get(model, 0) + 1
+            running_at[backend] = running_at.get(backend, 0) + 1
 
     def admitted(self, backend: str | None = None) -> None:
         """The call may run now, at ``backend`` where that is known; again: it goes on at another."""
@@ -132,9 +138,9 @@ class LiveCall:
         if state == "waiting":
             self._tally._gauge(self._tally.waiting, self._model, -1)
         elif state == "running":
-            self._tally._gauge(self._tally.running, self._model, -1)
+            self._tally.running[self._model] -= 1
             if self._backend is not None:
-                self._tally._gauge(self._tally.running_at, self._backend, -1)
+                self._tally.running_at[self._backend] -= 1
 
 
 class Tally:
@@ -168,9 +174,15 @@ class Tally:
 
     def began(self, model: str | None = None) -> LiveCall:
         """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
+        return LiveCall(self, self._name_of(model))
+
+    def began_at(self, model: str, backend: str) -> LiveCall:
+        """As ``began``, for a call that runs at ``backend`` at once."""
         if model not in self._known_models:
-            self.count()  # which may make it known
-        return LiveCall(self, model if model in self._known_models else OTHER)
+            model = self._name_of(model)
+        if backend not in self._known_backends:
+            backend = self._backend_name(backend)
+        return LiveCall(self, model, backend)
 
     @property
     def series(self) -> dict[Labels, Series]:
@@ -360,6 +372,13 @@ class Tally:
                 labels = Labels(labels.operation, OTHER, OTHER, OTHER, OTHER)
             found = self._by_labels.setdefault(labels, Series())
         return found
+
+    def _name_of(self, model: str | None) -> str:
+        """What a call under way is counted as."""
+        if model is not None and model in self._known_models:
+            return model
+        self.count()  # which may make it known
+        return model if model is not None and model in self._known_models else OTHER
 
     def _model_name(self, name: str | None, *, reached: bool) -> str:
         if not name or name in self._known_models:

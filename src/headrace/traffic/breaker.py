@@ -87,8 +87,8 @@ class Breaker:
 
     def enter(self) -> int:
         """An attempt begins, if it may (else as ``check``); the number is for its reports."""
-        self.check()
         if self._open_until is not None:
+            self.check()
             self._probing = True
         return self._era
 
@@ -102,7 +102,8 @@ class Breaker:
     def succeeded(self, era: int) -> None:
         """An attempt has come to a good end."""
         if era == self._era:
-            self.answers(era)
+            if self._probing:
+                self.answers(era)
             self._failures = 0
 
     def failed(self, era: int, error: LLMError, *, again: bool = False) -> None:

@@ -7,6 +7,8 @@ byte is handed over to ``Traffic.run`` to go on with. Both leave the same record
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.responses import Usage
@@ -17,6 +19,20 @@ from headrace.traffic.lane import Lane
 from headrace.traffic.visit import error_kind
 
 
+@frozen(kw_only=True, eq=False)
+class Ticket:
+    """What all passages to one lane for one model have in common.
+
+    ``model`` is the lane's name for it, ``requested_model`` and ``route`` are the caller's and ours.
+    """
+
+    lane: Lane
+    model: str
+    requested_model: str | None
+    route: str
+    provider: str
+
+
 class Passage:
     """One call that has its place at a lane (``may_begin``): tell it of ``output``, and then either
     ``end`` it or ``hand_over``, once. ``queued`` is the instant at which its request was here."""
@@ -25,50 +41,39 @@ class Passage:
         "_answering",
         "_era",
         "_health_era",
+        "_live",
         "_rated_tokens",
         "_traffic",
         "admitted",
         "call_id",
         "chunks",
         "first_token",
-        "lane",
         "last_token",
-        "live",
-        "model",
-        "provider",
         "queued",
         "request_id",
-        "requested_model",
-        "route",
         "stream",
+        "ticket",
     )
 
     def __init__(
         self,
         traffic: Traffic,
-        lane: Lane,
+        ticket: Ticket,
         *,
         queued: float,
         rated_tokens: int,
-        model: str,
-        requested_model: str | None,
-        route: str,
-        provider: str,
         request_id: str,
         stream: bool,
     ) -> None:
+        lane = ticket.lane
         breaker, health = lane.breaker, lane.health
         self._traffic = traffic
         self._rated_tokens = rated_tokens
         self._era = None if breaker is None else breaker.enter()
         self._health_era = 0 if health is None else health.era
         self._answering = False
-        self.lane = lane
+        self.ticket = ticket
         self.queued = queued
-        self.model = model
-        self.requested_model = requested_model
-        self.route = route
-        self.provider = provider
         self.request_id = request_id
         self.stream = stream
         self.call_id = new_call_id()
@@ -79,13 +84,12 @@ class Passage:
         if lane.budget is not None:
             lane.budget.began()
         self.admitted = traffic.now()
-        self.live = traffic.began(model, self.call_id)
-        self.live.admitted(lane.name)
+        self._live = traffic.began_at(ticket.model, lane.name, self.call_id)
 
     @property
     def idempotency_key(self) -> str | None:
         """What the backend may know this call by, should it be asked again."""
-        retry = self.lane.retry
+        retry = self.ticket.lane.retry
         return self.call_id if retry is not None and retry.retries else None
 
     def output(self, chunks: int) -> None:
@@ -98,17 +102,17 @@ class Passage:
     def answers(self) -> None:
         """The backend has given something: enough for a breaker that asks whether it is well."""
         self._answering = True
-        breaker = self.lane.breaker
-        if breaker is not None and self._era is not None:
-            breaker.answers(self._era)
-        if self.lane.health is not None:
-            self.lane.health.answers(self._health_era)
+        lane = self.ticket.lane
+        if lane.breaker is not None and self._era is not None:
+            lane.breaker.answers(self._era)
+        if lane.health is not None:
+            lane.health.answers(self._health_era)
 
     def came_whole(self) -> None:
         """The answer is here, all at once: nobody knows when its first token was made."""
         self.chunks = 1
         self.last_token = self._traffic.now()
-        self.answers()
+        self._answering = True
 
     def end(
         self,
@@ -125,8 +129,8 @@ class Passage:
         """The call is over, well or by ``error``; its record goes out."""
         done = self._traffic.now()
         attempt = self._leave(error, usage, done, status, sends)
-        self.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
-        self.live.ended()
+        self.ticket.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
+        self._live.ended()
         self._record(
             error, attempt, usage, finish_reason, model, done, sent=sent, first_byte=first_byte
         )
@@ -134,7 +138,7 @@ class Passage:
     def record(self, earlier: Earlier) -> None:
         """Nobody went on with the call after ``hand_over``: that attempt was all of it."""
         kind = earlier.attempt.error_kind
-        self.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
+        self.ticket.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
         self._record(earlier.error, earlier.attempt, None, None, None, earlier.attempt.end)
 
     def _record(
@@ -149,21 +153,21 @@ class Passage:
         sent: float | None = None,
         first_byte: float | None = None,
     ) -> None:
-        traffic = self._traffic
-        seen = model or self.model
+        traffic, ticket = self._traffic, self.ticket
+        seen = model or ticket.model
         price = None
         if usage is not None:
-            price = traffic.paid(self.provider, (seen, self.requested_model), usage)
+            price = traffic.paid(ticket.provider, (seen, ticket.requested_model), usage)
         traffic.emit(
             CallRecord(
                 call_id=self.call_id,
                 operation="chat",
                 request_id=self.request_id,
-                backend=self.lane.name,
-                provider=self.provider,
-                requested_model=self.requested_model,
+                backend=attempt.backend,
+                provider=ticket.provider,
+                requested_model=ticket.requested_model,
                 model=seen,
-                route=self.route,
+                route=ticket.route,
                 stream=self.stream,
                 chunks=self.chunks,
                 attempts=(attempt,),
@@ -189,7 +193,7 @@ class Passage:
     def hand_over(self, error: LLMError, *, status: int | None, sends: int) -> Earlier:
         """The attempt failed with ``error`` before the caller saw anything of it."""
         attempt = self._leave(error, None, self._traffic.now(), status, sends)
-        self.live.ended()
+        self._live.ended()
         return Earlier(
             error=error,
             attempt=attempt,
@@ -206,7 +210,8 @@ class Passage:
         status: int | None,
         sends: int,
     ) -> Attempt:
-        lane, breaker, era = self.lane, self.lane.breaker, self._era
+        lane, era = self.ticket.lane, self._era
+        breaker = lane.breaker
         if breaker is not None and era is not None:
             if error is None:
                 breaker.succeeded(era)
@@ -217,6 +222,8 @@ class Passage:
         health = lane.health
         if health is not None:
             if error is None:
+                if not health.well:
+                    health.answers(self._health_era)
                 health.succeeded()
             elif error.status != 499:
                 shut_s = 0.0 if breaker is None else breaker.shut_s
@@ -237,7 +244,7 @@ class Passage:
             begin=self.admitted,
             end=now,
             status=status,
-            error_kind=error_kind(error),
+            error_kind=None if error is None else error_kind(error),
             sends=sends,
         )
 

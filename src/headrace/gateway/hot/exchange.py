@@ -12,8 +12,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from attrs import define
-
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCancelledError,
@@ -21,13 +19,13 @@ from headrace.contracts.errors import (
     LLMTimeoutError,
     LLMUnavailableError,
 )
+from headrace.gateway.hot.course import Course
 from headrace.gateway.hot.faces import HotFace
+from headrace.gateway.hot.head import HotHead
 from headrace.gateway.hot.translate import translated
-from headrace.gateway.hot.way import HotWay
 from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
 from headrace.net.http1 import Connection
-from headrace.net.transport import TimeLimits
 from headrace.stores.secret import redact_error
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
@@ -58,24 +56,30 @@ class Caller(Protocol):
         """The general way shall go on with the request."""
 
 
-@define(kw_only=True, eq=False)
 class Asked:
     """A request that goes the fast way; nobody changes it.
 
-    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
-    ``renamed`` is the model's name as the caller knows it, in JSON, where the backend calls it
-    otherwise; ``hides_usage`` keeps token counts from a caller who did not ask for them.
+    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that
+    it may go; ``sent`` is for the first. A caller who does not want it is told no usage.
     """
 
-    face: HotFace
-    standing: Standing
-    body: bytes
-    sent: bytes
-    ways: Sequence[Way]
-    include_usage: bool
-    hides_usage: bool
-    model: str
-    renamed: bytes | None = None
+    __slots__ = ("body", "hot", "sent", "standing", "wants_usage", "ways")
+
+    def __init__(
+        self,
+        hot: HotHead,
+        standing: Standing,
+        body: bytes,
+        sent: bytes,
+        ways: Sequence[Way],
+        wants_usage: bool,
+    ) -> None:
+        self.hot = hot
+        self.standing = standing
+        self.body = body
+        self.sent = sent
+        self.ways = ways
+        self.wants_usage = wants_usage
 
 
 class Exchange:
@@ -89,14 +93,14 @@ class Exchange:
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
-        way: HotWay,
+        course: Course,
         passage: Passage,
         asked: Asked,
-        *,
-        keep_alive: bool,
     ) -> None:
+        way = course.way
         self.response_complete = False
-        self.keep_alive = keep_alive
+        self.keep_alive = asked.hot.head.keep_alive
+        self.face = asked.hot.face
         self.passage = passage
         self.asked = asked
         self.status = 0
@@ -106,8 +110,9 @@ class Exchange:
         self._sends = 1
         self._caller = caller
         self._loop = loop
+        self._course = course
         self._way = way
-        self._limits = self._limits_of(way)
+        self._limits = way.stream_limits if passage.stream else way.whole_limits
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None
@@ -187,10 +192,19 @@ class Exchange:
         except LLMError as failure:
             self._fail(failure)
 
-    # What the two kinds of answers differ in.
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """All of the answer is here at once."""
+        self.status = status
+        if not self._is_as_asked(headers.get("content-type", "")):
+            self._unlike = headers
+        self._pieces.append(body)
+        self._connection = None
+        try:
+            self._complete()
+        except LLMError as failure:
+            self._fail(failure)
 
-    def _limits_of(self, way: HotWay) -> TimeLimits:
-        return way.whole_limits
+    # What the two kinds of answers differ in.
 
     def _is_as_asked(self, content_type: str) -> bool:
         return _EVENTS not in content_type
@@ -201,10 +215,11 @@ class Exchange:
 
     def _complete(self) -> None:
         """All of the answer is here; raises the error that it comes to."""
-        body = b"".join(self._pieces)
-        answer: PassingWhole = self.asked.face.passing.Whole()
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        answer: PassingWhole = self.face.passing.Whole()
         if self._unlike is None and answer.read_whole(body):
-            if self.asked.renamed is not None:
+            if self._course.renamed is not None:
                 body = self._with_caller_s_name(body)
         else:
             body = self._translated(body, answer)
@@ -274,21 +289,21 @@ class Exchange:
         """What the caller gets of an answer that is not as it was asked for; or its error."""
         headers = self._unlike or {}
         if self.status != 200:
-            raise _error_of(self.asked.face, self.status, body, headers)
+            raise _error_of(self.face, self.status, body, headers)
         is_stream = _EVENTS in headers.get("content-type", "")
         return translated(
             body,
             answer,
-            self.asked.face.codec,
+            self.face.codec,
             from_stream=is_stream,
             to_stream=self.passage.stream,
-            model=self.asked.model,
-            include_usage=self.asked.include_usage,
+            model=self._course.model,
+            include_usage=self.asked.wants_usage,
         )
 
     def _with_caller_s_name(self, data: bytes) -> bytes:
         # The pattern is found nowhere else: within a text its quotes would be escaped.
-        return _MODEL.sub(rb'"model"\g<1>' + (self.asked.renamed or b""), data)
+        return _MODEL.sub(rb'"model"\g<1>' + (self._course.renamed or b""), data)
 
     def _named(self, error: Exception) -> LLMError:
         if isinstance(error, LLMError):
@@ -326,15 +341,13 @@ class StreamExchange(Exchange):
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
-        way: HotWay,
+        course: Course,
         passage: Passage,
         asked: Asked,
-        *,
-        keep_alive: bool,
     ) -> None:
-        super().__init__(caller, loop, way, passage, asked, keep_alive=keep_alive)
-        self._stream: PassingStream = asked.face.passing.Stream(hides_usage=asked.hides_usage)
-        first_s = way.lane.first_token_s
+        super().__init__(caller, loop, course, passage, asked)
+        self._stream: PassingStream = self.face.passing.Stream(hides_usage=not asked.wants_usage)
+        first_s = course.way.lane.first_token_s
         self._first_by = inf if first_s is None else loop.time() + first_s
         self._paused = False
 
@@ -365,7 +378,7 @@ class StreamExchange(Exchange):
                 self._begun()
                 events = b"".join((*self._pieces, events))
             if events:
-                if self.asked.renamed is not None:
+                if self._course.renamed is not None:
                     events = self._with_caller_s_name(events)
                 self._caller.send_events(self, events)
         elif events:
@@ -376,8 +389,11 @@ class StreamExchange(Exchange):
         else:
             self._await_more()
 
-    def _limits_of(self, way: HotWay) -> TimeLimits:
-        return way.stream_limits
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.start(status, headers)
+        self.feed(body)
+        if not self.response_complete:
+            self.finish()
 
     def _is_as_asked(self, content_type: str) -> bool:
         return _EVENTS in content_type
@@ -410,7 +426,7 @@ class StreamExchange(Exchange):
             last = stream.close()
             if not stream.begun:
                 last = b"".join((*self._pieces, last))
-        if self.asked.renamed is not None:
+        if self._course.renamed is not None:
             last = self._with_caller_s_name(last)
         self._caller.end_events(self, last)
         self._record(None, stream)
@@ -427,7 +443,7 @@ class StreamExchange(Exchange):
             super()._break_off(error)
             return
         error.request_id = self.passage.request_id
-        self._caller.end_events(self, self.asked.face.passing.write_break(error))
+        self._caller.end_events(self, self.face.passing.write_break(error))
         self._record(error, self._stream)
 
     def _named(self, error: Exception) -> LLMError:
