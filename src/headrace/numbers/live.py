@@ -211,11 +211,14 @@ class Tally:
 
     def _count(self, record: CallRecord) -> None:
         t, usage = record.timeline, record.usage
-        error = _learn(self._known_errors, record.error_kind or "", MAX_ERRORS)
+        error = record.error_kind or ""
+        if error:
+            error = _learn(self._known_errors, error, MAX_ERRORS)
         s = self._series_of(record)
         s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
-        prompt = usage.prompt_tokens if usage is not None else None
-        completion = usage.completion_tokens if usage is not None else None
+        prompt = completion = None
+        if usage is not None:
+            prompt, completion = usage.prompt_tokens, usage.completion_tokens
         if prompt is not None:
             s.prompt_tokens += prompt
             s.input_tokens.add(prompt)

@@ -78,15 +78,15 @@ class Admission:
 
     def fits(self, tokens: int, places: int = 1) -> bool:
         """Whether a request of that size would find room at once."""
-        return (
-            not any(self._tiers)
-            and self._has_room(tokens, places)
-            and (self._closed_until == -inf or self._opens_in_s() <= 0)
-        )
+        return not any(self._tiers) and self._has_room(tokens, places) and self._opens_in_s() <= 0
 
     def enter_now(self, tokens: int = 0, places: int = 1, rated_tokens: int = 0) -> bool:
         """As ``enter``, where nobody has to wait; whether it was so."""
-        if not self.fits(tokens, places):
+        if (
+            any(self._tiers)
+            or not self._has_room(tokens, places)
+            or (self._closed_until > -inf and self._opens_in_s() > 0)
+        ):
             return False
         if self.limits is not None:
             if self.limits.wait_s(rated_tokens) != 0:

@@ -17,16 +17,18 @@ from headrace.traffic.call import Traffic, new_call_id
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import Lane
 from headrace.traffic.visit import error_kind
+from headrace.wire.passing import PassingAnswer
 
 
 @frozen(kw_only=True, eq=False)
 class Ticket:
     """What all passages to one lane for one model have in common.
 
-    ``model`` is the lane's name for it, ``requested_model`` and ``route`` are the caller's and ours.
+    ``backend`` is the lane's name, ``model`` what is asked for there; ``requested_model`` and ``route`` are the caller's and ours.
     """
 
     lane: Lane
+    backend: str
     model: str
     requested_model: str | None
     route: str
@@ -62,7 +64,7 @@ class Passage:
         *,
         queued: float,
         rated_tokens: int,
-        request_id: str,
+        request_id: str | None,
         stream: bool,
     ) -> None:
         lane = ticket.lane
@@ -74,9 +76,9 @@ class Passage:
         self._answering = False
         self.ticket = ticket
         self.queued = queued
-        self.request_id = request_id
         self.stream = stream
         self.call_id = new_call_id()
+        self.request_id = f"req_{self.call_id[:24]}" if request_id is None else request_id
         self.chunks = 0
         self.first_token: float | None = None
         self.last_token: float | None = None
@@ -84,7 +86,7 @@ class Passage:
         if lane.budget is not None:
             lane.budget.began()
         self.admitted = traffic.now()
-        self._live = traffic.began_at(ticket.model, lane.name, self.call_id)
+        self._live = traffic.began_at(ticket.model, ticket.backend, self.call_id)
 
     @property
     def idempotency_key(self) -> str | None:
@@ -117,45 +119,40 @@ class Passage:
     def end(
         self,
         error: LLMError | None,
+        answer: PassingAnswer | None,
         *,
-        usage: Usage | None,
-        finish_reason: str | None,
-        model: str | None,
         sent: float | None,
         first_byte: float | None,
         status: int | None,
         sends: int,
     ) -> None:
-        """The call is over, well or by ``error``; its record goes out."""
+        """The call is over, well or by ``error``, with so much of an answer; its record goes out."""
         done = self._traffic.now()
+        usage = None if answer is None else answer.usage
         attempt = self._leave(error, usage, done, status, sends)
         self.ticket.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
         self._live.ended()
-        self._record(
-            error, attempt, usage, finish_reason, model, done, sent=sent, first_byte=first_byte
-        )
+        self._record(error, attempt, answer, sent, first_byte)
 
     def record(self, earlier: Earlier) -> None:
         """Nobody went on with the call after ``hand_over``: that attempt was all of it."""
         kind = earlier.attempt.error_kind
         self.ticket.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
-        self._record(earlier.error, earlier.attempt, None, None, None, earlier.attempt.end)
+        self._record(earlier.error, earlier.attempt, None, None, None)
 
     def _record(
         self,
         error: LLMError | None,
         attempt: Attempt,
-        usage: Usage | None,
-        finish_reason: str | None,
-        model: str | None,
-        done: float,
-        *,
-        sent: float | None = None,
-        first_byte: float | None = None,
+        answer: PassingAnswer | None,
+        sent: float | None,
+        first_byte: float | None,
     ) -> None:
-        traffic, ticket = self._traffic, self.ticket
-        seen = model or ticket.model
-        price = None
+        traffic, ticket, done = self._traffic, self.ticket, attempt.end
+        seen, usage, finish_reason, price = ticket.model, None, None, None
+        if answer is not None:
+            seen, usage = answer.model or seen, answer.usage
+            finish_reason = answer.finish_reason
         if usage is not None:
             price = traffic.paid(ticket.provider, (seen, ticket.requested_model), usage)
         traffic.emit(
@@ -163,7 +160,7 @@ class Passage:
                 call_id=self.call_id,
                 operation="chat",
                 request_id=self.request_id,
-                backend=attempt.backend,
+                backend=ticket.backend,
                 provider=ticket.provider,
                 requested_model=ticket.requested_model,
                 model=seen,
@@ -240,7 +237,7 @@ class Passage:
                 limits.settle(self._rated_tokens, 0)
         admission.leave(0, 1, served_s=now - self.admitted if self._answering else None)
         return Attempt(
-            backend=lane.name,
+            backend=self.ticket.backend,
             begin=self.admitted,
             end=now,
             status=status,

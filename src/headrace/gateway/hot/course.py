@@ -62,6 +62,7 @@ class HotRoute:
             way=hot,
             ticket=Ticket(
                 lane=way.lane,
+                backend=way.lane.name,
                 model=name,
                 requested_model=self.requested,
                 route=self.route.model,

@@ -120,12 +120,13 @@ class HotDoor:
         )
         if sent is None or not may_begin(ticket.lane, rated):
             return Declined(standing, ways)
+        given = hot.fields.get(b"x-request-id")
         passage = Passage(
             gateway.traffic,
             ticket,
             queued=queued,
             rated_tokens=rated,
-            request_id=id_for(hot.fields.get(b"x-request-id")),
+            request_id=None if given is None else id_for(given),
             stream=is_stream,
         )
         asked = Asked(hot, standing, body, sent, ways, wants_usage)

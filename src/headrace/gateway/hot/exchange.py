@@ -89,6 +89,18 @@ class Exchange:
     and ``keep_alive`` of.
     """
 
+    # What most exchanges leave as it is.
+    response_complete = False
+    status = 0
+    sent_at = 0.0
+    first_byte_at = 0.0
+    keeps_slot = False
+    _sends = 1
+    _size = 0
+    _connecting: asyncio.Task[None] | None = None
+    _unlike: Mapping[str, str] | None = None
+    """The headers of an answer that cannot go on as it is."""
+
     def __init__(
         self,
         caller: Caller,
@@ -98,16 +110,10 @@ class Exchange:
         asked: Asked,
     ) -> None:
         way = course.way
-        self.response_complete = False
         self.keep_alive = asked.hot.head.keep_alive
         self.face = asked.hot.face
         self.passage = passage
         self.asked = asked
-        self.status = 0
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
-        self.keeps_slot = False
-        self._sends = 1
         self._caller = caller
         self._loop = loop
         self._course = course
@@ -116,11 +122,7 @@ class Exchange:
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._unlike: Mapping[str, str] | None = None
-        """The headers of an answer that cannot go on as it is."""
         self._pieces: list[bytes] = []
-        self._size = 0
 
     def begin(self) -> None:
         """Ask the backend."""
@@ -320,9 +322,7 @@ class Exchange:
         self.response_complete = True
         self.passage.end(
             error,
-            usage=None if answer is None else answer.usage,
-            finish_reason=None if answer is None else answer.finish_reason,
-            model=None if answer is None else answer.model,
+            answer,
             sent=self.sent_at or None,
             first_byte=self.first_byte_at or None,
             status=self.status or None,
