@@ -383,14 +383,14 @@ class HttpProtocol(HttpToolsProtocol):
         exchange.response_complete = True
         self.exchange = None
         self.door.running.discard(exchange)
-        if self.door.logs_requests:
+        if exchange.asked.standing.config.logging.requests:
             self._log(exchange, 200)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def _log(self, exchange: Exchange, status: int) -> None:
-        if self.door.logs_requests:
+        if exchange.asked.standing.config.logging.requests:
             passage = exchange.passage
             took_s = self.loop.time() - self._began_at
             path = exchange.asked.hot.head.url.decode("ascii")

@@ -114,11 +114,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._unsent = 0  # bytes in the write buffer at the last look
         self._keep_slot = False
-        self._reset(method="")
-
-    def _reset(self, method: str) -> None:
-        self._method = method
+        self._method = ""
         self._headers: dict[str, str] = {}
+        self._reset()
+
+    def _reset(self) -> None:
         self._answered = False  # at least one byte came
         self._in_body = False
         self._done = False
@@ -200,7 +200,10 @@ class Connection(asyncio.Protocol):
         return None if found is None else int(found[1]) - 0.5
 
     def _expect(self, reply: Receiver, method: str, limits: TimeLimits, total_at: float) -> None:
-        self._reset(method)
+        self._method = method
+        self._headers = {}
+        if self._answered:
+            self._reset()
         self._reply = reply
         self._limits = limits
         self.deadline.begin(total_at, limits.total_s)
@@ -293,12 +296,12 @@ class Connection(asyncio.Protocol):
             self.drop()
             return
         is_first = not self._answered
-        self._answered = True
         if is_first and self._method != "HEAD":
             body = self._known.body_of(data)
             if body is not None:
                 self._read_known(reply, body)
                 return
+        self._answered = True
         self._quiet += len(data)
         try:
             self._parser.feed_data(data)
@@ -330,9 +333,8 @@ class Connection(asyncio.Protocol):
         if not reply.sent_at:  # the answer overtook the request
             reply.sent_at = reply.first_byte_at
         self._reply = None
-        self._done = self._keep = True
         reply.take_whole(200, headers, body)
-        self._let_go()
+        self._let_go(keep=True)
 
     def _learn(self, data: bytes) -> None:
         headers, size = self._headers, self._received
@@ -433,12 +435,12 @@ class Connection(asyncio.Protocol):
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.finish()
-        self._let_go()
+        self._let_go(keep=self._keep)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, keep: bool) -> None:
         """The answer is complete: the connection may carry another, or is closed."""
         if not (
-            self._keep
+            keep
             and not self._closing
             and self._transport.get_write_buffer_size() == 0
             and (self._sender is None or self._sender.done())

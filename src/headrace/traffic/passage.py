@@ -88,12 +88,6 @@ class Passage:
         self.admitted = traffic.now()
         self._live = traffic.began_at(ticket.model, ticket.backend, self.call_id)
 
-    @property
-    def idempotency_key(self) -> str | None:
-        """What the backend may know this call by, should it be asked again."""
-        retry = self.ticket.lane.retry
-        return self.call_id if retry is not None and retry.retries else None
-
     def output(self, chunks: int) -> None:
         """There were ``chunks`` pieces of output in all by now."""
         self.chunks = chunks
@@ -253,7 +247,7 @@ def may_begin(lane: Lane, rated_tokens: int) -> bool:
     elsewhere.
     """
     breaker, health = lane.breaker, lane.health
-    if (breaker is not None and breaker.state != "closed") or (
+    if (breaker is not None and breaker.open_until is not None) or (
         health is not None and not health.well
     ):
         return False

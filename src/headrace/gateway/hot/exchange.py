@@ -89,17 +89,29 @@ class Exchange:
     and ``keep_alive`` of.
     """
 
-    # What most exchanges leave as it is.
-    response_complete = False
-    status = 0
-    sent_at = 0.0
-    first_byte_at = 0.0
-    keeps_slot = False
-    _sends = 1
-    _size = 0
-    _connecting: asyncio.Task[None] | None = None
-    _unlike: Mapping[str, str] | None = None
-    """The headers of an answer that cannot go on as it is."""
+    __slots__ = (
+        "_caller",
+        "_connecting",
+        "_connection",
+        "_course",
+        "_limits",
+        "_loop",
+        "_pieces",
+        "_sends",
+        "_size",
+        "_total_at",
+        "_unlike",
+        "_way",
+        "asked",
+        "face",
+        "first_byte_at",
+        "keep_alive",
+        "keeps_slot",
+        "passage",
+        "response_complete",
+        "sent_at",
+        "status",
+    )
 
     def __init__(
         self,
@@ -110,10 +122,16 @@ class Exchange:
         asked: Asked,
     ) -> None:
         way = course.way
+        self.response_complete = False
         self.keep_alive = asked.hot.head.keep_alive
         self.face = asked.hot.face
         self.passage = passage
         self.asked = asked
+        self.status = 0
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.keeps_slot = False
+        self._sends = 1
         self._caller = caller
         self._loop = loop
         self._course = course
@@ -122,7 +140,11 @@ class Exchange:
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._unlike: Mapping[str, str] | None = None
+        """The headers of an answer that cannot go on as it is."""
         self._pieces: list[bytes] = []
+        self._size = 0
 
     def begin(self) -> None:
         """Ask the backend."""
@@ -268,15 +290,17 @@ class Exchange:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
-        body, once = self.asked.sent, self.passage.idempotency_key
-        if once is None:
-            head = b"%bContent-Length: %d\r\n\r\n" % (self._way.head, len(body))
-        else:
+        way, body = self._way, self.asked.sent
+        if way.may_be_asked_again:
+            # By this the backend can know the call, should it come once more.
+            once = self.passage.call_id.encode()
             head = b"%bidempotency-key: %b\r\nContent-Length: %d\r\n\r\n" % (
-                self._way.head,
-                once.encode(),
+                way.head,
+                once,
                 len(body),
             )
+        else:
+            head = b"%bContent-Length: %d\r\n\r\n" % (way.head, len(body))
         connection.carry(self, "POST", head, body, self._limits, self._total_at)
 
     def _stop_asking(self) -> None:
@@ -336,6 +360,8 @@ class StreamExchange(Exchange):
     Until the first piece of output nothing goes to the caller, so that what fails by then can still
     be mended elsewhere.
     """
+
+    __slots__ = ("_first_by", "_paused", "_stream")
 
     def __init__(
         self,
