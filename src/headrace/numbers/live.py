@@ -6,7 +6,7 @@ The clock is the caller's: every instant handed in is of the records' monotonic 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -89,6 +89,14 @@ class Series:
         """Arrival to end, by error class (empty where there was none)."""
         self.input_tokens = FixedBuckets(TOKEN_BOUNDS)
         self.output_tokens = FixedBuckets(TOKEN_BOUNDS)
+
+    def add_durations(self, by_error: Mapping[str, Sequence[float]]) -> None:
+        """Count how long calls took, by error class (empty where there was none)."""
+        self.e2e.add_all(by_error.get("", ()))
+        for error, seconds in by_error.items():
+            if error not in self.durations:
+                self.durations[error] = FixedBuckets(DURATION_BOUNDS)
+            self.durations[error].add_all(seconds)
 
     def distributions(self) -> tuple[LogHistogram, ...]:
         """Every distribution that quantiles are told of."""
@@ -206,46 +214,51 @@ class Tally:
     def count(self) -> None:
         """Count what was taken in; whoever reads has it done."""
         fresh, self._fresh = self._fresh, []
+        together: dict[Series, list[CallRecord]] = {}
         for record in fresh:
-            self._count(record)
+            together.setdefault(self._series_of(record), []).append(record)
+        for series, records in together.items():
+            self._count(series, records)
 
-    def _count(self, record: CallRecord) -> None:
-        t, usage = record.timeline, record.usage
-        error = record.error_kind or ""
-        if error:
-            error = _learn(self._known_errors, error, MAX_ERRORS)
-        s = self._series_of(record)
-        s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
-        prompt = completion = None
-        if usage is not None:
-            prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        if prompt is not None:
-            s.prompt_tokens += prompt
-            s.input_tokens.add(prompt)
-        if completion is not None:
-            s.completion_tokens += completion
-            s.output_tokens.add(completion)
-        if record.price_usd is not None:
-            s.price_usd += record.price_usd
-            s.priced += 1
-        if t.done is not None:
-            self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
-        if (queued := _counted(timeline.queue_time(t))) is not None:
-            s.queue.add(queued)
-            s.queued.add(queued)
-        duration = _counted(timeline.end_to_end(t))
-        if duration is not None:
-            if error not in s.durations:
-                s.durations[error] = FixedBuckets(DURATION_BOUNDS)
-            s.durations[error].add(duration)
-        if error:
-            return
-        reason = record.finish_reason if record.finish_reason in _REASONS else OTHER
-        s.finished[reason] = s.finished.get(reason, 0) + 1
-        if duration is not None:
-            s.e2e.add(duration)
-        if t.first_token is not None:
-            self._add_first_token(s, t, completion)
+    def _count(self, s: Series, records: list[CallRecord]) -> None:
+        prompts: list[int] = []
+        completions: list[int] = []
+        queued: list[float] = []
+        durations: dict[str, list[float]] = {}
+        for record in records:
+            t, usage = record.timeline, record.usage
+            prompt = completion = None
+            if usage is not None:
+                prompt, completion = usage.prompt_tokens, usage.completion_tokens
+                if prompt is not None:
+                    prompts.append(prompt)
+                if completion is not None:
+                    completions.append(completion)
+            error = record.error_kind or ""
+            if error:
+                error = _learn(self._known_errors, error, MAX_ERRORS)
+            s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
+            if record.price_usd is not None:
+                s.price_usd += record.price_usd
+                s.priced += 1
+            if t.done is not None:
+                self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
+            if (seconds := _counted(timeline.queue_time(t))) is not None:
+                queued.append(seconds)
+            if (seconds := _counted(timeline.end_to_end(t))) is not None:
+                durations.setdefault(error, []).append(seconds)
+            if not error:
+                reason = record.finish_reason if record.finish_reason in _REASONS else OTHER
+                s.finished[reason] = s.finished.get(reason, 0) + 1
+                if t.first_token is not None:
+                    self._add_first_token(s, t, completion)
+        s.prompt_tokens += sum(prompts)
+        s.input_tokens.add_all(prompts)
+        s.completion_tokens += sum(completions)
+        s.output_tokens.add_all(completions)
+        s.queue.add_all(queued)
+        s.queued.add_all(queued)
+        s.add_durations(durations)
 
     @staticmethod
     def _add_first_token(s: Series, t: Timeline, completion: int | None) -> None:

@@ -186,6 +186,16 @@ def usage_from_wire(wire: UsageWire | None) -> Usage | None:
     """The token counts of an answer; a part is known only if the server told it or its opposite."""
     if wire is None:
         return None
+    if (
+        wire.prompt_tokens_details is None
+        and wire.completion_tokens_details is None
+        and wire.prompt_cache_hit_tokens is None
+    ):
+        return Usage(
+            prompt_tokens=wire.prompt_tokens,
+            completion_tokens=wire.completion_tokens,
+            total_tokens=wire.total_tokens,
+        )
     read = wrote = reasoning = None
     if wire.prompt_tokens_details is not None:
         read = wire.prompt_tokens_details.cached_tokens
@@ -198,12 +208,10 @@ def usage_from_wire(wire: UsageWire | None) -> Usage | None:
         prompt_tokens=wire.prompt_tokens,
         completion_tokens=wire.completion_tokens,
         total_tokens=wire.total_tokens,
-        input_uncached_tokens=None if read is None else _remainder(wire.prompt_tokens, read, wrote),
+        input_uncached_tokens=_remainder(wire.prompt_tokens, read, wrote),
         input_cache_read_tokens=read,
         input_cache_write_tokens=wrote,
-        output_text_tokens=None
-        if reasoning is None
-        else _remainder(wire.completion_tokens, reasoning),
+        output_text_tokens=_remainder(wire.completion_tokens, reasoning),
         output_reasoning_tokens=reasoning,
     )
 
@@ -463,8 +471,8 @@ def _float(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _remainder(whole: int | None, part: int, other: int | None = None) -> int | None:
-    if whole is None:
+def _remainder(whole: int | None, part: int | None, other: int | None = None) -> int | None:
+    if whole is None or part is None:
         return None
     rest = whole - part - (other or 0)
     return rest if rest >= 0 else None
