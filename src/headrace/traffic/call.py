@@ -55,7 +55,7 @@ def new_call_id() -> str:
     Not secret, so not asked of the system, which takes as long as writing the request does. Python
     sows its generator anew in a forked child.
     """
-    return f"{getrandbits(128):032x}"
+    return getrandbits(128).to_bytes(16).hex()
 
 
 class Traffic:
