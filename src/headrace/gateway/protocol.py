@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import httptools
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from headrace.contracts.errors import LLMError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.head import Head, scope_of
+from headrace.gateway.hot.answers import going_on, write_stream_head, write_whole
 from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
 from headrace.gateway.hot.head import HotHead
@@ -33,13 +33,6 @@ from headrace.net.known_head import KnownHead
 from headrace.traffic.fallback import Earlier
 
 log = logging.getLogger(__name__)
-
-_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
-)
-_CLOSE = b"connection: close\r\n"
 
 
 def http_class(door: HotDoor) -> type[HttpProtocol]:
@@ -103,7 +96,6 @@ class HttpProtocol(HttpToolsProtocol):
             if body is not None and self._begin_known(self._known.means, body):
                 return
         is_at_seam = self.waits_for == "request" or (self.waits_for == "head" and not self._in_head)
-        self._whole = None
         self._fed_bytes = len(data)
         try:
             self.parser.feed_data(data)
@@ -113,16 +105,13 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(not_http(error))
             return
-        if is_at_seam:
-            self._learn(data)
+        body, self._whole = self._whole, None
+        if body is not None and self._hot is not None and is_at_seam:
+            self._known.learn(data, body, self._hot)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.door.server.max_header_bytes:
                 self._refuse(head_too_large(self.door.server))
-
-    def _learn(self, data: bytes) -> None:
-        if self._whole is not None and self._hot is not None:
-            self._known.learn(data, self._whole, self._hot)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -331,9 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_whole(self, exchange: Exchange, body: bytes) -> None:
         """See Caller."""
-        close = b"" if exchange.keep_alive else _CLOSE
-        ids = exchange.face.id_lines(exchange.passage.request_id)
-        self.transport.write(_WHOLE % (len(body), ids, close, body))
+        self.transport.write(write_whole(exchange, body))
         self._finish(exchange)
 
     def send_events(self, exchange: Exchange, events: bytes) -> None:
@@ -341,14 +328,14 @@ class HttpProtocol(HttpToolsProtocol):
         chunk = b"%x\r\n%b\r\n" % (len(events), events)
         if not self._streaming:
             self._streaming = True
-            chunk = self._stream_head(exchange) + chunk
+            chunk = write_stream_head(exchange) + chunk
         self.transport.write(chunk)
 
     def end_events(self, exchange: Exchange, events: bytes) -> None:
         """See Caller."""
         last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events) if events else b"0\r\n\r\n"
         if not self._streaming:
-            last = self._stream_head(exchange) + last
+            last = write_stream_head(exchange) + last
         self._streaming = False
         self.transport.write(last)
         self._finish(exchange)
@@ -373,11 +360,7 @@ class HttpProtocol(HttpToolsProtocol):
             "headrace.request_id": exchange.passage.request_id,
         }
         cycle = self._whole_cycle(exchange.asked.hot.head, exchange.asked.body, known)
-        self._start_asgi_task(cycle, _going_on(self.app, exchange, earlier))
-
-    def _stream_head(self, exchange: Exchange) -> bytes:
-        close = b"" if exchange.keep_alive else _CLOSE
-        return _STREAM % (exchange.face.id_lines(exchange.passage.request_id), close)
+        self._start_asgi_task(cycle, going_on(self.app, exchange, earlier))
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.response_complete = True
@@ -426,16 +409,3 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(write_refusal(error))
         self.transport.close()
         log.info("refused a request: %s", error, extra={"request_id": error.request_id})
-
-
-def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:
-    """``app``, after which the attempt of ``exchange`` is written down if that was all."""
-
-    async def going_on(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            if not earlier.taken:
-                exchange.passage.record(earlier)
-
-    return going_on

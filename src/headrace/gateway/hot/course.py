@@ -15,6 +15,7 @@ from headrace.wire.json import encode
 from headrace.wire.passing import PassingRequest
 
 _MOST_NAMES = 1000
+_LONGEST_NAME = 200
 
 
 @frozen(kw_only=True, eq=False)
@@ -32,10 +33,7 @@ class Course:
 
 
 class HotRoute:
-    """A route all of whose backends speak the format of the caller, who names it ``requested``.
-
-    ``barred`` are the settings that one of them has to be given in another manner.
-    """
+    """A route all of whose backends speak the format of the caller, who names it ``requested``."""
 
     def __init__(self, route: Route, requested: str | None, hot: Sequence[HotWay]) -> None:
         self.route = route
@@ -49,10 +47,7 @@ class HotRoute:
         """Whether its backends may be asked for ``request`` without a change in its meaning."""
         if not self._asked_whole and not request.stream:
             return False
-        for name in self._barred:
-            if request.sets(name):
-                return False
-        return True
+        return not any(map(request.sets, self._barred))
 
     def course(self, way: Way) -> Course:
         """The course of a call that goes ``way`` first."""
@@ -93,9 +88,11 @@ class HotRoutes:
             return self._found[model]
         except KeyError:
             found = self._look(model)
-        if len(self._found) >= _MOST_NAMES:  # callers may say what they like
-            self._found.clear()
-        self._found[model] = found
+        # Callers may say what they like, so what is kept of it is bounded.
+        if model is None or len(model) <= _LONGEST_NAME:
+            if len(self._found) >= _MOST_NAMES:
+                self._found.clear()
+            self._found[model] = found
         return found
 
     def _look(self, model: str | None) -> HotRoute | None:

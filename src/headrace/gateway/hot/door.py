@@ -13,9 +13,10 @@ from headrace.gateway.asgi import id_for
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.head import Head
 from headrace.gateway.hot.course import HotRoutes
-from headrace.gateway.hot.exchange import Asked, Caller, Exchange, StreamExchange
+from headrace.gateway.hot.exchange import Asked, Caller, Exchange
 from headrace.gateway.hot.faces import FACES, HotFace
 from headrace.gateway.hot.head import HotHead
+from headrace.gateway.hot.stream import StreamExchange
 from headrace.gateway.hot.way import HotWays
 from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
