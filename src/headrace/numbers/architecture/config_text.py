@@ -95,9 +95,7 @@ ROWS: Mapping[str, Row] = {
         tied=True,
         rotary=False,
     ),
-    "gpt_neox": Row(
-        bias_qkv=True, bias_out=True, bias_mlp=True, gated=False, norm_bias=True
-    ),
+    "gpt_neox": Row(bias_qkv=True, bias_out=True, bias_mlp=True, gated=False, norm_bias=True),
     "opt": Row(
         bias_qkv=True,
         bias_out=True,

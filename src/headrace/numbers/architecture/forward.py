@@ -171,9 +171,7 @@ def _picture(count: Count, shape: Picture, name: str) -> Part:
         stack_part(inner, "stack", shape.stack, keeps=False),
     ]
     if shape.extra:
-        parts.append(
-            Part(name="class token", own=vectors(count, width * shape.extra, 0))
-        )
+        parts.append(Part(name="class token", own=vectors(count, width * shape.extra, 0)))
     if shape.head == "pooler":
         parts.append(linear(count, "pooler", "pooler", width, width, batch, bias=True))
     if shape.head == "classes":
@@ -278,7 +276,13 @@ def _both(count: Count, shape: Both, name: str) -> Part:
 
 def size(model: Model) -> Cost:
     """Parameters and stored bytes of all of ``model``; what a pass costs is not in it."""
-    cost = total(_part(Count(run=Pass(tokens=1), rules=Conventions(), weights=model.weights), model.shape, model.name))
+    cost = total(
+        _part(
+            Count(run=Pass(tokens=1), rules=Conventions(), weights=model.weights),
+            model.shape,
+            model.name,
+        )
+    )
     return Cost(parameters=cost.parameters, stored_bytes=cost.stored_bytes)
 
 

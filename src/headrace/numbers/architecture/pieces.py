@@ -88,9 +88,7 @@ def norm(count: Count, name: str, size: int, rows: float, *, bias: bool = False)
     return Part(name=name, own=add(parts))
 
 
-def table(
-    count: Count, name: str, kind: str, entries: int, width: int, rows: float
-) -> Part:
+def table(count: Count, name: str, kind: str, entries: int, width: int, rows: float) -> Part:
     """An embedding: ``rows`` of it are read, no product is made."""
     return Part(
         name=name,

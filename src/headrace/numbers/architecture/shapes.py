@@ -214,9 +214,7 @@ class Both:
     image_tokens: int | None = None
 
 
-Shape: TypeAlias = (
-    Text | TextEncoder | Picture | Windowed | Projector | Sound | Rewriter | Both
-)
+Shape: TypeAlias = Text | TextEncoder | Picture | Windowed | Projector | Sound | Rewriter | Both
 
 
 @frozen(kw_only=True)

@@ -56,17 +56,13 @@ def windowed(count: Count, shape: Windowed, name: str) -> Part:
     for i, made in enumerate(shape.reductions):
         side = (side + 1) // 2
         parts.append(
-            convolution(
-                count, f"reduction {i}", channels, made, 9, batch * side * side, bias=False
-            )
+            convolution(count, f"reduction {i}", channels, made, 9, batch * side * side, bias=False)
         )
         channels = made
     return Part(name=name, parts=tuple(parts))
 
 
-def _layer(
-    count: Count, shape: Windowed, side: int, windows: int, cells: int
-) -> tuple[Part, ...]:
+def _layer(count: Count, shape: Windowed, side: int, windows: int, cells: int) -> tuple[Part, ...]:
     """A layer over ``windows`` squares of ``side`` squared tokens; the MLP runs without padding.
 
     Relative positions: for each query and head, its head_size numbers with each row and each column
