@@ -12,6 +12,8 @@ from attrs import frozen
 
 from headrace.numbers.architecture import Conventions, Pass, decode, prefill
 
+USUAL = Conventions()
+
 
 @frozen(kw_only=True)
 class Case:
@@ -23,7 +25,7 @@ class Case:
     config: dict[str, Any]
     auto: str = "AutoModelForCausalLM"
     passes: tuple[Pass, ...] = ()
-    rules: Conventions = Conventions()
+    rules: Conventions = USUAL
     shared_by_torch: int = 0
 
 

@@ -12,8 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from headrace.numbers.architecture import Pass
 from architecture.cases import Case
+from headrace.numbers.architecture import Pass
 
 RECORDED = Path(__file__).with_name("recorded.json")
 

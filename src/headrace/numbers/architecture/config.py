@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -128,7 +129,8 @@ def _even(
 def _bert(f: Fields) -> Read:
     made = f.any("architectures") or ["BertModel"]
     name = str(made[0])
-    head, classes, uncounted = "none", 0, ()
+    head, classes = "none", 0
+    uncounted: tuple[str, ...] = ()
     if name.endswith("ForMaskedLM"):
         head = "tokens"
     elif name.endswith("ForSequenceClassification"):
@@ -222,20 +224,18 @@ def sam(f: Fields, reductions: tuple[int, ...] = ()) -> Windowed:
 
 def _whisper(f: Fields) -> Read:
     width = f.whole("d_model")
-    side = {"width": width, "bias_k": False}
+    side = partial(_even, width=width, bias_k=False)
     shape = Sound(
         bands=f.whole("num_mel_bins"),
         frames=2 * f.whole("max_source_positions"),
-        encoder=_even(
-            **side,
+        encoder=side(
             depth=f.whole("encoder_layers"),
             heads=f.whole("encoder_attention_heads"),
             mlp=f.whole("encoder_ffn_dim"),
         ),
         vocabulary=f.whole("vocab_size"),
         positions=f.whole("max_target_positions"),
-        decoder=_even(
-            **side,
+        decoder=side(
             depth=f.whole("decoder_layers"),
             heads=f.whole("decoder_attention_heads"),
             mlp=f.whole("decoder_ffn_dim"),
@@ -247,23 +247,22 @@ def _whisper(f: Fields) -> Read:
 
 
 def _t5(f: Fields) -> Read:
-    side = {
-        "width": f.whole("d_model"),
-        "heads": f.whole("num_heads"),
-        "head_size": f.whole("d_kv"),
-        "mlp": f.whole("d_ff"),
-        "bias": False,
-        "gated": f.text("feed_forward_proj").startswith("gated"),
-        "norm_bias": False,
-        "buckets": f.whole("relative_attention_num_buckets", default=32),
-    }
+    side = partial(
+        _even,
+        width=f.whole("d_model"),
+        heads=f.whole("num_heads"),
+        head_size=f.whole("d_kv"),
+        mlp=f.whole("d_ff"),
+        bias=False,
+        gated=f.text("feed_forward_proj").startswith("gated"),
+        norm_bias=False,
+        buckets=f.whole("relative_attention_num_buckets", default=32),
+    )
     depth = f.whole("num_layers")
     shape = Rewriter(
         vocabulary=f.whole("vocab_size"),
-        encoder=_even(**side, depth=depth),
-        decoder=_even(
-            **side, depth=f.maybe("num_decoder_layers") or depth, cross=True, causal=True
-        ),
+        encoder=side(depth=depth),
+        decoder=side(depth=f.maybe("num_decoder_layers") or depth, cross=True, causal=True),
         tied=f.flag("tie_word_embeddings", True),
     )
     return shape, ()

@@ -206,22 +206,24 @@ def _windows(f: Fields, row: Row, depth: int) -> list[int | None]:
     if isinstance(kinds, (list, tuple)):
         if len(kinds) != depth:
             raise f.complain("layer_types", f"one for each of {depth} layers is needed")
-        return [size if kind == "sliding_attention" else None for kind in kinds]
-    if row.windows == "all":
-        return [size] * depth
-    if row.windows == "even":
-        return [size if i % 2 == 0 else None for i in range(depth)]
+        slides = [kind == "sliding_attention" for kind in kinds]
+    else:
+        slides = [_slides(f, row, i) for i in range(depth)]
+    return [size if sliding else None for sliding in slides]
+
+
+def _slides(f: Fields, row: Row, i: int) -> bool:
+    """Whether layer ``i`` has a window, in a configuration that does not list its layers."""
+    kind = f.text("model_type")
     pattern = f.maybe("sliding_window_pattern", "_sliding_window_pattern")
-    if pattern:
-        return [size if (i + 1) % pattern else None for i in range(depth)]
-    if f.text("model_type") == "gemma3_text":
-        return [size if (i + 1) % 6 else None for i in range(depth)]
-    if f.text("model_type") == "gpt_oss":
-        return [size if i % 2 == 0 else None for i in range(depth)]
+    if row.windows == "all":
+        return True
+    if row.windows == "even" or kind == "gpt_oss":
+        return i % 2 == 0
+    if pattern or kind == "gemma3_text":
+        return (i + 1) % (pattern or 6) != 0
     first = f.maybe("max_window_layers")
-    if f.any("use_sliding_window") and first is not None:
-        return [size if i >= first else None for i in range(depth)]
-    return [None] * depth
+    return bool(f.any("use_sliding_window")) and first is not None and i >= first
 
 
 def _feeds(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from attrs import evolve, frozen
 
 from headrace.numbers.architecture.conventions import Conventions, Pass, describe
@@ -60,23 +63,8 @@ def forward(model: Model, run: Pass, rules: Conventions | None = None) -> Forwar
 
 
 def _part(count: Count, shape: Shape, name: str) -> Part:
-    match shape:
-        case Text():
-            return _text(count, shape, name)
-        case TextEncoder():
-            return _text_encoder(count, shape, name)
-        case Picture():
-            return _picture(count, shape, name)
-        case Windowed():
-            return windowed(count, shape, name)
-        case Projector():
-            return _projector(count, shape, name)
-        case Sound():
-            return _sound(count, shape, name)
-        case Rewriter():
-            return _rewriter(count, shape, name)
-        case Both():
-            return _both(count, shape, name)
+    count_of: Callable[[Count, Any, str], Part] = _COUNTS[type(shape)]
+    return count_of(count, shape, name)
 
 
 def _text(count: Count, shape: Text, name: str) -> Part:
@@ -291,3 +279,15 @@ def kv_bytes_per_token(model: Model, rules: Conventions | None = None) -> float 
     run = Pass(tokens=1, past=1)
     count = Count(run=run, rules=rules or Conventions(), weights=model.weights)
     return add([total(_part(count, model.shape, model.name))]).kv_write_bytes
+
+
+_COUNTS: Mapping[type, Callable[[Count, Any, str], Part]] = {
+    Text: _text,
+    TextEncoder: _text_encoder,
+    Picture: _picture,
+    Windowed: windowed,
+    Projector: _projector,
+    Sound: _sound,
+    Rewriter: _rewriter,
+    Both: _both,
+}

@@ -55,7 +55,8 @@ def touched(experts: int, chosen: int, tokens: float) -> float:
     Each token takes k of E, and the tokens are taken to choose evenly and independently. Real
     routers are less even, so this is an upper bound on what is read in expectation.
     """
-    return experts * (1.0 - (1.0 - chosen / experts) ** tokens)
+    missed: float = (1.0 - chosen / experts) ** tokens
+    return experts * (1.0 - missed)
 
 
 def _layer(

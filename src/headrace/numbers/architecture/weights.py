@@ -124,14 +124,14 @@ def quantised(plain: Weights, settings: Mapping[str, Any]) -> Weights:
     if size is None:
         return Weights(
             usual=None,
-            kinds={kind: plain.usual for kind in _TABLES},
+            kinds=dict.fromkeys(_TABLES, plain.usual),
             vectors=plain.vectors,
             activations=plain.activations,
             cache=plain.cache,
             what=what,
             unknown=(*plain.unknown, f"weight bytes: quantisation {what} is not known here"),
         )
-    kept = {kind: plain.usual for kind in (*_TABLES, "router")}
+    kept = dict.fromkeys((*_TABLES, "router"), plain.usual)
     if method == "mxfp4":  # its experts alone
         places = ("experts.gate", "experts.up", "experts.down")
         return Weights(
@@ -161,21 +161,25 @@ def _packed(method: str, settings: Mapping[str, Any]) -> tuple[float | None, str
         group = settings.get("group_size", settings.get("q_group_size", 128))
         return _grouped(bits, group, zeros=True), f"{method} {bits} bits in groups of {group}"
     if method in {"bitsandbytes", "bnb"}:
-        if settings.get("load_in_4bit"):
-            # Blocks of 64 with a 4-byte scale; doubly quantised: a byte, and 4 for 256 blocks.
-            twice = settings.get("bnb_4bit_use_double_quant")
-            scale = 1 / 64 + 4 / (64 * 256) if twice else 4 / 64
-            return 0.5 + scale, "bitsandbytes 4 bits"
-        # A scale a row, which does not show in bytes a weight.
-        return 1.0, "bitsandbytes 8 bits"
+        return _bitsandbytes(settings)
     if method in {"fp8", "fbgemm_fp8"}:
         block = settings.get("weight_block_size")
         return 1 + (4 / (block[0] * block[1]) if block else 0), "fp8"
-    if method == "mxfp4":
-        return 17 / 32, "mxfp4 experts"
     if method == "compressed-tensors":
         return _compressed(settings)
+    if method == "mxfp4":
+        return 17 / 32, "mxfp4 experts"
     return None, repr(method or "without quant_method")
+
+
+def _bitsandbytes(settings: Mapping[str, Any]) -> tuple[float, str]:
+    if not settings.get("load_in_4bit"):
+        # A scale a row, which does not show in bytes a weight.
+        return 1.0, "bitsandbytes 8 bits"
+    # Blocks of 64 with a scale of 4 bytes; doubly quantised: of one, and 4 for 256 blocks.
+    twice = settings.get("bnb_4bit_use_double_quant")
+    scale = 1 / 64 + 4 / (64 * 256) if twice else 4 / 64
+    return 0.5 + scale, "bitsandbytes 4 bits"
 
 
 def _compressed(settings: Mapping[str, Any]) -> tuple[float | None, str]:
