@@ -127,11 +127,11 @@ def test_every_row_names_its_source_and_holds_dense_figures(device: str) -> None
     assert peaks.source.startswith("https://")
     assert len(peaks.checked) == len("2026-11-28")
     figures = peaks.flops_per_s
-    # 8-bit units are at most four times as fast as 16-bit ones in any of them; with sparsity in one
-    # figure and not in the other, these would be off by a factor of two.
+    # In all of them 8 bits are twice as fast as 16, and 16 than TF32: with sparsity in one figure and
+    # not in the other, that would be off by two.
     if "bf16" in figures and "fp8" in figures:
         assert figures["fp8"] == pytest.approx(2 * figures["bf16"], rel=0.02)
     if "bf16" in figures:
         assert figures["fp16"] == figures["bf16"]
-        if "tf32" in figures:
+        if "tf32" in figures:  # (but for cards on which TF32 is FP32)
             assert 1.9 < figures["bf16"] / figures["tf32"] < 2.1

@@ -7,6 +7,7 @@
 from headrace.numbers.architecture.config import known, model_from_config
 from headrace.numbers.architecture.conventions import Conventions, Pass, decode, describe, prefill
 from headrace.numbers.architecture.forward import Forward, forward, kv_bytes_per_token, size
+from headrace.numbers.architecture.gguf import model_from_gguf
 from headrace.numbers.architecture.shapes import Model
 from headrace.numbers.architecture.tree import Cost, Part, memory_bytes, total, walk
 
@@ -24,6 +25,7 @@ __all__ = [
     "kv_bytes_per_token",
     "memory_bytes",
     "model_from_config",
+    "model_from_gguf",
     "prefill",
     "size",
     "total",

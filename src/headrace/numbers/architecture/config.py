@@ -137,7 +137,7 @@ def _bert(f: Fields) -> Read:
         head, classes = "classes", len(f.any("id2label") or ()) or 2
     elif name.endswith("Model"):
         head = "pooler"
-    else:
+    elif not name.endswith("Encoder"):
         uncounted = (f"the head of {name}",)
     shape = TextEncoder(
         vocabulary=f.whole("vocab_size"),

@@ -38,7 +38,7 @@ def stack_part(
     first = 0
     for layer, equal in groupby(stack.layers):
         times = len(list(equal))
-        span = f"layer {first}" if times == 1 else f"layers {first}-{first + times - 1}, each"
+        span = f"layer {first}" if times == 1 else f"layers {first}-{first + times - 1}"
         inner = _layer(count, layer, stack, keeps=keeps, source=source)
         parts.append(Part(name=span, parts=inner, times=times))
         first += times

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 # ggml's blocks: bytes of a block / weights in it.
 # https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
@@ -26,7 +26,6 @@ GGUF_TYPES: Mapping[str, tuple[int, int]] = {
     "Q5_0": (22, 32),
     "Q5_1": (24, 32),
     "Q8_0": (34, 32),
-    "Q8_1": (36, 32),
     "Q2_K": (84, 256),
     "Q3_K": (110, 256),
     "Q4_K": (144, 256),
@@ -48,7 +47,7 @@ GGUF_TYPES: Mapping[str, tuple[int, int]] = {
 }
 # The numbers that stand for them in a file, ggml's enum ggml_type.
 GGUF_TYPE_NUMBERS: Mapping[int, str] = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1",
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
     10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS",
     17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S",
     23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 28: "F64", 29: "IQ1_M", 30: "BF16",
@@ -69,6 +68,19 @@ DTYPES: Mapping[str, float] = {
     "fp8": 1,
     "int8": 1,
 }
+_COMPUTES = {
+    "float32": "fp32",
+    "float": "fp32",
+    "fp32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "fp8": "fp8",
+    "float8_e4m3fn": "fp8",
+    "int8": "int8",
+}
 _TABLES = ("embedding", "head", "positions")
 
 
@@ -76,8 +88,9 @@ _TABLES = ("embedding", "head", "positions")
 class Weights:
     """Bytes of a weight: ``kinds`` by place, ``usual`` for all others; ``vectors`` norms and biases.
 
-    ``activations`` and ``cache`` are bytes of one number of those. ``what`` says it in words, and
-    ``unknown`` why something is not known.
+    ``activations`` and ``cache`` are bytes of one number of those, ``computes`` the dtype that
+    products are made in (bf16, ...), None where it depends on who runs the model. ``what`` says it
+    in words, and ``unknown`` why something is not known.
     """
 
     usual: float | None
@@ -85,6 +98,7 @@ class Weights:
     vectors: float | None = None
     activations: float | None = None
     cache: float | None = None
+    computes: str | None = None
     what: str = "unknown"
     unknown: tuple[str, ...] = ()
 
@@ -104,7 +118,14 @@ def of_dtype(dtype: str | None) -> Weights:
             what=name,
             unknown=(f"bytes: dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}",),
         )
-    return Weights(usual=size, vectors=size, activations=size, cache=size, what=name)
+    return Weights(
+        usual=size,
+        vectors=size,
+        activations=size,
+        cache=size,
+        computes=_COMPUTES.get(name),
+        what=name,
+    )
 
 
 def of_gguf_type(name: str) -> float | None:
@@ -121,37 +142,21 @@ def quantised(plain: Weights, settings: Mapping[str, Any]) -> Weights:
     """
     method = str(settings.get("quant_method", "")).lower()
     size, what = _packed(method, settings)
+    tables = dict.fromkeys((*_TABLES, "router"), plain.usual)
     if size is None:
-        return Weights(
+        return evolve(
+            plain,
             usual=None,
-            kinds=dict.fromkeys(_TABLES, plain.usual),
-            vectors=plain.vectors,
-            activations=plain.activations,
-            cache=plain.cache,
+            kinds=tables,
             what=what,
             unknown=(*plain.unknown, f"weight bytes: quantisation {what} is not known here"),
         )
-    kept = dict.fromkeys((*_TABLES, "router"), plain.usual)
     if method == "mxfp4":  # its experts alone
         places = ("experts.gate", "experts.up", "experts.down")
-        return Weights(
-            usual=plain.usual,
-            kinds=dict.fromkeys(places, size),
-            vectors=plain.vectors,
-            activations=plain.activations,
-            cache=plain.cache,
-            what=f"{what}, the rest {plain.what}",
-            unknown=plain.unknown,
+        return evolve(
+            plain, kinds=dict.fromkeys(places, size), what=f"{what}, the rest {plain.what}"
         )
-    return Weights(
-        usual=size,
-        kinds=kept,
-        vectors=plain.vectors,
-        activations=plain.activations,
-        cache=plain.cache,
-        what=f"{what}, tables {plain.what}",
-        unknown=plain.unknown,
-    )
+    return evolve(plain, usual=size, kinds=tables, what=f"{what}, tables {plain.what}")
 
 
 def _packed(method: str, settings: Mapping[str, Any]) -> tuple[float | None, str]:

@@ -33,7 +33,7 @@ def windowed(count: Count, shape: Windowed, name: str) -> Part:
     if within:
         parts.append(
             Part(
-                name=f"{within} layers in windows of {shape.window}, each",
+                name=f"layers in windows of {shape.window}",
                 parts=_layer(count, shape, shape.window, batch * across * across, cells),
                 times=within,
             )
@@ -41,7 +41,7 @@ def windowed(count: Count, shape: Windowed, name: str) -> Part:
     if shape.whole:
         parts.append(
             Part(
-                name=f"{len(shape.whole)} layers over all, each",
+                name="layers over all",
                 parts=_layer(count, shape, side, batch, cells),
                 times=len(shape.whole),
             )
