@@ -229,6 +229,7 @@ def _show(
     from rich.table import Table
 
     from headrace.numbers.architecture import kv_bytes_per_token, memory_bytes, size, total
+    from headrace.numbers.architecture.shapes import Both
     from headrace.numbers.peaks import Peaks
 
     out = console()
@@ -266,6 +267,8 @@ def _show(
     if isinstance(peaks, Peaks):
         note = f" ({peaks.note})" if peaks.note else ""
         out.print(f"Peaks of {peaks.device}{note}: {peaks.source}, looked up {peaks.checked}")
+    if isinstance(model.shape, Both) and model.shape.image_tokens and not first.run.image_px:
+        out.print(f"A picture takes {model.shape.image_tokens} of the prompt's tokens.")
     out.print("\nCounted so:")
     for line in first.rules:
         out.print(f"  {line}")

@@ -145,7 +145,7 @@ _NVIDIA = r"(?:NVIDIA )?"
 
 _ROWS = (
     _row(
-        _NVIDIA + r"H100(?: SXM5?)?(?: 80GB HBM3| SXM5 80GB)?",
+        _NVIDIA + r"H100 (?:80GB HBM3|SXM5?(?: 80GB)?)",
         "NVIDIA H100 SXM",
         _H100,
         3350,

@@ -170,7 +170,8 @@ def _picture(count: Count, shape: Picture, name: str) -> Part:
 
 
 def _projector(count: Count, shape: Projector, name: str) -> Part:
-    rows = count.run.batch * shape.rows
+    side = (count.run.image_px or shape.image) // shape.cell
+    rows = count.run.batch * side * side
     return Part(
         name=name,
         parts=tuple(
