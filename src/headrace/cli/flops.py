@@ -272,7 +272,7 @@ def _show(
             out.print(f"  {_limit_line(done, peaks, compute)}")
     if isinstance(peaks, Peaks):
         note = f" ({peaks.note})" if peaks.note else ""
-        out.print(f"Peaks of {peaks.device}{note}: {peaks.source}, looked up {peaks.checked}")
+        out.print(f"Peaks of {peaks.device}{note}: {peaks.source}, gone through {peaks.checked}")
     if isinstance(model.shape, Both) and model.shape.image_tokens and not first.run.image_px:
         out.print(f"A picture takes {model.shape.image_tokens} of the prompt's tokens.")
     out.print("\nCounted so:")
