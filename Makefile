@@ -6,8 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+PROFILE := .venv-profile
+PROFILE_READY := $(PROFILE)/.ready
+TORCH ?= torch==2.13.0
 
-.PHONY: serve load-test test check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-profile check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -42,6 +45,9 @@ page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dar
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+test-profile: $(PROFILE_READY) ## FLOPs judged by torch and transformers, in an environment of its own
+	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py $(ARGS)
+
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
 
@@ -75,5 +81,17 @@ $(DEV_READY): requirements/dev.txt $(RUN_READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@touch $@
 
+# torch first and by itself, so that nothing else chooses another; TORCH names a wheel where the
+# package index has only those with CUDA, which is gigabytes for nothing here.
+$(PROFILE_READY): requirements/profile.txt requirements/dev.txt requirements/run.txt pyproject.toml
+	@echo "Installing torch and transformers into $(PROFILE) (once) ..."
+	@$(PYTHON) -m venv $(PROFILE)
+	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(PROFILE)/bin/python -c 'import sys, torch; sys.exit(f"{torch.__version__} has CUDA; name a CPU wheel: make TORCH=... test-profile" if torch.version.cuda else 0)'
+	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/profile.txt
+	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PROFILE) $(PROFILE) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from attrs import NOTHING, Factory, fields, resolve_types
 from load_report_page import fields_page, schema
 from reference_page import reference
@@ -14,6 +15,8 @@ from reference_page import reference
 from headrace.backends.local.templates import NAMES as TEMPLATES
 from headrace.backends.providers import PROVIDERS
 from headrace.backends.row import Provider
+from headrace.contracts.profiling import CONTRACTS
+from headrace.contracts.schema import schemas
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
 from headrace.gateway.route_config import RouteConfig, WayConfig
@@ -168,6 +171,23 @@ def below(group: Any, *words: str) -> list[list[str]]:
     return found
 
 
+def openapi() -> str:
+    """The contracts of profiling as OpenAPI 3.1."""
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "headrace profiling",
+            "version": "1",
+            "description": "What a profile is asked for, how it stands, and what it found.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {},
+        "components": {"schemas": schemas(CONTRACTS)},
+    }
+    note = "# Made from the code by docs/generate.py; change that, then run `make docs`.\n"
+    return note + yaml.safe_dump(document, sort_keys=False, width=96, allow_unicode=True)
+
+
 def first_paragraph(cls: type) -> str:
     return " ".join((cls.__doc__ or "").strip().split()).replace("``", "`")
 
@@ -193,6 +213,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "reference.md": lambda: reference(NOTE),
     "load-report-fields.md": lambda: fields_page(NOTE),
     "load-report.schema.json": schema,
+    "openapi.yaml": openapi,
 }
 
 

@@ -10,6 +10,7 @@ from headrace.cli.chat import chat
 from headrace.cli.compare import compare
 from headrace.cli.credentials import credentials
 from headrace.cli.doctor import doctor
+from headrace.cli.flops import flops
 from headrace.cli.load import load
 from headrace.cli.mock import mock
 from headrace.cli.models import models
@@ -34,6 +35,7 @@ app.command()(load)
 app.command()(mock)
 app.command()(report)
 app.command()(selftest)
+app.command()(flops)
 app.add_typer(credentials, name="credentials")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from headrace.contracts.errors import LLMInvalidRequestError
 
 _MOST_KEYS = 100_000
+_MOST_DIMENSIONS = 8
 _NUMBERS = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
@@ -43,6 +44,23 @@ def read_header(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             return _Reader(data).header(wanted)
+    except (struct.error, ValueError, LookupError, OverflowError, RecursionError) as wrong:
+        raise LLMInvalidRequestError(
+            f"model file {str(path)!r} is no GGUF file that we can read: {wrong}", param="model"
+        ) from wrong
+
+
+def read_tensors(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The file's tensors by name: their dimensions, the inner one first, and ggml's type number.
+
+    Raises LLMInvalidRequestError as ``read_header`` does.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return _Reader(data).tensors()
     except (struct.error, ValueError, LookupError, OverflowError, RecursionError) as wrong:
         raise LLMInvalidRequestError(
             f"model file {str(path)!r} is no GGUF file that we can read: {wrong}", param="model"
@@ -79,6 +97,22 @@ class _Reader:
             value = self._value(self._number(_U32), keep=wanted is None or key in wanted)
             if wanted is None or key in wanted:
                 found[key] = value
+        return found
+
+    def tensors(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        self.header(())
+        count = _U64.unpack_from(self._data, 8)[0]
+        if count > _MOST_KEYS:
+            raise ValueError(f"{count} tensors")
+        found = {}
+        for _ in range(count):
+            name = self._string().decode()
+            dimensions = self._number(_U32)
+            if dimensions > _MOST_DIMENSIONS:
+                raise ValueError(f"a tensor of {dimensions} dimensions")
+            shape = tuple(self._number(_U64) for _ in range(dimensions))
+            found[name] = (shape, self._number(_U32))
+            self._number(_U64)  # where its data is
         return found
 
     def _number(self, form: struct.Struct) -> Any:
