@@ -59,6 +59,7 @@ class TallyPart(Struct):
     course: dict[str, object]
     schedule_lag: dict[str, object]
     read_lag: dict[str, object]
+    loop_lag: dict[str, object]
     errors: list[ErrorsPart]
     odds: Odds
 

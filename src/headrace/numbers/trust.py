@@ -50,6 +50,19 @@ CPU_BAD = 0.9
 queue with one server and equal work): 1.2 times at 0.7, 4.5 times at 0.9, and without end at 1.
 Without the kernel's times that waiting is in the figures, so half is enough for a doubt."""
 
+WAIT = 0.05
+WAIT_BAD = 0.25
+"""For so much of the time the sender was ready and had no core. What comes then is read late, and
+what is due then is sent late; above 1% of the time that can be in a p99, and 5% is what short waits
+behind the kernel's own work stay below. Without the kernel's times a quarter makes it INVALID. With
+them the sender's own figures hold as far as its lags say, but whoever else runs on this machine, the
+server maybe, waits too, and that nobody can tell from its slowness."""
+
+STEAL = 0.01
+STEAL_BAD = 0.1
+"""A hypervisor takes a core for milliseconds at a time, the kernel's stamps stand still with it, and
+no clock inside sees it: what is stolen for 1% of the time can be in every p99. At 10% it is in p90."""
+
 LOST = 0.01
 """Each lost connection puts the set-up of a new one (a round trip, more with TLS) into a request;
 above 1% of the requests that is in the p99."""
@@ -70,7 +83,8 @@ class SenderFacts:
     """What the sending processes know of themselves.
 
     ``cpu_share`` is of the busiest process's one core over the run; ``cpu_s`` is of all of them
-    together. ``times_from`` is ``kernel`` only where every process had the kernel's receive times.
+    together. ``wait_share`` is how much of the run the worst process was ready and had no core,
+    ``steal_share`` what a hypervisor took of all cores' time. ``times_from`` is ``kernel`` only where every process had the kernel's receive times.
     ``peak_rss_bytes`` is of all processes together, ``memory_bytes`` what the machine has.
     """
 
@@ -79,6 +93,8 @@ class SenderFacts:
     )
     cpu_share: float | None = None
     cpu_s: float | None = None
+    wait_share: float | None = None
+    steal_share: float | None = None
     lost_connections: int = 0
     peak_rss_bytes: int | None = None
     memory_bytes: int | None = None
@@ -90,6 +106,8 @@ class SenderFacts:
 class RunFacts:
     """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` is the measured median.
 
+    ``loop_lag`` is how late the sender's own ticks were: what any read may have waited for.
+
     ``sent`` counts every request that was sent, ``ok`` the measured ones that ended well,
     ``cut`` the measured ones that the run's end cut off, ``never_sent`` those that were due and
     waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output.
@@ -98,6 +116,7 @@ class RunFacts:
     sender: SenderFacts
     schedule_lag: LogHistogram
     read_lag: LogHistogram
+    loop_lag: LogHistogram = field(factory=LogHistogram)
     closed_loop: bool = False
     ttft_p50_ms: float | None = None
     sent: int = 0
@@ -116,10 +135,11 @@ def together(facts: Iterable[SenderFacts]) -> SenderFacts:
     listed = list(facts)
     if not listed:
         return SenderFacts()
-    shares = [f.cpu_share for f in listed if f.cpu_share is not None]
     return SenderFacts(
         times_from="kernel" if all(f.times_from == "kernel" for f in listed) else "read",
-        cpu_share=max(shares, default=None),
+        cpu_share=_worst(f.cpu_share for f in listed),
+        wait_share=_worst(f.wait_share for f in listed),
+        steal_share=_worst(f.steal_share for f in listed),
         cpu_s=_sum(f.cpu_s for f in listed),
         lost_connections=sum(f.lost_connections for f in listed),
         peak_rss_bytes=_whole(_sum(f.peak_rss_bytes for f in listed)),
@@ -149,6 +169,10 @@ def judge_trust(facts: RunFacts) -> Trust:
         ),
         lost_connections=sender.lost_connections,
         peak_rss_bytes=sender.peak_rss_bytes,
+        loop_lag_ms=facts.loop_lag.quantile(0.99),
+        loop_lag_max_ms=facts.loop_lag.maximum,
+        wait_share=sender.wait_share,
+        steal_share=sender.steal_share,
     )
 
 
@@ -172,8 +196,11 @@ def _doubts(f: RunFacts) -> Iterator[Doubt]:
         _schedule,
         _stall,
         _reads,
+        _ticks,
         _pieces,
         _processor,
+        _contended,
+        _stolen,
         _connections,
         _missing,
         _workers,
@@ -210,9 +237,9 @@ def _schedule(f: RunFacts) -> Iterator[Doubt]:
 
 
 def _stall(f: RunFacts) -> Iterator[Doubt]:
-    worst = f.schedule_lag.maximum
+    worst = max(f.schedule_lag.maximum or 0.0, f.loop_lag.maximum or 0.0)
     limit = max(STALL_MS, f.ttft_p50_ms or 0.0)
-    if worst is not None and worst > limit:
+    if worst > limit:
         yield Doubt(
             name="stall",
             verdict="SUSPECT",
@@ -234,6 +261,24 @@ def _reads(f: RunFacts) -> Iterator[Doubt]:
             f" {_less_load(f)}",
             value=lag,
             limit=READ_LAG_BAD_MS if bad else READ_LAG_MS,
+        )
+
+
+def _ticks(f: RunFacts) -> Iterator[Doubt]:
+    """Without the kernel's times a late loop is in every figure, as a late sending is."""
+    lag = f.loop_lag.quantile(0.99)
+    kernel = f.sender.times_from == "kernel"
+    suspect, invalid = (READ_LAG_MS, READ_LAG_BAD_MS) if kernel else lag_limits_ms(f.ttft_p50_ms)
+    if lag is not None and lag > suspect:
+        bad = lag > invalid
+        into = "what was due then was sent late" if kernel else "that is in the latencies"
+        yield Doubt(
+            name="loop lag",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"for 1% of the time the sender came {_ms(lag)} or more too late to what it had to"
+            f" do, and {into}; {_less_load(f)}",
+            value=lag,
+            limit=invalid if bad else suspect,
         )
 
 
@@ -268,6 +313,35 @@ def _processor(f: RunFacts) -> Iterator[Doubt]:
             f" {_less_load(f)}",
             value=share,
             limit=CPU_BAD if bad else limit,
+        )
+
+
+def _contended(f: RunFacts) -> Iterator[Doubt]:
+    share = f.sender.wait_share
+    if share is not None and share > WAIT:
+        bad = share > WAIT_BAD and f.sender.times_from == "read"
+        yield Doubt(
+            name="contended processor",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"for {share:.0%} of the time the sender waited for a core that others had; a server"
+            " on this machine waits likewise, and that looks as if it were slow: keep other work off"
+            " this machine, or pin the sender to a core of its own",
+            value=share,
+            limit=WAIT_BAD if bad else WAIT,
+        )
+
+
+def _stolen(f: RunFacts) -> Iterator[Doubt]:
+    share = f.sender.steal_share
+    if share is not None and share > STEAL:
+        bad = share > STEAL_BAD
+        yield Doubt(
+            name="stolen time",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"the hypervisor gave {share:.0%} of this machine's processors to others, which no"
+            " clock inside can see; measure from a machine whose cores are its own",
+            value=share,
+            limit=STEAL_BAD if bad else STEAL,
         )
 
 
@@ -376,6 +450,10 @@ def _ms(value: float) -> str:
 def _sum(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) if known else None
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
 
 
 def _whole(value: float | None) -> int | None:
