@@ -76,6 +76,7 @@ RULES = [
     ("contended processor", "SUSPECT", with_({"wait_share": 0.1}), "waits likewise"),
     ("contended processor", "SUSPECT", with_({"wait_share": 0.5}), "waits likewise"),
     ("contended processor", "INVALID", with_({"wait_share": 0.5} | READ), "of its own"),
+    ("first tokens read late", "SUSPECT", with_(first_together=100), "--workers 2"),
     ("stolen time", "SUSPECT", with_({"steal_share": 0.02}), "hypervisor"),
     ("stolen time", "INVALID", with_({"steal_share": 0.2}), "hypervisor"),
     ("lost connections", "SUSPECT", with_({"lost_connections": 500}), "keep-alive"),

@@ -141,6 +141,8 @@ class LoadTally:
             input_tokens = self._whole(sample.input_tokens)
         odds.pieces += record.chunks
         odds.coalesced += sample.coalesced
+        # Of what was read together the kernel tells one instant: that of the last to come.
+        odds.first_together += bool(sample.coalesced and sample.gaps_s and sample.gaps_s[0] <= 0.0)
         if sample.phase != "measured":
             self._beside(sample, failed=failed and not cut)
             return
@@ -297,6 +299,7 @@ class LoadTally:
                 longest_wait_s=odds.longest_wait_s,
                 pieces=odds.pieces,
                 coalesced=odds.coalesced,
+                first_together=odds.first_together,
                 output_tokens=odds.all_tokens,
             )
         )

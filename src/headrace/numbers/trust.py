@@ -33,7 +33,8 @@ time to first token too, for then it stands out among the server's own."""
 
 READ_LAG_MS = 5.0
 READ_LAG_BAD_MS = 50.0
-"""With the kernel's times a late read changes no figure of its own request. It shows how long the
+"""With the kernel's times a late read changes no figure of its own request, as long as nothing more
+comes meanwhile (see ``FIRST_TOGETHER``). It shows how long the
 loop is busy, and so how late the next request is written: past 5 ms that shows, past 50 ms the
 sender is overloaded (half of a usual gap between tokens, many times over)."""
 
@@ -42,6 +43,11 @@ COALESCED_BAD = 0.25
 """Pieces that come in one read have gaps of zero and make the next gap longer. Up to 5% the p95 of
 the gaps is still right. With the kernel's times several pieces in one read came together on the
 wire, so it is the server's or the network's doing and never makes a run INVALID."""
+
+FIRST_TOGETHER = 0.01
+"""What waits to be read is one to the kernel, with the instant of the last to come. So a first token
+that is read together with the next one is told a gap late or more, the kernel's times or not; above
+1% of the requests that is in the p99."""
 
 CPU = 0.7
 CPU_READ = 0.5
@@ -110,7 +116,8 @@ class RunFacts:
 
     ``sent`` counts every request that was sent, ``ok`` the measured ones that ended well,
     ``cut`` the measured ones that the run's end cut off, ``never_sent`` those that were due and
-    waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output.
+    waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output,
+    ``first_together`` the requests whose first one was read together with the next.
     """
 
     sender: SenderFacts
@@ -127,6 +134,7 @@ class RunFacts:
     longest_wait_s: float = 0.0
     pieces: int = 0
     coalesced: int = 0
+    first_together: int = 0
     output_tokens: int = 0
 
 
@@ -198,6 +206,7 @@ def _doubts(f: RunFacts) -> Iterator[Doubt]:
         _reads,
         _ticks,
         _pieces,
+        _first,
         _processor,
         _contended,
         _stolen,
@@ -298,6 +307,20 @@ def _pieces(f: RunFacts) -> Iterator[Doubt]:
             ),
             value=share,
             limit=COALESCED_BAD if bad else COALESCED,
+        )
+
+
+def _first(f: RunFacts) -> Iterator[Doubt]:
+    share = f.first_together / f.sent if f.sent else 0.0
+    if share > FIRST_TOGETHER:
+        yield Doubt(
+            name="first tokens read late",
+            verdict="SUSPECT",
+            text=f"for {share:.0%} of the requests the first token was read together with the next,"
+            " so their time to first token is too long by a gap or more, unless the server sent both"
+            f" at once; {_less_load(f)}",
+            value=share,
+            limit=FIRST_TOGETHER,
         )
 
 
