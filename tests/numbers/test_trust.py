@@ -99,6 +99,13 @@ def test_one_bad_fact_is_one_doubt_that_says_what_to_do(name, verdict, facts, ad
     assert advice in grave[0].text
 
 
+def test_by_the_kernels_times_a_loop_may_be_late_by_less_than_a_gap():
+    late = lags(*[8.0] * 99)
+    assert judge_trust(with_(loop_lag=late, itl_p50_ms=10.0)).verdict == "VALID"
+    assert judge_trust(with_(loop_lag=late, itl_p50_ms=6.0)).verdict == "SUSPECT"
+    assert judge_trust(with_(READ, loop_lag=late, itl_p50_ms=10.0)).verdict == "SUSPECT"
+
+
 STATEMENTS = [
     ("closed loop", with_(closed_loop=True)),
     ("clock", with_(READ)),

@@ -139,10 +139,7 @@ class LoadTally:
             odds.all_tokens += known[1]
         else:
             input_tokens = self._whole(sample.input_tokens)
-        odds.pieces += record.chunks
-        odds.coalesced += sample.coalesced
-        # Of what was read together the kernel tells one instant: that of the last to come.
-        odds.first_together += bool(sample.coalesced and sample.gaps_s and sample.gaps_s[0] <= 0.0)
+        self._pieces(sample)
         if sample.phase != "measured":
             self._beside(sample, failed=failed and not cut)
             return
@@ -291,6 +288,7 @@ class LoadTally:
                 loop_lag=self._loop_lag,
                 closed_loop=closed,
                 ttft_p50_ms=ttft.percentiles.get("p50") if ttft is not None else None,
+                itl_p50_ms=overall.itl.percentiles.get("p50") if overall.itl is not None else None,
                 sent=overall.counts.sent,
                 ok=whole.ok,
                 failed=whole.failed,
@@ -358,6 +356,13 @@ class LoadTally:
         if promise.metric == "errors":
             return judge(promise, (), failed=whole.failed, total=whole.ok + whole.failed)
         return judge(promise, values, failed=missed, total=whole.ok + missed)
+
+    def _pieces(self, sample: Sample) -> None:
+        odds = self._odds
+        odds.pieces += sample.record.chunks
+        odds.coalesced += sample.coalesced
+        # Of what was read together the kernel tells one instant: that of the last to come.
+        odds.first_together += bool(sample.coalesced and sample.gaps_s and sample.gaps_s[0] <= 0.0)
 
     def _beside(self, sample: Sample, *, failed: bool) -> None:
         """A request of the warm-up or the cool-down."""

@@ -110,7 +110,8 @@ class SenderFacts:
 
 @frozen(kw_only=True)
 class RunFacts:
-    """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` is the measured median.
+    """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` and
+    ``itl_p50_ms`` are the measured medians.
 
     ``loop_lag`` is how late the sender's own ticks were: what any read may have waited for.
 
@@ -126,6 +127,7 @@ class RunFacts:
     loop_lag: LogHistogram = field(factory=LogHistogram)
     closed_loop: bool = False
     ttft_p50_ms: float | None = None
+    itl_p50_ms: float | None = None
     sent: int = 0
     ok: int = 0
     failed: int = 0
@@ -274,10 +276,16 @@ def _reads(f: RunFacts) -> Iterator[Doubt]:
 
 
 def _ticks(f: RunFacts) -> Iterator[Doubt]:
-    """Without the kernel's times a late loop is in every figure, as a late sending is."""
+    """Without the kernel's times a late loop is in every figure, as a late sending is.
+
+    With them it is in none until it is later than a gap: then pieces wait for one another.
+    """
     lag = f.loop_lag.quantile(0.99)
     kernel = f.sender.times_from == "kernel"
-    suspect, invalid = (READ_LAG_MS, READ_LAG_BAD_MS) if kernel else lag_limits_ms(f.ttft_p50_ms)
+    suspect, invalid = lag_limits_ms(f.ttft_p50_ms)
+    if kernel:
+        suspect = min(max(READ_LAG_MS, f.itl_p50_ms or 0.0), READ_LAG_BAD_MS)
+        invalid = READ_LAG_BAD_MS
     if lag is not None and lag > suspect:
         bad = lag > invalid
         into = "what was due then was sent late" if kernel else "that is in the latencies"
