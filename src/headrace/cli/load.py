@@ -314,6 +314,14 @@ def load(
             rich_help_panel=_REPORT,
         ),
     ] = None,
+    no_kernel_times: Annotated[
+        bool,
+        typer.Option(
+            "--no-kernel-times",
+            help="Take times as answers are read, not as the kernel received them.",
+            rich_help_panel=_REPORT,
+        ),
+    ] = False,
     no_progress: Annotated[
         bool,
         typer.Option("--no-progress", help="Say nothing while it runs.", rich_help_panel=_REPORT),

@@ -83,6 +83,8 @@ def _plans(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
         changed["workload"] = workload
     if "whole" in given:
         changed["stream"] = False
+    if "no_kernel_times" in given:
+        changed["kernel_times"] = False
     if "header" in given:
         changed["headers"] = plan.headers + tuple(_header(each) for each in given["header"])
     if "metric" in given:
