@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from headrace.contracts.load import LoadPlan
     from headrace.contracts.load_report import LoadReport
 
-BROKEN, INVALID = 3, 4
-"""Exit statuses: a promise that was not kept; figures that are not the server's."""
+FAILED, BROKEN, INVALID = 1, 3, 4
+"""Exit statuses: a report that was not saved; a promise that was not kept; figures that are not the
+server's."""
 
 _TARGET, _ARRIVALS, _WORKLOAD, _END = "Target", "Arrivals", "Requests", "Limits"
 _PROMISES, _REPORT = "Promises", "Report"
@@ -345,12 +346,15 @@ def load(
         for _, plan in plans:
             search(plan, given)
         return
+    from headrace.cli.report import hand_over, interrupts_wait
+
     worst = 0
     for name, plan in plans:
         report = drive(plan) if no_progress else _shown(plan)
-        _show(report, None if out is None else out / name, as_json)
-        worst = max(worst, _status(report))
-        if report.ended == "interrupted":
+        with interrupts_wait() as interrupted:
+            saved = hand_over(report, None if out is None else out / name, as_json=as_json)
+        worst = max(worst, _status(report) or (0 if saved else FAILED))
+        if report.ended == "interrupted" or interrupted:
             break
     if worst:
         raise typer.Exit(worst)
@@ -367,21 +371,6 @@ def _shown(plan: LoadPlan) -> LoadReport:
         return drive(plan, on_moment=live.moment)
     finally:
         live.end()
-
-
-def _show(report: LoadReport, out: Path | None, as_json: bool) -> None:
-    from headrace.bench.report.console import show
-    from headrace.bench.report.files import write_all
-    from headrace.bench.report.saved import write_report
-    from headrace.cli.output import console
-
-    if as_json:
-        typer.echo(write_report(report).decode(), nl=False)
-    else:
-        show(report, console())
-    if out is not None:
-        for path in write_all(report, out):
-            typer.echo(f"wrote {path}", err=True)
 
 
 def _status(report: LoadReport) -> int:
