@@ -109,19 +109,25 @@ def hand_over(
     from headrace.bench.report.console import show
     from headrace.bench.report.saved import FILE_NAME, write_report
 
+    written: list[Path] = []
+    failed: files.ReportNotWritten | None = None
+    if folder is not None:
+        # Before it is shown: who reads the terminal may be gone by then (``| head``).
+        try:
+            written = files.write_all(
+                found, folder, files.FORMS if forms is None else forms, points
+            )
+        except files.ReportNotWritten as error:
+            failed = error
     if as_json:
         typer.echo(write_report(found), nl=False)
     else:
         show(found, console())
-    if folder is None:
+    if written:
+        typer.echo(f"saved in {folder}: {', '.join(path.name for path in written)}", err=True)
+    if failed is None:
         return True
-    try:
-        written = files.write_all(found, folder, files.FORMS if forms is None else forms, points)
-    except files.ReportNotWritten as error:
-        typer.echo(f"headrace: {error}", err=True)
-        kept = any(path.name == FILE_NAME for path in error.written)
-        if not kept and not as_json:
-            typer.echo(write_report(found), nl=False)
-        return False
-    typer.echo(f"saved in {folder}: {', '.join(path.name for path in written)}", err=True)
-    return True
+    typer.echo(f"headrace: {failed}", err=True)
+    if not as_json and all(path.name != FILE_NAME for path in failed.written):
+        typer.echo(write_report(found), nl=False)
+    return False
