@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from headrace.contracts.load_report import LoadReport
 
 FAILED, BROKEN, INVALID = 1, 3, 4
-"""Exit statuses: a report that was not saved; a promise that was not kept; figures that are not the
-server's."""
+"""Exit statuses: a run that was stopped, or whose report was not saved; a promise that was not kept;
+figures that are not the server's."""
 
 _TARGET, _ARRIVALS, _WORKLOAD, _END = "Target", "Arrivals", "Requests", "Limits"
 _PROMISES, _REPORT = "Promises", "Report"
@@ -333,13 +333,16 @@ def load(
 ) -> None:
     """Drive a load against a server and report what came of it.
 
-    Exit status: 0 fine, 1 an error, 3 a promise was broken, 4 the figures are not the server's.
+    Exit status: 0 fine, 1 an error or a run that had to be stopped, 3 a promise was broken, 4 the
+    figures are not the server's.
     """
     given = dict(locals())
     from headrace.bench.load.run import load as drive
     from headrace.cli.load_plan import plans_of
 
     plans = plans_of(given)
+    if out is not None:
+        _make_folder(out)
     if find:
         from headrace.cli.load_find import search
 
@@ -373,7 +376,21 @@ def _shown(plan: LoadPlan) -> LoadReport:
         live.end()
 
 
+def _make_folder(out: Path) -> None:
+    """A run may take an hour; that its report has no place is better known before."""
+    from headrace.contracts.errors import LLMInvalidRequestError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LLMInvalidRequestError(
+            f"--out is {str(out)!r}, which cannot be a folder: {error.strerror}; name another one"
+        ) from error
+
+
 def _status(report: LoadReport) -> int:
     if report.trust.verdict == "INVALID":
         return INVALID
-    return BROKEN if any(each.kept is False for each in report.promises) else 0
+    if any(each.kept is False for each in report.promises):
+        return BROKEN
+    return FAILED if report.ended in ("target lost", "too many errors") else 0

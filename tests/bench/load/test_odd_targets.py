@@ -272,3 +272,49 @@ def test_a_plan_with_a_wrong_field_names_it_and_its_file(tmp_path, text, said):
     assert (status, out) == (1, "")
     assert said in err
     assert str(path) in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--duration", "-1"), "duration_s is -1, must be above 0"),
+        (("--timeout", "0"), "timeout_s is 0, must be above 0"),
+        (("--drain", "nan"), "drain_s is nan, must be 0 or more"),
+        (("--most-error-share", "10"), "most_error_share is 10, must be above 0 and at most 1"),
+        (("--warmup", "10", "--duration", "5"), "so nothing would be measured"),
+        (("--warmup-requests", "9", "--requests", "9"), "so nothing would be measured"),
+        (("--out", "/dev/null"), "--out is '/dev/null', which cannot be a folder"),
+    ],
+)
+def test_a_run_that_could_not_be_is_refused_before_it_begins(arguments, said):
+    status, out, err = ran("http://127.0.0.1:1", *arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1), err
+    assert said in err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_wrong_line_in_a_file_of_prompts_is_one_line_here_too(tmp_path, workers):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": 3}\n')
+    with serving(answering) as server:
+        status, out, err = ran(server.url, "--prompts", str(path), "--workers", workers)
+    assert (status, out) == (1, "")
+    assert "line 1, prompt: expected text, found 3" in err
+    assert "Traceback" not in err
+
+
+def test_a_target_that_dies_midway_is_reported_and_ends_with_1_or_4():
+    answered = []
+
+    def dying(caller):
+        while caller.request() is not None:
+            caller.send(answer("one", " two"))
+            answered.append(1)
+            if len(answered) == 40:
+                caller.server.stop()
+
+    with serving(dying) as server:
+        status, out, err = ran(server.url, "--requests", "100000", "--concurrency", "2")
+    assert status in (1, 4), err  # 4 where this machine was too busy to keep up
+    assert "could not be reached any more" in out
+    assert "Traceback" not in err
