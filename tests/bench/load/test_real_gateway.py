@@ -52,7 +52,10 @@ def test_the_figures_are_those_that_the_gateway_tells_of_itself(gateway, arrival
 
     assert counted["vllm:prompt_tokens_total"] == sum(report.requests.input_tokens)
     assert counted["vllm:generation_tokens_total"] == sum(report.requests.output_tokens)
-    assert figures.service.mean == pytest.approx(mean_ms("vllm:e2e_request_latency_seconds"), 0.02)
+    # Between the two lies the way of the bytes, and a turn of each loop: that is not 2% of anything.
+    assert figures.service.mean == pytest.approx(
+        mean_ms("vllm:e2e_request_latency_seconds"), rel=0.02, abs=2.0
+    )
     assert figures.service_ttft.mean == pytest.approx(
-        mean_ms("vllm:time_to_first_token_seconds"), 0.02
+        mean_ms("vllm:time_to_first_token_seconds"), rel=0.02, abs=2.0
     )
