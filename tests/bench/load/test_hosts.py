@@ -30,7 +30,7 @@ def processes(pattern: str) -> list[int]:
 def offspring(pid: int) -> dict[int, str]:
     """All processes below ``pid``, with their command lines."""
     listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     found: dict[int, str] = {}
@@ -254,7 +254,7 @@ def test_hosts_whose_clocks_differ_begin_together(nodes):
                 *("--hosts", "4", "--json", "--ray-address", nodes.address),
             )
     finally:
-        other.terminate()
+        other.kill()  # unshare takes no other end, and its child goes with it
         other.wait()
     report = json.loads(out)
     assert any("4 senders on 4 machines" in note for note in report["notes"]), report["notes"]

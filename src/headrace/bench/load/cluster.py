@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from attrs import frozen
@@ -14,6 +16,7 @@ from attrs import frozen
 from headrace.bench.load.host import Host
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
+_CONNECTED_WITHIN_S = 5.0
 _PLACED_WITHIN_S = 60.0
 _OWN_STORE_BYTES = 80 * 2**20  # little more than the least that Ray takes; nothing large goes there
 _CALLS_AT_ONCE = 4  # one waits for news, others tell
@@ -42,6 +45,8 @@ def joined(address: str | None, processors: int) -> Iterator[Any]:
         raise LLMInvalidRequestError(MISSING, param="hosts") from error
     logging.getLogger("ray").setLevel(logging.ERROR)  # the rest is about Ray, not about the load
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local":
+        _require_somebody(address)
     own: dict[str, Any] = {
         "num_cpus": processors,
         "include_dashboard": False,
@@ -57,14 +62,31 @@ def joined(address: str | None, processors: int) -> Iterator[Any]:
     except (RuntimeError, ValueError, OSError) as error:
         if address == "local":
             raise LLMUnavailableError(f"Ray does not start on this machine: {error}") from error
-        raise LLMUnavailableError(
-            f"--ray-address is {address!r}, and no Ray cluster can be joined there ({error}); right "
-            "would be what `ray start` said, as 10.0.0.1:6379, on a machine of the cluster"
-        ) from error
+        raise _nobody(address, error) from error
     try:
-        yield ray
+        # It prints the deaths of its processes where our report goes.
+        with redirect_stdout(sys.stderr):
+            yield ray
     finally:
         ray.shutdown()
+
+
+def _require_somebody(address: str) -> None:
+    """Ray itself waits for a minute where nobody answers, and then says much."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # a name such as "auto", which Ray looks up on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTED_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, why: Exception) -> LLMUnavailableError:
+    return LLMUnavailableError(
+        f"--ray-address is {address!r}, and no Ray cluster can be joined there ({why}); right would "
+        "be what `ray start` said, as 10.0.0.1:6379, on a machine of the cluster"
+    )
 
 
 async def place(
