@@ -63,12 +63,12 @@ def joined(address: str | None, processors: int) -> Iterator[Any]:
         if address == "local":
             raise LLMUnavailableError(f"Ray does not start on this machine: {error}") from error
         raise _nobody(address, error) from error
-    try:
-        # It prints the deaths of its processes where our report goes.
-        with redirect_stdout(sys.stderr):
+    # It prints that processes of its own died, at any time, where our report goes.
+    with redirect_stdout(sys.stderr):
+        try:
             yield ray
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _require_somebody(address: str) -> None:
