@@ -19,6 +19,7 @@ from attrs import evolve, frozen
 
 from headrace.bench.load import run as running
 from headrace.bench.load.beside import Beside
+from headrace.bench.load.bounds import check
 from headrace.bench.load.cluster import MISSING, Placed, joined, place
 from headrace.bench.load.crew import Heard, Job, drive_all, put_together, with_notes
 from headrace.bench.load.drive import Stop
@@ -51,6 +52,7 @@ def load_by_hosts(
     own is started on this machine and stopped afterwards. There is one host a node as long as there
     are as many. Raises an LLMError that names the host, where one cannot do its part.
     """
+    check(plan)
     stop = stop or Stop()
     shares = [Share(part, hosts * plan.workers) for part in range(hosts * plan.workers)]
     for share in shares:
