@@ -50,8 +50,8 @@ page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dar
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-test-profile: $(PROFILE_READY) ## FLOPs judged by torch and transformers, in an environment of its own
-	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py $(ARGS)
+test-profile: $(PROFILE_READY) ## FLOPs judged by torch, and profiles of small models, in an environment of its own
+	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile $(ARGS)
 
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
