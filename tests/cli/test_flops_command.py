@@ -84,6 +84,33 @@ def test_json_has_the_tree_and_both_stages(folder: Path) -> None:
     assert said["stages"]["asked"]["device"] is None
 
 
+def test_an_encoder_has_no_next_token_and_a_rewriter_needs_its_source(tmp_path: Path) -> None:
+    vit = {
+        "model_type": "vit",
+        "hidden_size": 64,
+        "image_size": 32,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "patch_size": 8,
+    }
+    (tmp_path / "vit.json").write_text(json.dumps(vit))
+    assert "next token" not in asked(str(tmp_path / "vit.json"))
+    assert json.loads(asked(str(tmp_path / "vit.json"), "--json"))["stages"]["next_token"] is None
+    t5 = {
+        "model_type": "t5",
+        "d_ff": 128,
+        "d_kv": 16,
+        "d_model": 64,
+        "num_heads": 4,
+        "num_layers": 2,
+        "vocab_size": 300,
+    }
+    (tmp_path / "t5.json").write_text(json.dumps(t5))
+    assert "source is missing" in refused(str(tmp_path / "t5.json"))
+    assert "next token" in asked(str(tmp_path / "t5.json"), "--source", "100", "--prompt", "1")
+
+
 def test_the_model_in_the_box_is_known_by_name(box_model: ModelFile) -> None:
     said = json.loads(asked("smollm2-135m-instruct", "--json"))
     assert said["stages"]["asked"]["total"]["flops"] == 155_826_782_208

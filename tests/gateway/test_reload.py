@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -115,6 +117,41 @@ def test_keys_and_limits_change_with_it(tmp_path):
             assert served.chat(model="m", headers={"x-request-id": "quiet"}).status == 200
             hang_up(served)
             assert '"quiet"' not in served.log
+
+
+def test_a_connection_that_has_carried_requests_is_held_to_the_new_keys_and_limits(tmp_path):
+    with far("one") as (one,):
+        first = {"backends": [one.backend()], "server": {"api_keys": ["old"]}}
+        with serving(tmp_path, first) as served:
+            connection = socket.create_connection((served.host, served.port), timeout=PATIENCE_S)
+
+            def status(text="hi", key="old"):
+                """Of a request that is sent in one piece, as quick clients do."""
+                asked = {"model": "m", "messages": [{"role": "user", "content": text}]}
+                body = json.dumps(asked).encode()
+                connection.sendall(
+                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n"
+                    b"content-length: %d\r\n\r\n%b" % (key.encode(), len(body), body)
+                )
+                reply = http.client.HTTPResponse(connection)
+                reply.begin()
+                reply.read()
+                return reply.status
+
+            assert [status(), status(), status("x" * 2000), status()] == [200] * 4
+            write(served, {**first, "server": {"api_keys": ["new"]}})
+            hang_up(served)
+            assert [status(), status(), status(key="new"), status(key="new")] == [
+                401,
+                401,
+                200,
+                200,
+            ]
+            small = {"api_keys": ["new"], "max_body_bytes": 1024}
+            write(served, {**first, "server": small})
+            hang_up(served)
+            assert [status(key="new"), status("x" * 2000, key="new")] == [200, 413]
+            connection.close()
 
 
 def test_what_needs_a_restart_is_named_and_left_as_it_is(tmp_path):

@@ -103,7 +103,8 @@ def worker_at(served, connection):
 
 def connect_to(served, pid):
     """A connection to the worker ``pid``: the system deals them out as it likes."""
-    while True:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         connection = served.connect()
         connection.connect()
         # It is in the worker's hands once an answer has come.
@@ -112,6 +113,7 @@ def connect_to(served, pid):
         if worker_at(served, connection) == pid:
             return connection
         connection.close()
+    raise AssertionError(f"worker {pid} took no connection within a minute:\n{served.log}")
 
 
 def begin_stream(connection):

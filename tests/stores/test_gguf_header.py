@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backends.tiny_llama import write_tiny_llama
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.stores.models import BOX
-from headrace.stores.models.gguf_header import context_tokens, read_header
+from headrace.stores.models.gguf_header import context_tokens, read_header, read_tensors
 
 
 def write(path: Path) -> None:
@@ -56,6 +56,19 @@ def test_a_file_that_is_cut_short_or_spoilt_is_refused_by_name(
     path.write_bytes(whole[:size])
     with pytest.raises(LLMInvalidRequestError, match=r"spoilt\.gguf"):
         read_header(path)
+
+
+def test_tensors_are_those_that_the_library_reads(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    theirs = {
+        tensor.name: (tuple(int(size) for size in tensor.shape), int(tensor.tensor_type))
+        for tensor in gguf.GGUFReader(path).tensors
+    }
+    assert read_tensors(path) == theirs
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"blk.0.")])
+    with pytest.raises(LLMInvalidRequestError, match=r"tiny\.gguf"):
+        read_tensors(path)
 
 
 def test_the_window_is_what_the_file_says(tmp_path):

@@ -65,14 +65,16 @@ def flops(
 
     Nothing is run and no weights are read. By default the count is that of torch's FlopCounterMode.
     """
-    from headrace.numbers.architecture import Conventions, Pass, decode, forward
+    from headrace.numbers.architecture import Conventions, Pass, decode, forward, generates
     from headrace.numbers.peaks import find_peaks
 
     found = _model(model, dtype)
     rules = Conventions(logits=logits, attention=attention, latent=latent, elementwise=elementwise)
     run = Pass(tokens=prompt, past=past, batch=batch, source=source, image_px=image_px)
     first = forward(found, run, rules)
-    following = forward(found, decode(past + prompt, batch, source=source), rules)
+    following = None
+    if generates(found):
+        following = forward(found, decode(past + prompt, batch, source=source), rules)
     peaks = None if device is None else find_peaks(device)
     compute = compute or found.weights.computes
     if as_json:
@@ -143,13 +145,15 @@ def _config(path: Path) -> Mapping[str, Any]:
 def _plain(
     model: Model,
     first: Forward,
-    following: Forward,
+    following: Forward | None,
     peaks: Peaks | Unknown | None,
     compute: str | None,
 ) -> dict[str, Any]:
     from headrace.numbers.architecture import kv_bytes_per_token, memory_bytes, size
 
-    def stage(done: Forward) -> dict[str, Any]:
+    def stage(done: Forward | None) -> dict[str, Any] | None:
+        if done is None:
+            return None
         return {
             "pass": done.run,
             "total": done.total,
@@ -222,13 +226,14 @@ def _why_not(peaks: Peaks | Unknown, compute: str | None) -> str | None:
 def _show(
     model: Model,
     first: Forward,
-    following: Forward,
+    following: Forward | None,
     peaks: Peaks | Unknown | None,
     compute: str | None,
 ) -> None:
     from rich.table import Table
 
     from headrace.numbers.architecture import kv_bytes_per_token, memory_bytes, size, total
+    from headrace.numbers.architecture.shapes import Both
     from headrace.numbers.peaks import Peaks
 
     out = console()
@@ -256,6 +261,8 @@ def _show(
     out.print(table)
     out.print()
     for label, done in (("asked", first), ("next token", following)):
+        if done is None:
+            continue
         run = done.run
         out.print(
             f"{label}: {run.tokens} new after {run.past}, batch {run.batch}: "
@@ -265,7 +272,9 @@ def _show(
             out.print(f"  {_limit_line(done, peaks, compute)}")
     if isinstance(peaks, Peaks):
         note = f" ({peaks.note})" if peaks.note else ""
-        out.print(f"Peaks of {peaks.device}{note}: {peaks.source}, looked up {peaks.checked}")
+        out.print(f"Peaks of {peaks.device}{note}: {peaks.source}, gone through {peaks.checked}")
+    if isinstance(model.shape, Both) and model.shape.image_tokens and not first.run.image_px:
+        out.print(f"A picture takes {model.shape.image_tokens} of the prompt's tokens.")
     out.print("\nCounted so:")
     for line in first.rules:
         out.print(f"  {line}")

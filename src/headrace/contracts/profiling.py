@@ -7,87 +7,29 @@ is not known is absent or None, never zero; ``notes`` then say why.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from pathlib import PurePath
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
-Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
+from headrace.contracts._checks import (
+    absolute,
+    as_float,
+    as_floats,
+    at_least,
+    kind,
+    number,
+    numbers,
+    one_of,
+    or_none,
+)
+
 ProfileState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
 ProfilePhase: TypeAlias = Literal["loading", "warmup", "timing", "operators", "report"]
 
 
-def _kind(kind: type, words: str) -> Validator:
-    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
-        # bool is an int to Python, and to nobody else.
-        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-            raise TypeError(f"{attribute.name} is {value!r}; {words} is needed")
-
-    return check
-
-
-def _number(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, float):
-        raise TypeError(f"{attribute.name} is {value!r}; a number is needed")
-    if not math.isfinite(value):
-        raise ValueError(f"{attribute.name} is {value!r}; a finite number is needed")
-
-
-def _as_float(value: Any) -> Any:
-    """A whole number where a number is meant is that number; anything else is left to be judged."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _as_floats(values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        return values
-    return {name: _as_float(value) for name, value in values.items()}
-
-
-def _at_least(least: int) -> Validator:
-    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
-        if value < least:
-            raise ValueError(f"{attribute.name} is {value!r}; it must be >= {least}")
-
-    return check
-
-
-def _absolute(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if not PurePath(value).is_absolute():
-        raise ValueError(f"{attribute.name} is {value!r}; it must be an absolute path")
-
-
-def _one_of(*choices: str) -> Validator:
-    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
-        if value not in choices:
-            raise ValueError(f"{attribute.name} is {value!r}; it must be {' or '.join(choices)}")
-
-    return check
-
-
-def _numbers(_: Any, attribute: Attribute[Any], values: Any) -> None:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{attribute.name} is {values!r}; numbers by name are needed")
-    for name, value in values.items():
-        if not isinstance(name, str):
-            raise TypeError(f"{attribute.name} has the name {name!r}; a text is needed")
-        if isinstance(value, bool) or not isinstance(value, float) or not math.isfinite(value):
-            raise TypeError(f"{attribute.name}[{name!r}] is {value!r}; a finite number is needed")
-
-
-def _or_none(check: Validator) -> Validator:
-    def checked(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-        if value is not None:
-            check(instance, attribute, value)
-
-    return checked
-
-
-_TEXT = _kind(str, "a text")
-_WHOLE = _kind(int, "a whole number")
-_FLAG = _kind(bool, "true or false")
+_TEXT = kind(str, "a text")
+_WHOLE = kind(int, "a whole number")
+_FLAG = kind(bool, "true or false")
 
 
 def _help(text: str, **more: object) -> dict[str, object]:
@@ -99,11 +41,11 @@ class LLMProfileRequest:
     """A profile of a model over a directory of inputs."""
 
     model_path: str = field(
-        validator=[_TEXT, _absolute],
+        validator=[_TEXT, absolute],
         metadata=_help("The model's directory, or a GGUF file: an absolute path on the server."),
     )
     input_dir: str = field(
-        validator=[_TEXT, _absolute],
+        validator=[_TEXT, absolute],
         metadata=_help(
             "The directory of inputs, an absolute path: images (10 to 20 are enough), or .txt and "
             ".jsonl prompts for a text model."
@@ -111,7 +53,7 @@ class LLMProfileRequest:
     )
     repeats: int = field(
         default=3,
-        validator=[_WHOLE, _at_least(1)],
+        validator=[_WHOLE, at_least(1)],
         metadata=_help("How many timed passes over the inputs are aggregated.", minimum=1),
     )
     use_flash_attn: bool = field(
@@ -126,17 +68,17 @@ class LLMProfileRequest:
     )
     max_new_tokens: int = field(
         default=64,
-        validator=[_WHOLE, _at_least(1)],
+        validator=[_WHOLE, at_least(1)],
         metadata=_help("The most tokens that are generated for one input.", minimum=1),
     )
     dtype: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("bf16, fp16 or fp32; none: the one that the model's configuration names."),
     )
     warmup: int = field(
         default=1,
-        validator=[_WHOLE, _at_least(0)],
+        validator=[_WHOLE, at_least(0)],
         metadata=_help("Passes that are run first and not timed.", minimum=0),
     )
     compile: bool = field(
@@ -162,11 +104,11 @@ class LLMProfileAccepted:
 
     run_id: str = field(validator=_TEXT, metadata=_help("The run's name on this server."))
     status: Literal["queued", "running"] = field(
-        validator=[_TEXT, _one_of("queued", "running")],
+        validator=[_TEXT, one_of("queued", "running")],
         metadata=_help("Whether it waits for its device or has begun."),
     )
     artifacts_dir: str = field(
-        validator=[_TEXT, _absolute],
+        validator=[_TEXT, absolute],
         metadata=_help("Where its files will lie: an absolute path on the server."),
     )
 
@@ -177,37 +119,37 @@ class OperatorSummary:
 
     op_name: str = field(validator=_TEXT, metadata=_help("The operator's name, such as aten::mm."))
     total_time_ms: float = field(
-        converter=_as_float, validator=_number, metadata=_help("Its own time, in ms.")
+        converter=as_float, validator=number, metadata=_help("Its own time, in ms.")
     )
     cuda_time_ms: float = field(
-        converter=_as_float,
-        validator=_number,
+        converter=as_float,
+        validator=number,
         metadata=_help("Its own time on the GPU, in ms; 0 only where no CUDA ran."),
     )
     calls: int = field(
-        validator=[_WHOLE, _at_least(0)], metadata=_help("How often it was called.", minimum=0)
+        validator=[_WHOLE, at_least(0)], metadata=_help("How often it was called.", minimum=0)
     )
     stage: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("The stage that it belongs to; none: all of them."),
     )
     flops: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("FLOPs of all calls; none where no formula is known for it."),
     )
     bytes: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("Bytes read and written at least by all calls."),
     )
     share_of_roof: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("Its least possible time over its time; none where a peak is unknown."),
     )
 
@@ -216,25 +158,25 @@ class OperatorSummary:
 class Stats:
     """A sample of a quantity; its name says the unit."""
 
-    mean: float = field(converter=_as_float, validator=_number, metadata=_help("The mean."))
+    mean: float = field(converter=as_float, validator=number, metadata=_help("The mean."))
     std: float = field(
-        converter=_as_float, validator=_number, metadata=_help("The sample standard deviation.")
+        converter=as_float, validator=number, metadata=_help("The sample standard deviation.")
     )
     count: int | None = field(
         default=None,
-        validator=_or_none(_WHOLE),
+        validator=or_none(_WHOLE),
         metadata=_help("How many values the sample has."),
     )
     minimum: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("The smallest value."),
     )
     maximum: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("The largest value."),
     )
 
@@ -245,8 +187,8 @@ class LLMProfileReportSummary:
 
     run_id: str = field(validator=_TEXT, metadata=_help("The run, as it was accepted."))
     mfu_model_level: float | None = field(
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help(
             "FLOPs of the whole run over what the device could do in its time (0 to 1); none where "
             "the device's peak is unknown, with the reason in notes."
@@ -254,8 +196,8 @@ class LLMProfileReportSummary:
     )
     mfu_per_stage: dict[str, float] = field(
         factory=dict,
-        converter=_as_floats,
-        validator=_numbers,
+        converter=as_floats,
+        validator=numbers,
         metadata=_help("MFU of each stage, such as prefill; a stage without a peak is absent."),
     )
     top_operators: list[OperatorSummary] = field(
@@ -275,34 +217,34 @@ class LLMProfileReportSummary:
     )
     mbu_model_level: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("Bytes that had to be moved over what the memory could in that time."),
     )
     mbu_per_stage: dict[str, float] = field(
         factory=dict,
-        converter=_as_floats,
-        validator=_numbers,
+        converter=as_floats,
+        validator=numbers,
         metadata=_help("MBU of each stage; a stage without a peak is absent."),
     )
     device_name: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("The device's name, as its driver says it."),
     )
     dtype: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("The numbers that the model ran in."),
     )
     attention: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("Which implementation of attention ran."),
     )
     noise: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("How quiet the machine was: clean, or what disturbed the times."),
     )
     uncounted: list[str] = field(
@@ -321,12 +263,10 @@ class ProfileArtifact:
     """A file that a run has written."""
 
     name: str = field(validator=_TEXT, metadata=_help("Its path below the run's directory."))
-    size_bytes: int = field(
-        validator=[_WHOLE, _at_least(0)], metadata=_help("Its size.", minimum=0)
-    )
+    size_bytes: int = field(validator=[_WHOLE, at_least(0)], metadata=_help("Its size.", minimum=0))
     sha256: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help("Its hash; none while it is being written."),
     )
 
@@ -337,34 +277,34 @@ class ProfileStatus:
 
     run_id: str = field(validator=_TEXT, metadata=_help("The run's name."))
     state: ProfileState = field(
-        validator=[_TEXT, _one_of("queued", "running", "done", "failed", "cancelled")],
+        validator=[_TEXT, one_of("queued", "running", "done", "failed", "cancelled")],
         metadata=_help("Whether it waits, runs, or how it ended."),
     )
     artifacts_dir: str = field(
-        validator=[_TEXT, _absolute], metadata=_help("Where its files lie: an absolute path.")
+        validator=[_TEXT, absolute], metadata=_help("Where its files lie: an absolute path.")
     )
     progress: float = field(
         default=0.0,
-        converter=_as_float,
-        validator=_number,
+        converter=as_float,
+        validator=number,
         metadata=_help("How much of it is done, from 0 to 1.", minimum=0, maximum=1),
     )
     phase: ProfilePhase | None = field(
         default=None,
-        validator=_or_none(_one_of("loading", "warmup", "timing", "operators", "report")),
+        validator=or_none(one_of("loading", "warmup", "timing", "operators", "report")),
         metadata=_help("What it is doing."),
     )
     device: str | None = field(
-        default=None, validator=_or_none(_TEXT), metadata=_help("The device that it runs on.")
+        default=None, validator=or_none(_TEXT), metadata=_help("The device that it runs on.")
     )
     created_s: float | None = field(
         default=None,
-        converter=_as_float,
-        validator=_or_none(_number),
+        converter=as_float,
+        validator=or_none(number),
         metadata=_help("When it was asked for, in Unix seconds."),
     )
     error: str | None = field(
-        default=None, validator=_or_none(_TEXT), metadata=_help("Why it failed.")
+        default=None, validator=or_none(_TEXT), metadata=_help("Why it failed.")
     )
     summary: LLMProfileReportSummary | None = field(
         default=None, metadata=_help("What it found, when it is done.")

@@ -29,7 +29,7 @@ def id_for(given: bytes | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     # Chance enough to be no other's; it is no secret, so the system is not asked for it.
-    return f"req_{getrandbits(96):024x}"
+    return "req_" + getrandbits(96).to_bytes(12).hex()
 
 
 async def read_body(scope: Scope, receive: Receive, server: ServerConfig) -> bytes:

@@ -9,48 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from http import HTTPStatus
-from types import ModuleType
 from typing import Any, Literal, cast
-from urllib.parse import unquote
 
 import httptools
-from attrs import define
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
-from headrace.gateway.asgi import answer, id_for
+from headrace.contracts.errors import LLMError
+from headrace.gateway.asgi import id_for
+from headrace.gateway.head import Head, scope_of
+from headrace.gateway.hot.answers import going_on, write_stream_head, write_whole
 from headrace.gateway.hot.door import Declined, HotDoor
 from headrace.gateway.hot.exchange import Exchange
+from headrace.gateway.hot.head import HotHead
 from headrace.gateway.logs import log_request
+from headrace.gateway.refusals import (
+    head_too_large,
+    not_http,
+    not_in_time,
+    refuse_as_full,
+    write_refusal,
+)
+from headrace.net.known_head import KnownHead
 from headrace.traffic.fallback import Earlier
-from headrace.wire import openai_chat
 
 log = logging.getLogger(__name__)
-
-_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
-)
-_CLOSE = b"connection: close\r\n"
-_REFUSAL = (
-    b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
-)
-
-
-@define(eq=False)
-class Head:
-    """What came before a request's body; nobody changes it."""
-
-    url: bytes
-    method: bytes
-    headers: list[tuple[bytes, bytes]]
-    version: str
-    keep_alive: bool
-    expects_continue: bool = False
 
 
 def http_class(door: HotDoor) -> type[HttpProtocol]:
@@ -75,9 +57,11 @@ class HttpProtocol(HttpToolsProtocol):
         """The cycle whose application runs; ``cycle`` is the latest that was read."""
         self._body: list[bytes] | None = None
         """What came of the body of a request that the fast way wants."""
-        self._fields: dict[bytes, bytes] = {}
-        self._asked: Head | None = None
-        """The head of the request on the fast way."""
+        self._hot: HotHead | None = None
+        """The head of that request."""
+        self._known: KnownHead[HotHead] = KnownHead()
+        self._whole: bytes | None = None
+        """The body of such a request that ended in what was just read."""
         self._began_at = 0.0
         self._head_bytes = self._fed_bytes = 0
         self._offers_upgrade = False
@@ -93,7 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._log(exchange, 200 if self._streaming else 499)
         if self._body is not None and self.door.logs_requests:
             took_s = self.loop.time() - self.waits_since
-            given = self._fields.get(b"x-request-id")
+            given = None if self._hot is None else self._hot.fields.get(b"x-request-id")
             log_request("POST", self.url.decode("ascii"), 499, took_s, id_for(given), None)
         answering = self._answering
         if answering is not None and answering is not self.cycle:
@@ -107,6 +91,11 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self.waits_for == "request":  # nothing is under way, and the parser waits as we do
+            body = self._known.body_of(data)
+            if body is not None and self._begin_known(self._known.means, body):
+                return
+        is_at_seam = self.waits_for == "request" or (self.waits_for == "head" and not self._in_head)
         self._fed_bytes = len(data)
         try:
             self.parser.feed_data(data)
@@ -114,17 +103,15 @@ class HttpProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[offer.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(
-                LLMInvalidRequestError(
-                    f"this is no HTTP/1.1 request that this server can read: {error}",
-                    code="bad_http",
-                )
-            )
+            self._refuse(not_http(error))
             return
+        body, self._whole = self._whole, None
+        if body is not None and self._hot is not None and is_at_seam:
+            self._known.learn(data, body, self._hot)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.door.server.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(head_too_large(self.door.server))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -152,15 +139,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.waits_for == "request" or nothing_asked or is_answered:
             self.transport.close()
             return
-        what, server = self.waits_for, self.door.server
-        limit_ms = server.body_timeout_ms if what == "body" else server.header_timeout_ms
-        self._refuse(
-            LLMInvalidRequestError(
-                f"the request's {what} did not arrive within {limit_ms / 1000:g} s",
-                status=408,
-                code="request_timeout",
-            )
-        )
+        assert self.waits_for is not None
+        self._refuse(not_in_time(self.waits_for, self.door.server))
 
     # The parser's side.
 
@@ -188,25 +168,24 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_bytes + self._fed_bytes > self.door.server.max_header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self.door.server.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(head_too_large(self.door.server))
                 return
-        fields = dict(headers)
+        head, fields = self._head(), dict(headers)
         if (
             self.exchange is None
             and (self.cycle is None or self.cycle.response_complete)
             and len(fields) == len(headers)
-            and self.door.wants(self.url, self.parser.get_method(), fields)
-            and self.parser.get_http_version() == "1.1"
             and not self._is_full()
         ):
-            self._fields = fields
-            self._body = []
-            self.waits_for = "body"
-            return
+            self._hot = self.door.look_at(head, fields)
+            if self._hot is not None:
+                self._body = []
+                self.waits_for = "body"
+                return
         self.waits_for = None
-        app: Any = _refuse_as_full if self._is_full() else self.app
+        app: Any = refuse_as_full if self._is_full() else self.app
         existing = self.cycle
-        cycle = self.cycle = self._new_cycle(self._head())
+        cycle = self.cycle = self._new_cycle(head)
         if existing is None or existing.response_complete:
             self._start_asgi_task(cycle, app)
         else:
@@ -227,19 +206,27 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._refused:
                 super().on_message_complete()
             return
+        assert self._hot is not None
+        self._whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._begin(self._hot, self._whole)
+
+    def _begin_known(self, hot: HotHead, body: bytes) -> bool:
+        """Begin a request whose head was read before, if it may go the fast way now as then."""
+        if not self.door.knows(hot, body) or self._is_full():
+            return False
+        self._hot = hot
+        self._begin(hot, body)
+        return True
+
+    def _begin(self, hot: HotHead, body: bytes) -> None:
         self.waits_for = None
-        self._began_at = self.loop.time()
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        keep_alive = self.parser.should_keep_alive()
-        exchange = self.door.begin(
-            self, self.loop, self.url, self._fields, body, keep_alive=keep_alive
-        )
+        exchange = self.door.begin(self, self.loop, hot, body)
         if isinstance(exchange, Declined):
             known = {"headrace.standing": exchange.standing, "headrace.ways": exchange.ways}
-            cycle = self._whole_cycle(self._head(), body, known)
+            cycle = self._whole_cycle(hot.head, body, known)
             self._start_asgi_task(cycle, self.app)
             return
-        self._asked = Head(self.url, b"POST", self.headers, "1.1", keep_alive)
+        self._began_at = self.loop.time()
         self.exchange = exchange
         self.cycle = exchange
         exchange.begin()
@@ -267,15 +254,11 @@ class HttpProtocol(HttpToolsProtocol):
             headers=self.headers,
             version=version,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            expects_continue=any(
-                name == b"expect" and value.lower() == b"100-continue"
-                for name, value in self.headers
-            ),
         )
 
     def _new_cycle(self, head: Head) -> RequestResponseCycle:
         return RequestResponseCycle(
-            scope=self._scope(head),
+            scope=cast(Any, scope_of(head, self.root_path, self._of_connection())),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -314,7 +297,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             self.transport.close()
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self.waits_for is None:
@@ -323,23 +307,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.waits_for = "request" if is_whole else "body"
             self.waits_since = self.loop.time()
 
-    def _scope(self, head: Head) -> Any:
-        url = httptools.parse_url(head.url)
-        raw_path = url.path or b""
-        path = raw_path.decode("ascii")
+    def _of_connection(self) -> dict[str, Any]:
         return {
-            "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
-            "method": head.method.decode("ascii"),
-            "root_path": self.root_path,
-            "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": url.query or b"",
-            "headers": head.headers,
             "state": self.app_state.copy(),
         }
 
@@ -347,8 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_whole(self, exchange: Exchange, body: bytes) -> None:
         """See Caller."""
-        close = b"" if exchange.keep_alive else _CLOSE
-        self.transport.write(_WHOLE % (len(body), _id_lines(exchange), close, body))
+        self.transport.write(write_whole(exchange, body))
         self._finish(exchange)
 
     def send_events(self, exchange: Exchange, events: bytes) -> None:
@@ -356,14 +328,14 @@ class HttpProtocol(HttpToolsProtocol):
         chunk = b"%x\r\n%b\r\n" % (len(events), events)
         if not self._streaming:
             self._streaming = True
-            chunk = self._stream_head(exchange) + chunk
+            chunk = write_stream_head(exchange) + chunk
         self.transport.write(chunk)
 
     def end_events(self, exchange: Exchange, events: bytes) -> None:
         """See Caller."""
         last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events) if events else b"0\r\n\r\n"
         if not self._streaming:
-            last = self._stream_head(exchange) + last
+            last = write_stream_head(exchange) + last
         self._streaming = False
         self.transport.write(last)
         self._finish(exchange)
@@ -374,55 +346,44 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
-        self._write_refusal(error, exchange.asked.face.codec)
+        self.transport.write(write_refusal(error, exchange.face.codec))
+        self.transport.close()
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:
         """See Caller."""
         self.door.running.discard(exchange)
         self.exchange = None
-        assert self._asked is not None
         known = {
             "headrace.earlier": earlier,
             "headrace.standing": exchange.asked.standing,
             "headrace.ways": exchange.asked.ways,
             "headrace.request_id": exchange.passage.request_id,
         }
-        cycle = self._whole_cycle(self._asked, exchange.asked.body, known)
-        self._start_asgi_task(cycle, _going_on(self.app, exchange, earlier))
-
-    def _stream_head(self, exchange: Exchange) -> bytes:
-        close = b"" if exchange.keep_alive else _CLOSE
-        return _STREAM % (_id_lines(exchange), close)
+        cycle = self._whole_cycle(exchange.asked.hot.head, exchange.asked.body, known)
+        self._start_asgi_task(cycle, going_on(self.app, exchange, earlier))
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.response_complete = True
         self.exchange = None
         self.door.running.discard(exchange)
-        self._log(exchange, 200)
+        if exchange.asked.standing.config.logging.requests:
+            self._log(exchange, 200)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
     def _log(self, exchange: Exchange, status: int) -> None:
-        if self.door.logs_requests and self._asked is not None:
+        if exchange.asked.standing.config.logging.requests:
             passage = exchange.passage
             took_s = self.loop.time() - self._began_at
-            path = self._asked.url.decode("ascii")
-            log_request("POST", path, status, took_s, passage.request_id, passage.route)
+            path = exchange.asked.hot.head.url.decode("ascii")
+            log_request("POST", path, status, took_s, passage.request_id, passage.ticket.route)
 
     # Refusals.
 
     def _is_full(self) -> bool:
         limit = self.limit_concurrency
         return limit is not None and (len(self.connections) > limit or len(self.tasks) >= limit)
-
-    def _head_too_large(self) -> LLMError:
-        return LLMInvalidRequestError(
-            "the request's headers are larger than this server takes "
-            f"({self.door.server.max_header_bytes} bytes)",
-            status=431,
-            code="headers_too_large",
-        )
 
     def _refuse(self, error: LLMError) -> None:
         """Answer with ``error`` and close; where an answer is under way, close after that."""
@@ -445,41 +406,6 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._body = None
         error.request_id = id_for(None)
-        self._write_refusal(error)
-        log.info("refused a request: %s", error, extra={"request_id": error.request_id})
-
-    def _write_refusal(self, error: LLMError, codec: ModuleType = openai_chat) -> None:
-        status: int = codec.status_of(error)
-        body, phrase = codec.write_error(error), HTTPStatus(status).phrase.encode()
-        request_id = (error.request_id or "").encode()
-        self.transport.write(_REFUSAL % (status, phrase, len(body), request_id, body))
+        self.transport.write(write_refusal(error))
         self.transport.close()
-
-
-def _id_lines(exchange: Exchange) -> bytes:
-    return exchange.asked.face.id_lines(exchange.passage.request_id)
-
-
-def _going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:
-    """``app``, after which the attempt of ``exchange`` is written down if that was all."""
-
-    async def going_on(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            if not earlier.taken:
-                exchange.passage.record(earlier)
-
-    return going_on
-
-
-async def _refuse_as_full(scope: Scope, receive: Receive, send: Send) -> None:
-    error = LLMUnavailableError(
-        "this server has as many connections as it may have; try again in a moment",
-        retry_after_s=1.0,
-        code="too_many_connections",
-    )
-    error.request_id = id_for(None)
-    headers = [(b"x-request-id", error.request_id.encode()), (b"retry-after", b"1")]
-    body = openai_chat.write_error(error)
-    await answer(send, 503, body, [*headers, (b"connection", b"close")])
+        log.info("refused a request: %s", error, extra={"request_id": error.request_id})

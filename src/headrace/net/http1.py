@@ -17,6 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError, LLMUnavailableError
 from headrace.net.deadline import Deadline
+from headrace.net.known_head import KnownHead
 from headrace.net.reply import Http1Reply, Receiver
 from headrace.net.tls import tls_failure
 from headrace.net.transport import HttpRequest, TimeLimits
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_interim",
         "_keep",
         "_keep_slot",
+        "_known",
         "_limits",
         "_loop",
         "_method",
@@ -103,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._poll: select.poll | None = None
         self._parser = HttpResponseParser(self)
+        self._known: KnownHead[dict[str, str]] = KnownHead()
         self._closing = False
         self._reply: Receiver | None = None
         self._limits: TimeLimits
@@ -111,11 +114,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._unsent = 0  # bytes in the write buffer at the last look
         self._keep_slot = False
-        self._reset(method="")
-
-    def _reset(self, method: str) -> None:
-        self._method = method
+        self._method = ""
         self._headers: dict[str, str] = {}
+        self._reset()
+
+    def _reset(self) -> None:
         self._answered = False  # at least one byte came
         self._in_body = False
         self._done = False
@@ -197,7 +200,10 @@ class Connection(asyncio.Protocol):
         return None if found is None else int(found[1]) - 0.5
 
     def _expect(self, reply: Receiver, method: str, limits: TimeLimits, total_at: float) -> None:
-        self._reset(method)
+        self._method = method
+        self._headers = {}
+        if self._answered:
+            self._reset()
         self._reply = reply
         self._limits = limits
         self.deadline.begin(total_at, limits.total_s)
@@ -285,9 +291,16 @@ class Connection(asyncio.Protocol):
             self._poll.register(sock.fileno(), _GONE if secure else _GONE | select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None:  # nobody asked
+        reply = self._reply
+        if reply is None:  # nobody asked
             self.drop()
             return
+        is_first = not self._answered
+        if is_first and self._method != "HEAD":
+            body = self._known.body_of(data)
+            if body is not None:
+                self._read_known(reply, body)
+                return
         self._answered = True
         self._quiet += len(data)
         try:
@@ -304,9 +317,35 @@ class Connection(asyncio.Protocol):
                 self._fail_bad(self._complaint or f"not HTTP/1.1: {error}")
                 return
         if self._done:
+            if is_first and self._keep:
+                self._learn(data)
             self._finish()
         elif self._quiet > HEAD_LIMIT:
             self._fail_bad(self._too_large())
+
+    def _read_known(self, reply: Receiver, body: bytes) -> None:
+        """All of an answer came, with a head that the parser has found nothing special in."""
+        headers, length = self._known.means, str(len(body))
+        if headers["content-length"] != length:
+            headers = headers | {"content-length": length}
+        self._headers = headers
+        reply.first_byte_at = self._monotonic()
+        if not reply.sent_at:  # the answer overtook the request
+            reply.sent_at = reply.first_byte_at
+        self._reply = None
+        reply.take_whole(200, headers, body)
+        self._let_go(keep=True)
+
+    def _learn(self, data: bytes) -> None:
+        headers, size = self._headers, self._received
+        if (
+            self._parser.get_status_code() == 200
+            and 0 < size < len(data)
+            and headers.get("content-length", "") == str(size)
+            and "transfer-encoding" not in headers
+            and "upgrade" not in headers
+        ):
+            self._known.learn(data, data[-size:], headers)
 
     def eof_received(self) -> None:
         self._peer_gone(None)
@@ -394,22 +433,26 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         reply, self._reply = self._reply, None
-        keep = (
-            self._keep
+        if reply is not None:
+            reply.finish()
+        self._let_go(keep=self._keep)
+
+    def _let_go(self, *, keep: bool) -> None:
+        """The answer is complete: the connection may carry another, or is closed."""
+        if not (
+            keep
             and not self._closing
             and self._transport.get_write_buffer_size() == 0
             and (self._sender is None or self._sender.done())
-        )
-        if reply is not None:
-            reply.finish()
-        if not keep:
+        ):
             self.drop()
             return
         self.deadline.end()
         self._sender = None
         if self._method == "HEAD":
             self._parser = HttpResponseParser(self)
-        self.resume()
+        if self._paused:
+            self.resume()
         self.used = True
         self._owner.released(self)
 

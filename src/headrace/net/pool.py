@@ -191,8 +191,9 @@ class PooledTransport:
     # Finding a connection.
 
     def _take_idle(self, origin: _Origin, loop: asyncio.AbstractEventLoop) -> Connection | None:
-        while origin.idle:
-            connection = origin.idle.pop()
+        idle = origin.idle
+        while idle:
+            connection = idle.pop()
             if connection.alive() and connection.idle_until > loop.time():
                 return connection
             connection.drop()

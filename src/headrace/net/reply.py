@@ -50,6 +50,9 @@ class Receiver(Protocol):
     def finish(self, error: Exception | None = None) -> None:
         """The answer has ended: well, or by ``error``, which comes after what was received."""
 
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """All of the answer is here at once: this is told in place of the three others."""
+
 
 class Http1Reply:
     """Meets HttpReply. It lets go of the connection with the body's last byte, read or not."""
@@ -119,6 +122,15 @@ class Http1Reply:
         """The answer has ended: well, or by ``error``, which comes after what was received."""
         self._source = None
         self._error = error
+        self._wake()
+
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """All of the answer is here at once."""
+        self.status = status
+        self.headers = headers
+        self._pieces.append(body)
+        self._waiting = len(body)
+        self._source = None
         self._wake()
 
     def _wake(self) -> None:

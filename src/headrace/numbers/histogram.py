@@ -193,6 +193,13 @@ class FixedBuckets:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def add_all(self, values: Sequence[float]) -> None:
+        """Count each of ``values``."""
+        counts, bounds = self.counts, self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
     def merge(self, other: FixedBuckets) -> None:
         """Count here all that ``other``, which has the same bounds, counted."""
         if other.bounds != self.bounds:

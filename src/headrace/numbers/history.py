@@ -77,20 +77,19 @@ class History:
         interval = self.interval(math.floor(t.done / INTERVAL_S))
         if interval is None:
             return
-        outcome = outcome_of(record.error_kind or "")
+        outcome = outcome_of(record.error_kind) if record.error_kind else "ok"
         interval.requests[outcome] = interval.requests.get(outcome, 0) + 1
-        completion = usage.completion_tokens if usage is not None else None
-        interval.completion_tokens += completion or 0
-        interval.prompt_tokens += (usage.prompt_tokens or 0) if usage is not None else 0
+        completion = None
+        if usage is not None:
+            completion = usage.completion_tokens
+            interval.completion_tokens += completion or 0
+            interval.prompt_tokens += usage.prompt_tokens or 0
         if outcome != "ok":
             return
-        for buckets, seconds in (
-            (interval.ttft, timeline.time_to_first_token(t)),
-            (interval.tpot, timeline.time_per_output_token(t, completion)),
-            (interval.e2e, timeline.end_to_end(t)),
-        ):
-            if seconds is not None and math.isfinite(seconds):
-                buckets.add(max(0.0, seconds))
+        _add(interval.e2e, timeline.end_to_end(t))
+        if t.first_token is not None:
+            _add(interval.ttft, timeline.time_to_first_token(t))
+            _add(interval.tpot, timeline.time_per_output_token(t, completion))
 
     def snapshot(self, now: float, since: int = 0) -> HistorySnapshot:
         """How it stands at the instant ``now``, but for what was there at the revision ``since``."""
@@ -132,6 +131,11 @@ class History:
         interval = slot[1] if slot is not None and slot[1].place == place else _Interval(place)
         self._slots[place % INTERVALS] = (self.revision, interval)
         return interval
+
+
+def _add(buckets: FixedBuckets, seconds: float | None) -> None:
+    if seconds is not None and math.isfinite(seconds):
+        buckets.add(max(0.0, seconds))
 
 
 def _line(call: CallRecord | RecentCall) -> RecentCall:

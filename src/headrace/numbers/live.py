@@ -6,7 +6,7 @@ The clock is the caller's: every instant handed in is of the records' monotonic 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -90,6 +90,14 @@ class Series:
         self.input_tokens = FixedBuckets(TOKEN_BOUNDS)
         self.output_tokens = FixedBuckets(TOKEN_BOUNDS)
 
+    def add_durations(self, by_error: Mapping[str, Sequence[float]]) -> None:
+        """Count how long calls took, by error class (empty where there was none)."""
+        self.e2e.add_all(by_error.get("", ()))
+        for error, seconds in by_error.items():
+            if error not in self.durations:
+                self.durations[error] = FixedBuckets(DURATION_BOUNDS)
+            self.durations[error].add_all(seconds)
+
     def distributions(self) -> tuple[LogHistogram, ...]:
         """Every distribution that quantiles are told of."""
         return (self.ttft, self.tpot, self.e2e, self.queue)
@@ -107,12 +115,18 @@ class LiveCall:
 
     __slots__ = ("_backend", "_model", "_state", "_tally")
 
-    def __init__(self, tally: Tally, model: str) -> None:
+    def __init__(self, tally: Tally, model: str, backend: str | None = None) -> None:
         self._tally = tally
         self._model = model
-        self._backend: str | None = None
-        self._state = "waiting"
-        tally._gauge(tally.waiting, model, 1)
+        self._backend = backend
+        if backend is None:
+            self._state = "waiting"
+            tally._gauge(tally.waiting, model, 1)
+        else:
+            self._state = "running"
+            running, running_at = tally.running, tally.running_at
+            running[model] = running.get(model, 0) + 1
+            running_at[backend] = running_at.get(backend, 0) + 1
 
     def admitted(self, backend: str | None = None) -> None:
         """The call may run now, at ``backend`` where that is known; again: it goes on at another."""
@@ -132,9 +146,9 @@ class LiveCall:
         if state == "waiting":
             self._tally._gauge(self._tally.waiting, self._model, -1)
         elif state == "running":
-            self._tally._gauge(self._tally.running, self._model, -1)
+            self._tally.running[self._model] -= 1
             if self._backend is not None:
-                self._tally._gauge(self._tally.running_at, self._backend, -1)
+                self._tally.running_at[self._backend] -= 1
 
 
 class Tally:
@@ -168,9 +182,15 @@ class Tally:
 
     def began(self, model: str | None = None) -> LiveCall:
         """A call for ``model`` has arrived and waits; tell the LiveCall how it goes on."""
+        return LiveCall(self, self._name_of(model))
+
+    def began_at(self, model: str, backend: str) -> LiveCall:
+        """As ``began``, for a call that runs at ``backend`` at once."""
         if model not in self._known_models:
-            self.count()  # which may make it known
-        return LiveCall(self, model if model in self._known_models else OTHER)
+            model = self._name_of(model)
+        if backend not in self._known_backends:
+            backend = self._backend_name(backend)
+        return LiveCall(self, model, backend)
 
     @property
     def series(self) -> dict[Labels, Series]:
@@ -194,43 +214,51 @@ class Tally:
     def count(self) -> None:
         """Count what was taken in; whoever reads has it done."""
         fresh, self._fresh = self._fresh, []
+        together: dict[Series, list[CallRecord]] = {}
         for record in fresh:
-            self._count(record)
+            together.setdefault(self._series_of(record), []).append(record)
+        for series, records in together.items():
+            self._count(series, records)
 
-    def _count(self, record: CallRecord) -> None:
-        t, usage = record.timeline, record.usage
-        error = _learn(self._known_errors, record.error_kind or "", MAX_ERRORS)
-        s = self._series_of(record)
-        s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
-        prompt = usage.prompt_tokens if usage is not None else None
-        completion = usage.completion_tokens if usage is not None else None
-        if prompt is not None:
-            s.prompt_tokens += prompt
-            s.input_tokens.add(prompt)
-        if completion is not None:
-            s.completion_tokens += completion
-            s.output_tokens.add(completion)
-        if record.price_usd is not None:
-            s.price_usd += record.price_usd
-            s.priced += 1
-        if t.done is not None:
-            self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
-        if (queued := _counted(timeline.queue_time(t))) is not None:
-            s.queue.add(queued)
-            s.queued.add(queued)
-        duration = _counted(timeline.end_to_end(t))
-        if duration is not None:
-            if error not in s.durations:
-                s.durations[error] = FixedBuckets(DURATION_BOUNDS)
-            s.durations[error].add(duration)
-        if error:
-            return
-        reason = record.finish_reason if record.finish_reason in _REASONS else OTHER
-        s.finished[reason] = s.finished.get(reason, 0) + 1
-        if duration is not None:
-            s.e2e.add(duration)
-        if t.first_token is not None:
-            self._add_first_token(s, t, completion)
+    def _count(self, s: Series, records: list[CallRecord]) -> None:
+        prompts: list[int] = []
+        completions: list[int] = []
+        queued: list[float] = []
+        durations: dict[str, list[float]] = {}
+        for record in records:
+            t, usage = record.timeline, record.usage
+            prompt = completion = None
+            if usage is not None:
+                prompt, completion = usage.prompt_tokens, usage.completion_tokens
+                if prompt is not None:
+                    prompts.append(prompt)
+                if completion is not None:
+                    completions.append(completion)
+            error = record.error_kind or ""
+            if error:
+                error = _learn(self._known_errors, error, MAX_ERRORS)
+            s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
+            if record.price_usd is not None:
+                s.price_usd += record.price_usd
+                s.priced += 1
+            if t.done is not None:
+                self._window.add(t.done, prompt or 0, completion or 0, record.batch_occupancy)
+            if (seconds := _counted(timeline.queue_time(t))) is not None:
+                queued.append(seconds)
+            if (seconds := _counted(timeline.end_to_end(t))) is not None:
+                durations.setdefault(error, []).append(seconds)
+            if not error:
+                reason = record.finish_reason if record.finish_reason in _REASONS else OTHER
+                s.finished[reason] = s.finished.get(reason, 0) + 1
+                if t.first_token is not None:
+                    self._add_first_token(s, t, completion)
+        s.prompt_tokens += sum(prompts)
+        s.input_tokens.add_all(prompts)
+        s.completion_tokens += sum(completions)
+        s.output_tokens.add_all(completions)
+        s.queue.add_all(queued)
+        s.queued.add_all(queued)
+        s.add_durations(durations)
 
     @staticmethod
     def _add_first_token(s: Series, t: Timeline, completion: int | None) -> None:
@@ -360,6 +388,13 @@ class Tally:
                 labels = Labels(labels.operation, OTHER, OTHER, OTHER, OTHER)
             found = self._by_labels.setdefault(labels, Series())
         return found
+
+    def _name_of(self, model: str | None) -> str:
+        """What a call under way is counted as."""
+        if model is not None and model in self._known_models:
+            return model
+        self.count()  # which may make it known
+        return model if model is not None and model in self._known_models else OTHER
 
     def _model_name(self, name: str | None, *, reached: bool) -> str:
         if not name or name in self._known_models:

@@ -22,7 +22,7 @@ from headrace.numbers.roofline import Roof
 Dtype: TypeAlias = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 
 CHECKED = "2026-11-28"
-"""The day on which the figures were last gone through."""
+"""The day on which the rows were last gone through; docs/flops.md says against what."""
 
 _T, _G = 1e12, 1e9
 _H100 = "https://resources.nvidia.com/en-us-tensor-core/gtc22-whitepaper-hopper"
@@ -50,8 +50,8 @@ class Peaks:
     """A device's limits. ``flops_per_s`` by dtype (int8 counts operations), dense figures only.
 
     A dtype that the device has no units for, or whose figure nobody published, is not in it.
-    ``source`` and ``checked`` say where and when the figures were read, ``kind`` whether they are a
-    datasheet's or were measured here; ``note`` is what one has to know of them.
+    ``source`` is the document that publishes them, ``checked`` the day on which the row was gone
+    through or measured, ``kind`` whether it is a datasheet's or was measured here; ``note`` is what one has to know of them.
     """
 
     device: str
@@ -145,7 +145,7 @@ _NVIDIA = r"(?:NVIDIA )?"
 
 _ROWS = (
     _row(
-        _NVIDIA + r"H100(?: SXM5?)?(?: 80GB HBM3| SXM5 80GB)?",
+        _NVIDIA + r"H100 (?:80GB HBM3|SXM5?(?: 80GB)?)",
         "NVIDIA H100 SXM",
         _H100,
         3350,

@@ -9,23 +9,22 @@ from __future__ import annotations
 from headrace.contracts.record import Timeline
 
 
-def _between(begin: float | None, end: float | None) -> float | None:
-    return None if begin is None or end is None else end - begin
-
-
 def queue_time(t: Timeline) -> float | None:
     """Seconds a call waited until it might run: admitted - queued."""
-    return _between(t.queued, t.admitted)
+    begin, end = t.queued, t.admitted
+    return None if begin is None or end is None else end - begin
 
 
 def time_to_first_byte(t: Timeline) -> float | None:
     """Seconds from the request's last byte out to the answer's first byte in: first_byte - sent."""
-    return _between(t.sent, t.first_byte)
+    begin, end = t.sent, t.first_byte
+    return None if begin is None or end is None else end - begin
 
 
 def time_to_first_token(t: Timeline) -> float | None:
     """TTFT: seconds from sending to the first piece of output: first_token - sent."""
-    return _between(t.sent, t.first_token)
+    begin, end = t.sent, t.first_token
+    return None if begin is None or end is None else end - begin
 
 
 def arrival_to_first_token(t: Timeline) -> float | None:
@@ -34,12 +33,14 @@ def arrival_to_first_token(t: Timeline) -> float | None:
     This is what engines such as vLLM and the OpenTelemetry conventions call a server's time to
     first token.
     """
-    return _between(t.queued, t.first_token)
+    begin, end = t.queued, t.first_token
+    return None if begin is None or end is None else end - begin
 
 
 def generation_time(t: Timeline) -> float | None:
     """Seconds between the first and the last piece of output: last_token - first_token."""
-    return _between(t.first_token, t.last_token)
+    begin, end = t.first_token, t.last_token
+    return None if begin is None or end is None else end - begin
 
 
 def time_per_output_token(t: Timeline, output_tokens: int | None) -> float | None:
@@ -47,10 +48,10 @@ def time_per_output_token(t: Timeline, output_tokens: int | None) -> float | Non
 
     ``None`` also with fewer than two tokens, which have no gap between them.
     """
-    span = generation_time(t)
-    if span is None or output_tokens is None or output_tokens < 2:
+    first, last = t.first_token, t.last_token
+    if first is None or last is None or output_tokens is None or output_tokens < 2:
         return None
-    return span / (output_tokens - 1)
+    return (last - first) / (output_tokens - 1)
 
 
 def output_tokens_per_s(t: Timeline, output_tokens: int | None) -> float | None:
@@ -58,20 +59,22 @@ def output_tokens_per_s(t: Timeline, output_tokens: int | None) -> float | None:
 
     The speed of generation alone is 1 / TPOT. ``None`` also where no time passed.
     """
-    span = _between(t.sent, t.last_token)
-    if span is None or output_tokens is None or span <= 0:
+    begin, end = t.sent, t.last_token
+    if begin is None or end is None or output_tokens is None or end <= begin:
         return None
-    return output_tokens / span
+    return output_tokens / (end - begin)
 
 
 def backend_time(t: Timeline) -> float | None:
     """Seconds from sending to the end of the answer, our queue left out: done - sent."""
-    return _between(t.sent, t.done)
+    begin, end = t.sent, t.done
+    return None if begin is None or end is None else end - begin
 
 
 def end_to_end(t: Timeline) -> float | None:
     """Seconds from arrival to the end of the answer, our queue included: done - queued."""
-    return _between(t.queued, t.done)
+    begin, end = t.queued, t.done
+    return None if begin is None or end is None else end - begin
 
 
 def latency_from_intended(t: Timeline) -> float | None:
@@ -79,17 +82,20 @@ def latency_from_intended(t: Timeline) -> float | None:
 
     Unlike the latency from sending, it does not hide that a slow server held up the sender.
     """
-    return _between(t.intended, t.done)
+    begin, end = t.intended, t.done
+    return None if begin is None or end is None else end - begin
 
 
 def first_token_from_intended(t: Timeline) -> float | None:
     """Seconds from when a load test meant to send to the first token: first_token - intended."""
-    return _between(t.intended, t.first_token)
+    begin, end = t.intended, t.first_token
+    return None if begin is None or end is None else end - begin
 
 
 def send_lag(t: Timeline) -> float | None:
     """Seconds by which a load test sent later than it meant to: sent - intended."""
-    return _between(t.intended, t.sent)
+    begin, end = t.intended, t.sent
+    return None if begin is None or end is None else end - begin
 
 
 def wall_time(t: Timeline, instant: float | None) -> float | None:

@@ -82,9 +82,18 @@ class Admission:
 
     def enter_now(self, tokens: int = 0, places: int = 1, rated_tokens: int = 0) -> bool:
         """As ``enter``, where nobody has to wait; whether it was so."""
-        if not self.fits(tokens, places) or self._wait_for_rate_s(rated_tokens) != 0:
+        if (
+            any(self._tiers)
+            or not self._has_room(tokens, places)
+            or (self._closed_until > -inf and self._opens_in_s() > 0)
+        ):
             return False
-        self._take(tokens, places, rated_tokens)
+        if self.limits is not None:
+            if self.limits.wait_s(rated_tokens) != 0:
+                return False
+            self.limits.take(rated_tokens)
+        self.running += places
+        self.tokens += tokens
         return True
 
     def pause(self, seconds: float) -> None:

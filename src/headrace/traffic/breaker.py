@@ -48,28 +48,29 @@ class Breaker:
         self._policy = policy or BreakerPolicy()
         self._era = 0
         self._failures = 0
-        self._open_until: float | None = None
+        self.open_until: float | None = None
+        """Until when nobody is asked, and from when on one call tries; ``None``: it is closed."""
         self._probing = False
         self._last = ""
 
     @property
     def state(self) -> CircuitState:
         """How the circuit stands now."""
-        if self._open_until is None:
+        if self.open_until is None:
             return "closed"
-        return "open" if self._clock.monotonic() < self._open_until else "half_open"
+        return "open" if self._clock.monotonic() < self.open_until else "half_open"
 
     @property
     def shut_s(self) -> float:
         """How long the circuit stays open yet; 0 where it is not."""
-        left = 0.0 if self._open_until is None else self._open_until - self._clock.monotonic()
+        left = 0.0 if self.open_until is None else self.open_until - self._clock.monotonic()
         return max(0.0, left)
 
     def check(self) -> None:
         """Raise LLMUnavailableError, with ``retry_after_s``, where a call may not go through now."""
-        if self._open_until is None:
+        if self.open_until is None:
             return
-        left = self._open_until - self._clock.monotonic()
+        left = self.open_until - self._clock.monotonic()
         if left > 0:
             raise LLMUnavailableError(
                 f"{self._name} has failed {self._failures} times in a row (last: {self._last}); it "
@@ -87,22 +88,23 @@ class Breaker:
 
     def enter(self) -> int:
         """An attempt begins, if it may (else as ``check``); the number is for its reports."""
-        self.check()
-        if self._open_until is not None:
+        if self.open_until is not None:
+            self.check()
             self._probing = True
         return self._era
 
     def answers(self, era: int) -> None:
         """An attempt has brought output: enough for a probe, however long the rest may take."""
         if era == self._era and self._probing:
-            self._open_until = None
+            self.open_until = None
             self._probing = False
             self._failures = 0
 
     def succeeded(self, era: int) -> None:
         """An attempt has come to a good end."""
         if era == self._era:
-            self.answers(era)
+            if self._probing:
+                self.answers(era)
             self._failures = 0
 
     def failed(self, era: int, error: LLMError, *, again: bool = False) -> None:
@@ -120,7 +122,7 @@ class Breaker:
             self._failures += 1
         self._last = type(error).__name__
         if self._probing or self._failures >= self._policy.failures:
-            self._open_until = self._clock.monotonic() + self._policy.open_s
+            self.open_until = self._clock.monotonic() + self._policy.open_s
             self._probing = False
             self._era += 1
 

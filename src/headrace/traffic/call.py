@@ -55,7 +55,7 @@ def new_call_id() -> str:
     Not secret, so not asked of the system, which takes as long as writing the request does. Python
     sows its generator anew in a forked child.
     """
-    return f"{getrandbits(128):032x}"
+    return getrandbits(128).to_bytes(16).hex()
 
 
 class Traffic:
@@ -73,6 +73,8 @@ class Traffic:
         price: PriceOf | None = None,
     ) -> None:
         self._clock = clock
+        self.now, self.wall = clock.monotonic, clock.wall
+        """The clock's instant, and its Unix time."""
         self._tally = tally
         self._sinks = (tally.add, *sinks)
         # A sink that has to look around where a call begins says so by a method ``began``.
@@ -83,19 +85,11 @@ class Traffic:
 
     # For a passage, which makes a call without being one of ours (see traffic.passage).
 
-    def now(self) -> float:
-        """The clock's instant."""
-        return self._clock.monotonic()
-
-    def wall(self) -> float:
-        """The clock's Unix time."""
-        return self._clock.wall()
-
-    def began(self, model: str, call_id: str) -> LiveCall:
-        """A call begins."""
+    def began_at(self, model: str, backend: str, call_id: str) -> LiveCall:
+        """A call begins that has its place at ``backend`` already."""
         if self._began:
             self._begin(call_id)
-        return self._tally.began(model)
+        return self._tally.began_at(model, backend)
 
     def paid(
         self, provider: str | None, models: Sequence[str | None], usage: Usage

@@ -7,6 +7,8 @@ byte is handed over to ``Traffic.run`` to go on with. Both leave the same record
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.responses import Usage
@@ -15,6 +17,22 @@ from headrace.traffic.call import Traffic, new_call_id
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import Lane
 from headrace.traffic.visit import error_kind
+from headrace.wire.passing import PassingAnswer
+
+
+@frozen(kw_only=True, eq=False)
+class Ticket:
+    """What all passages to one lane for one model have in common.
+
+    ``backend`` is the lane's name, ``model`` what is asked for there; ``requested_model`` and ``route`` are the caller's and ours.
+    """
+
+    lane: Lane
+    backend: str
+    model: str
+    requested_model: str | None
+    route: str
+    provider: str
 
 
 class Passage:
@@ -25,53 +43,42 @@ class Passage:
         "_answering",
         "_era",
         "_health_era",
+        "_live",
         "_rated_tokens",
         "_traffic",
         "admitted",
         "call_id",
         "chunks",
         "first_token",
-        "lane",
         "last_token",
-        "live",
-        "model",
-        "provider",
         "queued",
         "request_id",
-        "requested_model",
-        "route",
         "stream",
+        "ticket",
     )
 
     def __init__(
         self,
         traffic: Traffic,
-        lane: Lane,
+        ticket: Ticket,
         *,
         queued: float,
         rated_tokens: int,
-        model: str,
-        requested_model: str | None,
-        route: str,
-        provider: str,
-        request_id: str,
+        request_id: str | None,
         stream: bool,
     ) -> None:
+        lane = ticket.lane
         breaker, health = lane.breaker, lane.health
         self._traffic = traffic
         self._rated_tokens = rated_tokens
         self._era = None if breaker is None else breaker.enter()
         self._health_era = 0 if health is None else health.era
         self._answering = False
-        self.lane = lane
+        self.ticket = ticket
         self.queued = queued
-        self.model = model
-        self.requested_model = requested_model
-        self.route = route
-        self.provider = provider
-        self.request_id = request_id
         self.stream = stream
         self.call_id = new_call_id()
+        self.request_id = f"req_{self.call_id[:24]}" if request_id is None else request_id
         self.chunks = 0
         self.first_token: float | None = None
         self.last_token: float | None = None
@@ -79,14 +86,7 @@ class Passage:
         if lane.budget is not None:
             lane.budget.began()
         self.admitted = traffic.now()
-        self.live = traffic.began(model, self.call_id)
-        self.live.admitted(lane.name)
-
-    @property
-    def idempotency_key(self) -> str | None:
-        """What the backend may know this call by, should it be asked again."""
-        retry = self.lane.retry
-        return self.call_id if retry is not None and retry.retries else None
+        self._live = traffic.began_at(ticket.model, ticket.backend, self.call_id)
 
     def output(self, chunks: int) -> None:
         """There were ``chunks`` pieces of output in all by now."""
@@ -98,72 +98,67 @@ class Passage:
     def answers(self) -> None:
         """The backend has given something: enough for a breaker that asks whether it is well."""
         self._answering = True
-        breaker = self.lane.breaker
-        if breaker is not None and self._era is not None:
-            breaker.answers(self._era)
-        if self.lane.health is not None:
-            self.lane.health.answers(self._health_era)
+        lane = self.ticket.lane
+        if lane.breaker is not None and self._era is not None:
+            lane.breaker.answers(self._era)
+        if lane.health is not None:
+            lane.health.answers(self._health_era)
 
     def came_whole(self) -> None:
         """The answer is here, all at once: nobody knows when its first token was made."""
         self.chunks = 1
         self.last_token = self._traffic.now()
-        self.answers()
+        self._answering = True
 
     def end(
         self,
         error: LLMError | None,
+        answer: PassingAnswer | None,
         *,
-        usage: Usage | None,
-        finish_reason: str | None,
-        model: str | None,
         sent: float | None,
         first_byte: float | None,
         status: int | None,
         sends: int,
     ) -> None:
-        """The call is over, well or by ``error``; its record goes out."""
+        """The call is over, well or by ``error``, with so much of an answer; its record goes out."""
         done = self._traffic.now()
+        usage = None if answer is None else answer.usage
         attempt = self._leave(error, usage, done, status, sends)
-        self.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
-        self.live.ended()
-        self._record(
-            error, attempt, usage, finish_reason, model, done, sent=sent, first_byte=first_byte
-        )
+        self.ticket.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
+        self._live.ended()
+        self._record(error, attempt, answer, sent, first_byte)
 
     def record(self, earlier: Earlier) -> None:
         """Nobody went on with the call after ``hand_over``: that attempt was all of it."""
         kind = earlier.attempt.error_kind
-        self.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
-        self._record(earlier.error, earlier.attempt, None, None, None, earlier.attempt.end)
+        self.ticket.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
+        self._record(earlier.error, earlier.attempt, None, None, None)
 
     def _record(
         self,
         error: LLMError | None,
         attempt: Attempt,
-        usage: Usage | None,
-        finish_reason: str | None,
-        model: str | None,
-        done: float,
-        *,
-        sent: float | None = None,
-        first_byte: float | None = None,
+        answer: PassingAnswer | None,
+        sent: float | None,
+        first_byte: float | None,
     ) -> None:
-        traffic = self._traffic
-        seen = model or self.model
-        price = None
+        traffic, ticket, done = self._traffic, self.ticket, attempt.end
+        seen, usage, finish_reason, price = ticket.model, None, None, None
+        if answer is not None:
+            seen, usage = answer.model or seen, answer.usage
+            finish_reason = answer.finish_reason
         if usage is not None:
-            price = traffic.paid(self.provider, (seen, self.requested_model), usage)
+            price = traffic.paid(ticket.provider, (seen, ticket.requested_model), usage)
         traffic.emit(
             CallRecord(
                 call_id=self.call_id,
                 operation="chat",
                 request_id=self.request_id,
-                backend=self.lane.name,
-                provider=self.provider,
-                requested_model=self.requested_model,
+                backend=ticket.backend,
+                provider=ticket.provider,
+                requested_model=ticket.requested_model,
                 model=seen,
-                route=self.route,
+                route=ticket.route,
                 stream=self.stream,
                 chunks=self.chunks,
                 attempts=(attempt,),
@@ -189,7 +184,7 @@ class Passage:
     def hand_over(self, error: LLMError, *, status: int | None, sends: int) -> Earlier:
         """The attempt failed with ``error`` before the caller saw anything of it."""
         attempt = self._leave(error, None, self._traffic.now(), status, sends)
-        self.live.ended()
+        self._live.ended()
         return Earlier(
             error=error,
             attempt=attempt,
@@ -206,7 +201,8 @@ class Passage:
         status: int | None,
         sends: int,
     ) -> Attempt:
-        lane, breaker, era = self.lane, self.lane.breaker, self._era
+        lane, era = self.ticket.lane, self._era
+        breaker = lane.breaker
         if breaker is not None and era is not None:
             if error is None:
                 breaker.succeeded(era)
@@ -217,6 +213,8 @@ class Passage:
         health = lane.health
         if health is not None:
             if error is None:
+                if not health.well:
+                    health.answers(self._health_era)
                 health.succeeded()
             elif error.status != 499:
                 shut_s = 0.0 if breaker is None else breaker.shut_s
@@ -233,11 +231,11 @@ class Passage:
                 limits.settle(self._rated_tokens, 0)
         admission.leave(0, 1, served_s=now - self.admitted if self._answering else None)
         return Attempt(
-            backend=lane.name,
+            backend=self.ticket.backend,
             begin=self.admitted,
             end=now,
             status=status,
-            error_kind=error_kind(error),
+            error_kind=None if error is None else error_kind(error),
             sends=sends,
         )
 
@@ -249,7 +247,7 @@ def may_begin(lane: Lane, rated_tokens: int) -> bool:
     elsewhere.
     """
     breaker, health = lane.breaker, lane.health
-    if (breaker is not None and breaker.state != "closed") or (
+    if (breaker is not None and breaker.open_until is not None) or (
         health is not None and not health.well
     ):
         return False

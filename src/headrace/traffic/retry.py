@@ -77,7 +77,9 @@ class RetryBudget:
 
     def began(self) -> None:
         """A call makes its first attempt."""
-        self._slot()[1] += 1
+        slots, number = self._slots, int(self._clock.monotonic() // self._slot_s)
+        slot = slots[-1] if slots and slots[-1][0] == number else self._slot()
+        slot[1] += 1
 
     def spend(self) -> bool:
         """Whether one more retry may be made; if so, it is counted."""

@@ -186,6 +186,16 @@ def usage_from_wire(wire: UsageWire | None) -> Usage | None:
     """The token counts of an answer; a part is known only if the server told it or its opposite."""
     if wire is None:
         return None
+    if (
+        wire.prompt_tokens_details is None
+        and wire.completion_tokens_details is None
+        and wire.prompt_cache_hit_tokens is None
+    ):
+        return Usage(
+            prompt_tokens=wire.prompt_tokens,
+            completion_tokens=wire.completion_tokens,
+            total_tokens=wire.total_tokens,
+        )
     read = wrote = reasoning = None
     if wire.prompt_tokens_details is not None:
         read = wire.prompt_tokens_details.cached_tokens

@@ -149,8 +149,11 @@ class Whole(PassingWhole):
         if failure is not None:
             raise failure
         choices = answer.choices
-        if not choices or any(choice.message is None for choice in choices):
+        if not choices:
             return False
+        for choice in choices:
+            if choice.message is None:
+                return False
         self.model = answer.model
         self.usage = usage_from_wire(answer.usage or choices[0].usage)
         self.finish_reason = finish_reason_from_wire(choices[0].finish_reason or None)

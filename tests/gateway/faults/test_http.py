@@ -209,6 +209,109 @@ def test_what_can_be_misread_is_refused_and_the_connection_ends(
     assert upstream.hits["echo"] == before
 
 
+async def _after_good_ones(front: Served, data: bytes) -> tuple[list[int], bool]:
+    """As ``answers``, on a connection that has carried requests of one head already."""
+    caller = await Caller.of(front)
+    try:
+        for word in ("a", "bc", "hello"):
+            caller.send(whole(word))
+            assert said((await caller.whole())[2]) == word
+        caller.send(data)
+        statuses = []
+        while True:
+            try:
+                status, _, _ = await asyncio.wait_for(caller.whole(), 2)
+            except (Cut, ConnectionError):
+                return statuses, True
+            except TimeoutError:
+                return statuses, False
+            statuses.append(status)
+    finally:
+        caller.close()
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_can_be_misread_is_refused_after_good_requests_as_well(
+    front: Served, upstream: Upstream, case: str
+) -> None:
+    before = upstream.hits["echo"]
+    statuses, closed = asyncio.run(_after_good_ones(front, WRONG[case] + whole("smuggled")))
+    assert len(statuses) == 1, statuses
+    assert statuses[0] in {400, 413}
+    assert closed
+    assert upstream.hits["echo"] == before + 3
+
+
+def test_a_body_that_is_longer_or_shorter_than_it_said_is_told_apart_after_good_ones(
+    front: Served, upstream: Upstream
+) -> None:
+    head, _, body = whole("hello").partition(b"\r\n\r\n")
+    assert head.endswith(b"%d" % len(body))
+    head = head.removesuffix(b"%d" % len(body))
+    before = upstream.hits["echo"]
+    data = head + b"%d\r\n\r\n" % (len(body) + 1) + body
+    assert asyncio.run(_after_good_ones(front, data)) == ([408], True)
+    assert upstream.hits["echo"] == before + 3
+    data = head + b"%d\r\n\r\n" % len(body) + body + b"and more\r\n\r\n"
+    statuses, closed = asyncio.run(_after_good_ones(front, data))
+    assert statuses[:1] == [200]
+    assert set(statuses[1:]) <= {400}
+    assert closed
+
+
+def test_requests_of_one_head_are_each_answered_however_they_come(front: Served) -> None:
+    """Whole, in two pieces, two in one packet, longer and shorter ones, and streams among them."""
+
+    async def main() -> None:
+        caller = await Caller.of(front)
+        for word in ("a", "bb", "c" * 2000, "d"):
+            caller.send(whole(word))
+            assert said((await caller.whole())[2]) == word
+        for cut in (10, 100, -3):
+            data = whole("cut")
+            caller.send(data[:cut])
+            await asyncio.sleep(0.01)
+            caller.send(data[cut:])
+            assert said((await caller.whole())[2]) == "cut"
+        caller.send(whole("slow1") + whole("second"))
+        assert [said((await caller.whole())[2]) for _ in range(2)] == ["slow1", "second"]
+        caller.send(whole("slow2"))
+        await asyncio.sleep(0.01)
+        caller.send(whole("third"))  # while the other is being answered
+        assert [said((await caller.whole())[2]) for _ in range(2)] == ["slow2", "third"]
+        for word in ("e", "f"):
+            caller.send(request("chat", "echo", f"say {word}", stream=True))
+            assert text_of("chat", (await caller.whole())[2]) == word
+            caller.send(whole(word))
+            assert said((await caller.whole())[2]) == word
+        caller.close()
+
+    asyncio.run(main())
+
+
+def test_a_body_that_is_wrong_is_refused_behind_a_head_that_is_known(front: Served) -> None:
+    """And what the fast way does not take goes the general way, on the same connection."""
+
+    async def main() -> None:
+        caller = await Caller.of(front)
+        head = HEAD + b"Content-Length: %d\r\n\r\n"
+        bodies = {
+            b"{": 400,
+            b'{"model": "echo", "messages": []}': 400,
+            b'{"model": "none", "messages": [{"role": "user", "content": "say x"}]}': 404,
+            body_of().replace(b'"stream"', b'"tools": [], "stream"'): 200,
+        }
+        for _ in range(2):
+            for body, status in bodies.items():
+                caller.send(head % len(body_of()) + body_of())
+                assert said((await caller.whole())[2]) == "hello"
+                caller.send(head % len(body) + body)
+                assert (await caller.whole())[0] == status
+        caller.close()
+
+    asyncio.run(main())
+
+
 def test_a_body_that_is_shorter_than_it_said_is_not_answered(
     front: Served, upstream: Upstream
 ) -> None:

@@ -226,6 +226,17 @@ def test_a_pass_that_cannot_be_is_refused() -> None:
         decode(-1)
 
 
+def test_a_smaller_picture_is_less_work_in_every_part_of_its_front() -> None:
+    model = model_from_config(DEEPSEEK_OCR)
+    small = forward(model, prefill(300, image_px=640)).tree
+    names = [part.name for part in small.parts]
+    found = dict(zip(names, (total(part).flops for part in small.parts), strict=True))
+    # 10 x 10 cells of 64 px.
+    assert found["projector"] == 2 * 100 * 2048 * 1280
+    products = 2 * 101 * (4 * 1024**2 + 2 * 1024 * 4096)
+    assert found["CLIP encoder"] == 24 * (products + 4 * 101**2 * 1024)
+
+
 def test_draft_layers_are_named_as_not_counted() -> None:
     model = model_from_config(CASES["deepseek-v3"].config)
     assert any("num_nextn_predict_layers" in text for text in model.uncounted)

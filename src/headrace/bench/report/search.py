@@ -12,15 +12,45 @@ if TYPE_CHECKING:
 
 _MARKS: dict[Outcome, str] = {"kept": "●", "broken": "○", "undecided": "?", "generator": "✕"}
 _BAR = 24
+_LIMIT, _BEYOND = 10, 6
+"""Cells of the bar of a trial up to its limit, and at most beyond it."""
 
 
 def trial_line(trial: Trial) -> str:
     """One line for a trial that is over."""
     how = "a look" if trial.quick else "again" if trial.confirms else "in earnest"
     return (
-        f"{trial.rate:9.4g}/s  {how:10}  {_pair('TTFT', trial.figures.ttft)}"
-        f"{_pair('latency', trial.figures.latency)}{trial.outcome}: {trial.text}"
+        f"{trial.rate:9.4g}/s  {how:10}  {_to_the_limit(trial)}  "
+        f"{_pair('TTFT', trial.figures.ttft)}{_pair('latency', trial.figures.latency)}"
+        f"{trial.outcome}: {trial.text}"
     )
+
+
+def _to_the_limit(trial: Trial) -> str:
+    """A bar of the percentile that comes nearest to its limit, which is the bar's mark.
+
+    Rate above rate, the bars draw the knee while the search goes on.
+    """
+    figures = trial.figures
+    seen = {
+        "ttft": figures.ttft,
+        "tpot": figures.tpot,
+        "itl": figures.itl,
+        "latency": figures.latency,
+    }
+    shares = []
+    for result in trial.promises:
+        promise = result.promise
+        d = seen.get(promise.metric)
+        if d is not None and promise.p is not None:
+            value = _of(d, f"p{promise.p * 100:.10g}")
+            if value is not None:
+                shares.append(value / promise.below)
+    if not shares:
+        return " " * (_LIMIT + _BEYOND + 1)
+    cells = min(_LIMIT + _BEYOND, round(max(shares) * _LIMIT))
+    drawn = "█" * min(cells, _LIMIT) + " " * (_LIMIT - cells)
+    return f"{drawn}│{'█' * max(0, cells - _LIMIT):{_BEYOND}}"
 
 
 def sentence(found: Found) -> str:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from headrace.contracts.errors import LLMAuthError, LLMModelNotFoundError
+from headrace.contracts.errors import LLMAuthError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.config import ServerConfig
-from headrace.gateway.hot.exchange import Asked, Caller, Exchange, StreamExchange
+from headrace.gateway.head import Head
+from headrace.gateway.hot.course import HotRoutes
+from headrace.gateway.hot.exchange import Asked, Caller, Exchange
 from headrace.gateway.hot.faces import FACES, HotFace
-from headrace.gateway.hot.way import HotWay, HotWays
-from headrace.gateway.routes import Route, Way
+from headrace.gateway.hot.head import HotHead
+from headrace.gateway.hot.stream import StreamExchange
+from headrace.gateway.hot.way import HotWays
+from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
-from headrace.wire.json import encode
 from headrace.wire.passing import PassingRequest
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class HotDoor:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._ways = HotWays()
+        self._routes_of: dict[str, HotRoutes] = {}
         self.running: set[Exchange] = set()
         # A span's parent is looked up by the application, which is not asked here.
         self._is_traced = gateway.config.records.opentelemetry
@@ -55,119 +59,98 @@ class HotDoor:
     @property
     def server(self) -> ServerConfig:
         """What is let in."""
-        return self._gateway.config.server
+        return self._gateway.standing.config.server
 
     @property
     def logs_requests(self) -> bool:
         """Whether each request gets a line in the log."""
-        return self._gateway.config.logging.requests
+        return self._gateway.standing.config.logging.requests
 
-    def wants(self, url: bytes, method: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request with this head may go the fast way, once its body is here."""
-        face = FACES.get(url)
-        if face is None or method != b"POST" or self._is_traced:
-            return False
-        server = self.server
-        length = headers.get(b"content-length")
-        return (
-            server.pass_through
-            and length is not None
-            and len(length) <= 7
-            and int(length) <= min(_MOST_BODY_BYTES, server.max_body_bytes)
-            and b"expect" not in headers
+    def look_at(self, head: Head, fields: Mapping[bytes, bytes]) -> HotHead | None:
+        """What a request with this head is, if it may go the fast way once its body is here.
+
+        ``fields`` are its headers, none of which stands there twice.
+        """
+        face = FACES.get(head.url)
+        if face is None or head.method != b"POST" or head.version != "1.1" or self._is_traced:
+            return None
+        standing = self._gateway.standing
+        server = standing.config.server
+        most_bytes = min(_MOST_BODY_BYTES, server.max_body_bytes)
+        length = fields.get(b"content-length")
+        if (
+            not server.pass_through
+            or length is None
+            or len(length) > 7
+            or int(length) > most_bytes
+            or b"expect" in fields
             # Whose clients are told errors in their form.
-            and (face.format == "anthropic" or b"anthropic-version" not in headers)
+            or (face.format != "anthropic" and b"anthropic-version" in fields)
+        ):
+            return None
+        return HotHead(
+            head=head, fields=fields, face=face, most_body_bytes=most_bytes, standing=standing
         )
 
+    def knows(self, hot: HotHead, body: bytes) -> bool:
+        """Whether what was found of a head holds now, for a request with this body."""
+        return hot.standing is self._gateway.standing and len(body) <= hot.most_body_bytes
+
     def begin(
-        self,
-        caller: Caller,
-        loop: asyncio.AbstractEventLoop,
-        url: bytes,
-        headers: Mapping[bytes, bytes],
-        body: bytes,
-        *,
-        keep_alive: bool,
+        self, caller: Caller, loop: asyncio.AbstractEventLoop, hot: HotHead, body: bytes
     ) -> Exchange | Declined:
         """Make ready to ask for an answer to the request, or leave it alone."""
         gateway = self._gateway
         queued, standing = gateway.clock.monotonic(), gateway.standing
-        face = FACES[url]
-        request = self._read(face, standing, headers, body)
-        route = None if request is None else self._route_for(face, standing, request)
-        if request is None or route is None:
+        if gateway.draining or not _may_come_in(hot, standing):
             return Declined(standing)
-        ways = route.ways()
-        first = ways[0]
-        way = self._ways.to(first.lane)
-        assert way is not None
-        requested, is_stream = request.model, bool(request.stream)
-        asked_name = route.asked(requested)
-        name = first.model or way.remote.model or asked_name
-        rated = rated_tokens(first.lane, len(body), request.answer_tokens)
-        row, wants_usage = way.remote.provider, request.wants_usage
+        face = hot.face
+        request: PassingRequest | None = face.passing.read_passing(body)
+        if request is None:
+            return Declined(standing)
+        route = self._routes(face, standing).to(request.model)
+        if route is None or not route.takes(request):
+            return Declined(standing)
+        ways = route.route.ways()
+        course = route.course(ways[0])
+        ticket, row = course.ticket, course.way.remote.provider
+        rated = rated_tokens(ticket.lane, len(body), request.answer_tokens)
+        wants_usage, is_stream = request.wants_usage, bool(request.stream)
         sent = face.passing.write_passing(
-            request, name, row.dialect, include_usage=row.stream_usage
+            request, ticket.model, row.dialect, include_usage=row.stream_usage
         )
-        if sent is None or not may_begin(first.lane, rated):
+        if sent is None or not may_begin(ticket.lane, rated):
             return Declined(standing, ways)
+        given = hot.fields.get(b"x-request-id")
         passage = Passage(
             gateway.traffic,
-            first.lane,
+            ticket,
             queued=queued,
             rated_tokens=rated,
-            model=name,
-            requested_model=requested,
-            route=route.model,
-            provider=row.name,
-            request_id=id_for(headers.get(b"x-request-id")),
+            request_id=None if given is None else id_for(given),
             stream=is_stream,
         )
-        asked = Asked(
-            face=face,
-            standing=standing,
-            body=body,
-            sent=sent,
-            ways=ways,
-            include_usage=wants_usage,
-            hides_usage=not wants_usage,
-            model=asked_name,
-            renamed=None if name == asked_name else encode(asked_name),
-        )
+        asked = Asked(hot, standing, body, sent, ways, wants_usage)
         kind = StreamExchange if is_stream else Exchange
-        exchange = kind(caller, loop, way, passage, asked, keep_alive=keep_alive)
+        exchange = kind(caller, loop, course, passage, asked)
         self.running.add(exchange)
         return exchange
 
-    def _read(
-        self, face: HotFace, standing: Standing, headers: Mapping[bytes, bytes], body: bytes
-    ) -> PassingRequest | None:
-        if self._gateway.draining:
-            return None
-        try:
-            standing.guard.check(headers.get(b"authorization"), headers.get(b"x-api-key"))
-        except LLMAuthError:
-            return None
-        request: PassingRequest | None = face.passing.read_passing(body)
-        return request
-
-    def _route_for(
-        self, face: HotFace, standing: Standing, request: PassingRequest
-    ) -> Route | None:
-        """The request's route, where all of its backends can be asked for it as it is."""
-        try:
-            route = standing.routes.pick(request.model)
-        except LLMModelNotFoundError:
-            return None
-        for lane in route.lanes():
-            way = self._ways.to(lane)
-            if way is None or way.format != face.format or not _takes(way, request):
-                return None
-        return route
+    def _routes(self, face: HotFace, standing: Standing) -> HotRoutes:
+        routes = self._routes_of.get(face.format)
+        if routes is None or routes.standing is not standing:
+            routes = self._routes_of[face.format] = HotRoutes(standing, face.format, self._ways)
+        return routes
 
 
-def _takes(way: HotWay, request: PassingRequest) -> bool:
-    """Whether the backend may be asked for ``request`` without a change in its meaning."""
-    if not request.stream and not way.remote.provider.asked_whole:
+def _may_come_in(hot: HotHead, standing: Standing) -> bool:
+    """Whether the caller shows a key that ``standing`` knows."""
+    guard = standing.guard
+    if hot.let_in_by is guard:
+        return True
+    try:
+        guard.check(hot.fields.get(b"authorization"), hot.fields.get(b"x-api-key"))
+    except LLMAuthError:
         return False
-    return not any(map(request.sets, way.barred))
+    hot.let_in_by = guard
+    return True

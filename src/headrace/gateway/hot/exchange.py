@@ -12,30 +12,27 @@ from collections.abc import Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from attrs import define
-
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCancelledError,
     LLMError,
-    LLMTimeoutError,
     LLMUnavailableError,
 )
+from headrace.gateway.hot.course import Course
 from headrace.gateway.hot.faces import HotFace
+from headrace.gateway.hot.head import HotHead
 from headrace.gateway.hot.translate import translated
-from headrace.gateway.hot.way import HotWay
 from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
 from headrace.net.http1 import Connection
-from headrace.net.transport import TimeLimits
 from headrace.stores.secret import redact_error
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
-from headrace.wire.passing import PassingAnswer, PassingStream, PassingWhole
+from headrace.wire.passing import PassingAnswer, PassingWhole
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
-_EVENTS = "text/event-stream"
+EVENTS = "text/event-stream"
 _MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
@@ -58,45 +55,75 @@ class Caller(Protocol):
         """The general way shall go on with the request."""
 
 
-@define(kw_only=True, eq=False)
 class Asked:
     """A request that goes the fast way; nobody changes it.
 
-    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that it may go; ``sent`` is for the first.
-    ``renamed`` is the model's name as the caller knows it, in JSON, where the backend calls it
-    otherwise; ``hides_usage`` keeps token counts from a caller who did not ask for them.
+    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that
+    it may go; ``sent`` is for the first. A caller who does not want it is told no usage.
     """
 
-    face: HotFace
-    standing: Standing
-    body: bytes
-    sent: bytes
-    ways: Sequence[Way]
-    include_usage: bool
-    hides_usage: bool
-    model: str
-    renamed: bytes | None = None
+    __slots__ = ("body", "hot", "sent", "standing", "wants_usage", "ways")
+
+    def __init__(
+        self,
+        hot: HotHead,
+        standing: Standing,
+        body: bytes,
+        sent: bytes,
+        ways: Sequence[Way],
+        wants_usage: bool,
+    ) -> None:
+        self.hot = hot
+        self.standing = standing
+        self.body = body
+        self.sent = sent
+        self.ways = ways
+        self.wants_usage = wants_usage
 
 
 class Exchange:
-    """Meets net.reply.Receiver; ``asked_for`` a whole answer or (``StreamExchange``) a stream.
+    """Asks for a whole answer, and meets net.reply.Receiver; a ``StreamExchange`` asks for a stream.
 
     For the HTTP class it stands in the place of uvicorn's cycle, which it has ``response_complete``
     and ``keep_alive`` of.
     """
 
+    __slots__ = (
+        "_caller",
+        "_connecting",
+        "_connection",
+        "_course",
+        "_limits",
+        "_loop",
+        "_pieces",
+        "_sends",
+        "_size",
+        "_total_at",
+        "_unlike",
+        "_way",
+        "asked",
+        "face",
+        "first_byte_at",
+        "keep_alive",
+        "keeps_slot",
+        "passage",
+        "response_complete",
+        "sent_at",
+        "status",
+    )
+
     def __init__(
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
-        way: HotWay,
+        course: Course,
         passage: Passage,
         asked: Asked,
-        *,
-        keep_alive: bool,
     ) -> None:
+        way = course.way
         self.response_complete = False
-        self.keep_alive = keep_alive
+        self.keep_alive = asked.hot.head.keep_alive
+        self.face = asked.hot.face
         self.passage = passage
         self.asked = asked
         self.status = 0
@@ -106,8 +133,9 @@ class Exchange:
         self._sends = 1
         self._caller = caller
         self._loop = loop
+        self._course = course
         self._way = way
-        self._limits = self._limits_of(way)
+        self._limits = way.stream_limits if passage.stream else way.whole_limits
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None
@@ -187,13 +215,22 @@ class Exchange:
         except LLMError as failure:
             self._fail(failure)
 
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """All of the answer is here at once."""
+        self.status = status
+        if not self._is_as_asked(headers.get("content-type", "")):
+            self._unlike = headers
+        self._pieces.append(body)
+        self._connection = None
+        try:
+            self._complete()
+        except LLMError as failure:
+            self._fail(failure)
+
     # What the two kinds of answers differ in.
 
-    def _limits_of(self, way: HotWay) -> TimeLimits:
-        return way.whole_limits
-
     def _is_as_asked(self, content_type: str) -> bool:
-        return _EVENTS not in content_type
+        return EVENTS not in content_type
 
     def _has_all(self) -> bool:
         """Whether the answer has said that it is at its end, however its connection ends."""
@@ -201,10 +238,11 @@ class Exchange:
 
     def _complete(self) -> None:
         """All of the answer is here; raises the error that it comes to."""
-        body = b"".join(self._pieces)
-        answer: PassingWhole = self.asked.face.passing.Whole()
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        answer: PassingWhole = self.face.passing.Whole()
         if self._unlike is None and answer.read_whole(body):
-            if self.asked.renamed is not None:
+            if self._course.renamed is not None:
                 body = self._with_caller_s_name(body)
         else:
             body = self._translated(body, answer)
@@ -251,15 +289,17 @@ class Exchange:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
-        body, once = self.asked.sent, self.passage.idempotency_key
-        if once is None:
-            head = b"%bContent-Length: %d\r\n\r\n" % (self._way.head, len(body))
-        else:
+        way, body = self._way, self.asked.sent
+        if way.may_be_asked_again:
+            # By this the backend can know the call, should it come once more.
+            once = self.passage.call_id.encode()
             head = b"%bidempotency-key: %b\r\nContent-Length: %d\r\n\r\n" % (
-                self._way.head,
-                once.encode(),
+                way.head,
+                once,
                 len(body),
             )
+        else:
+            head = b"%bContent-Length: %d\r\n\r\n" % (way.head, len(body))
         connection.carry(self, "POST", head, body, self._limits, self._total_at)
 
     def _stop_asking(self) -> None:
@@ -274,21 +314,21 @@ class Exchange:
         """What the caller gets of an answer that is not as it was asked for; or its error."""
         headers = self._unlike or {}
         if self.status != 200:
-            raise _error_of(self.asked.face, self.status, body, headers)
-        is_stream = _EVENTS in headers.get("content-type", "")
+            raise _error_of(self.face, self.status, body, headers)
+        is_stream = EVENTS in headers.get("content-type", "")
         return translated(
             body,
             answer,
-            self.asked.face.codec,
+            self.face.codec,
             from_stream=is_stream,
             to_stream=self.passage.stream,
-            model=self.asked.model,
-            include_usage=self.asked.include_usage,
+            model=self._course.model,
+            include_usage=self.asked.wants_usage,
         )
 
     def _with_caller_s_name(self, data: bytes) -> bytes:
         # The pattern is found nowhere else: within a text its quotes would be escaped.
-        return _MODEL.sub(rb'"model"\g<1>' + (self.asked.renamed or b""), data)
+        return _MODEL.sub(rb'"model"\g<1>' + (self._course.renamed or b""), data)
 
     def _named(self, error: Exception) -> LLMError:
         if isinstance(error, LLMError):
@@ -305,143 +345,12 @@ class Exchange:
         self.response_complete = True
         self.passage.end(
             error,
-            usage=None if answer is None else answer.usage,
-            finish_reason=None if answer is None else answer.finish_reason,
-            model=None if answer is None else answer.model,
+            answer,
             sent=self.sent_at or None,
             first_byte=self.first_byte_at or None,
             status=self.status or None,
             sends=self._sends,
         )
-
-
-class StreamExchange(Exchange):
-    """Passes a stream on, event by whole event.
-
-    Until the first piece of output nothing goes to the caller, so that what fails by then can still
-    be mended elsewhere.
-    """
-
-    def __init__(
-        self,
-        caller: Caller,
-        loop: asyncio.AbstractEventLoop,
-        way: HotWay,
-        passage: Passage,
-        asked: Asked,
-        *,
-        keep_alive: bool,
-    ) -> None:
-        super().__init__(caller, loop, way, passage, asked, keep_alive=keep_alive)
-        self._stream: PassingStream = asked.face.passing.Stream(hides_usage=asked.hides_usage)
-        first_s = way.lane.first_token_s
-        self._first_by = inf if first_s is None else loop.time() + first_s
-        self._paused = False
-
-    def leave(self) -> None:
-        if not self.response_complete:
-            self._stop_asking()
-            self._record(LLMCancelledError("the caller left"), self._stream)
-
-    def pause(self) -> None:
-        self._paused = True
-        super().pause()
-
-    def resume(self) -> None:
-        self._paused = False
-        super().resume()
-
-    def feed(self, piece: bytes) -> None:
-        if self._unlike is not None:
-            super().feed(piece)
-            return
-        stream, passage = self._stream, self.passage
-        begun = stream.begun
-        events = stream.feed(piece)
-        if stream.chunks != passage.chunks:
-            passage.output(stream.chunks)
-        if stream.begun:
-            if not begun:
-                self._begun()
-                events = b"".join((*self._pieces, events))
-            if events:
-                if self.asked.renamed is not None:
-                    events = self._with_caller_s_name(events)
-                self._caller.send_events(self, events)
-        elif events:
-            self._pieces.append(events)
-        if stream.failure is not None:
-            self._stop_asking()
-            self._fail(stream.failure)
-        else:
-            self._await_more()
-
-    def _limits_of(self, way: HotWay) -> TimeLimits:
-        return way.stream_limits
-
-    def _is_as_asked(self, content_type: str) -> bool:
-        return _EVENTS in content_type
-
-    def _has_all(self) -> bool:
-        return self._stream.done
-
-    def _begun(self) -> None:
-        self.passage.answers()
-        self._first_by = inf
-        if self._connection is not None:
-            self._connection.deadline.begin(inf, None)  # what progresses has no limit of the whole
-
-    def _await_more(self) -> None:
-        connection = self._connection
-        if connection is None or self._paused:
-            return
-        idle_s = self._limits.idle_s
-        if self._first_by < inf:
-            left_s = max(0.0, self._first_by - self._loop.time())
-            idle_s = left_s if idle_s is None else min(idle_s, left_s)
-        connection.deadline.enter("idle_s", idle_s)
-
-    def _complete(self) -> None:
-        stream = self._stream
-        if self._unlike is not None:
-            last = self._translated(b"".join(self._pieces), stream)
-            self.passage.came_whole()
-        else:
-            last = stream.close()
-            if not stream.begun:
-                last = b"".join((*self._pieces, last))
-        if self.asked.renamed is not None:
-            last = self._with_caller_s_name(last)
-        self._caller.end_events(self, last)
-        self._record(None, stream)
-
-    def _fail(self, error: LLMError) -> None:
-        if not self._stream.begun or self._unlike is not None:
-            super()._fail(error)
-            return
-        self._explain(error)
-        self._break_off(error)
-
-    def _break_off(self, error: LLMError) -> None:
-        if not self._stream.begun or self._unlike is not None:
-            super()._break_off(error)
-            return
-        error.request_id = self.passage.request_id
-        self._caller.end_events(self, self.asked.face.passing.write_break(error))
-        self._record(error, self._stream)
-
-    def _named(self, error: Exception) -> LLMError:
-        first_s = self._way.lane.first_token_s
-        if (
-            isinstance(error, LLMTimeoutError)
-            and first_s is not None
-            and self._loop.time() + 0.002 >= self._first_by
-        ):
-            return LLMTimeoutError(
-                f"{self._way.lane.name}: first_token_s of {first_s:g} s ran out while waiting for "
-                "its first output"
-            )
-        return super()._named(error)
 
 
 def _error_of(face: HotFace, status: int, body: bytes, headers: Mapping[str, str]) -> LLMError:

@@ -29,7 +29,8 @@ _MOST_WAYS = 1000
 class HotWay:
     """A backend that speaks the caller's format, seen from the fast way.
 
-    ``head`` is a request's head up to its last headers. ``barred`` are settings that this backend
+    ``head`` is a request's head up to its last headers. ``may_be_asked_again``: the lane repeats
+    calls that fail. ``barred`` are settings that this backend
     refuses, ignores or knows by other names: a request with one is carried out the general way.
     """
 
@@ -40,6 +41,7 @@ class HotWay:
     url: Url
     head: bytes
     key: Secret | None
+    may_be_asked_again: bool
     barred: tuple[str, ...]
     stream_limits: TimeLimits
     whole_limits: TimeLimits
@@ -86,6 +88,7 @@ def way_to(lane: Lane) -> HotWay | None:
         url=url,
         head=write_head(ask).removesuffix(_LENGTH),
         key=remote.key,
+        may_be_asked_again=lane.retry is not None and lane.retry.retries > 0,
         barred=_barred(remote),
         stream_limits=evolve(remote.limits, total_s=lane.total_s),
         whole_limits=evolve(

@@ -6,7 +6,13 @@
 
 from headrace.numbers.architecture.config import known, model_from_config
 from headrace.numbers.architecture.conventions import Conventions, Pass, decode, describe, prefill
-from headrace.numbers.architecture.forward import Forward, forward, kv_bytes_per_token, size
+from headrace.numbers.architecture.forward import (
+    Forward,
+    forward,
+    generates,
+    kv_bytes_per_token,
+    size,
+)
 from headrace.numbers.architecture.gguf import model_from_gguf
 from headrace.numbers.architecture.shapes import Model
 from headrace.numbers.architecture.tree import Cost, Part, memory_bytes, total, walk
@@ -21,6 +27,7 @@ __all__ = [
     "decode",
     "describe",
     "forward",
+    "generates",
     "known",
     "kv_bytes_per_token",
     "memory_bytes",

@@ -275,22 +275,22 @@ def _deepseek_ocr(f: Fields) -> Read:
     base = widths.inner("sam_vit_b")
     image = vision.whole("image_size", default=1024)
     eye = sam(base, tuple(base.any("downsample_channels") or (512, 1024)))
-    # A cell of 16 px, halved by each reduction: what CLIP gets is its own picture of patches.
-    side = image // (eye.patch * 2 ** len(eye.reductions))
-    clip = widths.inner("clip-l-14-224")
-    patch = clip.whole("patch_size", default=14)
-    reader = Fields({**clip.plain(), "image_size": side * patch}, "config.vision_config.width.clip")
+    # CLIP gets SAM's cells of 16 px, halved by each reduction, as its patches.
+    cell = eye.patch * 2 ** len(eye.reductions)
+    clip = {**widths.inner("clip-l-14-224").plain(), "image_size": image, "patch_size": cell}
+    side = image // cell
     projector = f.inner("projector_config")
     text, uncounted = read_text(f.inner("language_config"), "deepseek_v2")
     shape = Both(
         front=(
             ("SAM encoder", eye),
-            ("CLIP encoder", clip_vision(reader, patches=False)),
+            ("CLIP encoder", clip_vision(Fields(clip, "config"), patches=False)),
             (
                 "projector",
                 Projector(
                     sizes=(projector.whole("input_dim"), projector.whole("n_embed")),
-                    rows=side * side,
+                    image=image,
+                    cell=cell,
                 ),
             ),
         ),
@@ -321,7 +321,8 @@ def _nested(f: Fields) -> Read:
                     "projector",
                     Projector(
                         sizes=(eye.stack.width, text.stack.width, text.stack.width),
-                        rows=side * side,
+                        image=eye.image,
+                        cell=eye.patch,
                     ),
                 ),
             ),

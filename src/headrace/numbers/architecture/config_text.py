@@ -6,7 +6,7 @@ A row says what the configuration does not: which products have biases, how many
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from attrs import evolve, frozen
 
@@ -20,8 +20,6 @@ from headrace.numbers.architecture.shapes import (
     Stack,
     Text,
 )
-
-Tied: TypeAlias = bool
 
 
 @frozen(kw_only=True)

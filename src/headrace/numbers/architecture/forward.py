@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.numbers.architecture.conventions import Conventions, Pass, describe
 from headrace.numbers.architecture.pieces import (
     Count,
@@ -170,7 +171,8 @@ def _picture(count: Count, shape: Picture, name: str) -> Part:
 
 
 def _projector(count: Count, shape: Projector, name: str) -> Part:
-    rows = count.run.batch * shape.rows
+    side = (count.run.image_px or shape.image) // shape.cell
+    rows = count.run.batch * side * side
     return Part(
         name=name,
         parts=tuple(
@@ -209,9 +211,14 @@ def _sound(count: Count, shape: Sound, name: str) -> Part:
 
 
 def _rewriter(count: Count, shape: Rewriter, name: str) -> Part:
-    """T5: ``source`` is the text that is read, else as long as ``tokens`` of the first pass."""
+    """T5: ``source`` is the length of the text that is read; nothing says what is usual."""
     run = count.run
-    source = run.source or run.tokens
+    if run.source is None:
+        raise LLMInvalidRequestError(
+            "source is missing; a model that rewrites texts needs the length of what it reads",
+            param="source",
+        )
+    source = run.source
     parts: list[Part] = []
     if run.past == 0:
         inner = evolve(count, run=Pass(tokens=source, batch=run.batch))
@@ -262,11 +269,16 @@ def _both(count: Count, shape: Both, name: str) -> Part:
     return Part(name=name, parts=(*front, _text(count, shape.text, "language model")))
 
 
+def generates(model: Model) -> bool:
+    """Whether ``model`` makes tokens, so that a pass may follow another; an encoder does not."""
+    return isinstance(model.shape, (Text, Sound, Rewriter, Both))
+
+
 def size(model: Model) -> Cost:
     """Parameters and stored bytes of all of ``model``; what a pass costs is not in it."""
     cost = total(
         _part(
-            Count(run=Pass(tokens=1), rules=Conventions(), weights=model.weights),
+            Count(run=Pass(tokens=1, source=1), rules=Conventions(), weights=model.weights),
             model.shape,
             model.name,
         )
@@ -276,7 +288,7 @@ def size(model: Model) -> Cost:
 
 def kv_bytes_per_token(model: Model, rules: Conventions | None = None) -> float | None:
     """Bytes that one token of one sequence adds to the cache, before any sliding window is full."""
-    run = Pass(tokens=1, past=1)
+    run = Pass(tokens=1, past=1, source=1)
     count = Count(run=run, rules=rules or Conventions(), weights=model.weights)
     return add([total(_part(count, model.shape, model.name))]).kv_write_bytes
 

@@ -74,10 +74,7 @@ class Experts:
 
 @frozen(kw_only=True)
 class Layer:
-    """A block of a stack; ``norms`` of its width, ``cross`` attention to an encoder's output.
-
-    ``feed`` may be several in a row, as in models whose experts stand beside a dense MLP.
-    """
+    """A block of a stack; ``norms`` of its width, ``cross`` attention to an encoder's output."""
 
     attention: Attention | LatentAttention
     feed: Mlp | Experts
@@ -130,7 +127,8 @@ class TextEncoder:
 class Picture:
     """A vision transformer over ``image`` / ``patch`` squared patches and ``extra`` tokens.
 
-    ``patches`` is False where it is handed patches that another encoder made. ``head`` is ``none``,
+    ``patches`` is False where it is handed patches that another encoder made; ``patch`` is then
+    what one of them covers of the picture. ``head`` is ``none``,
     ``pooler`` or ``classes``; ``projection`` is the width that a pooled output is projected to.
     """
 
@@ -172,10 +170,14 @@ class Windowed:
 
 @frozen(kw_only=True)
 class Projector:
-    """Products one after the other over ``sizes``, from a vision encoder to a language model."""
+    """Products one after the other over ``sizes``, from a vision encoder to a language model.
+
+    They have a row for each square of ``cell`` pixels of the picture, whose own side is ``image``.
+    """
 
     sizes: tuple[int, ...]
-    rows: int
+    image: int
+    cell: int
     bias: bool = True
 
 
@@ -206,7 +208,8 @@ class Rewriter:
 class Both:
     """Encoders and projectors in front of a language model, each under its name.
 
-    ``image_tokens`` is how many places of the prompt a picture takes, None where it is not known.
+    ``image_tokens`` is how many places of the prompt a picture of its own size takes, None where it
+    is not known.
     """
 
     front: tuple[tuple[str, Shape], ...]

@@ -50,8 +50,7 @@ def add(costs: Iterable[Cost]) -> Cost:
     """The sum of ``costs``."""
     flops: float = 0
     parameters = 0
-    weight, read, write, active, stored = 0.0, 0.0, 0.0, 0.0, 0.0
-    sums: list[float | None] = [weight, read, write, active, stored]
+    sums: list[float | None] = [0, 0, 0, 0, 0]
     for cost in costs:
         flops += cost.flops
         parameters += cost.parameters

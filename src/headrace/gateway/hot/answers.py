@@ -1,0 +1,43 @@
+"""What a caller on the fast way gets: the bytes of answers, and the general way where that goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from headrace.gateway.hot.exchange import Exchange
+from headrace.traffic.fallback import Earlier
+
+_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
+)
+_CLOSE = b"connection: close\r\n"
+
+
+def write_whole(exchange: Exchange, body: bytes) -> bytes:
+    """All of a good answer."""
+    close = b"" if exchange.keep_alive else _CLOSE
+    ids = exchange.face.id_lines(exchange.passage.request_id)
+    return _WHOLE % (len(body), ids, close, body)
+
+
+def write_stream_head(exchange: Exchange) -> bytes:
+    """What comes before the first chunk of a stream."""
+    close = b"" if exchange.keep_alive else _CLOSE
+    return _STREAM % (exchange.face.id_lines(exchange.passage.request_id), close)
+
+
+def going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:
+    """``app``, after which the attempt of ``exchange`` is written down if that was all."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            if not earlier.taken:
+                exchange.passage.record(earlier)
+
+    return application

@@ -1,0 +1,106 @@
+"""Where a request of the fast way goes: found out once for each model that callers name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from headrace.contracts.errors import LLMModelNotFoundError
+from headrace.gateway.hot.way import HotWay, HotWays
+from headrace.gateway.routes import Route, Way
+from headrace.gateway.standing import Standing
+from headrace.traffic.passage import Ticket
+from headrace.wire.json import encode
+from headrace.wire.passing import PassingRequest
+
+_MOST_NAMES = 1000
+_LONGEST_NAME = 200
+
+
+@frozen(kw_only=True, eq=False)
+class Course:
+    """One way of a route, for callers who say one name.
+
+    ``model`` is how they know the model. ``renamed`` is that in JSON, where the backend's answers
+    call it otherwise.
+    """
+
+    way: HotWay
+    ticket: Ticket
+    model: str
+    renamed: bytes | None
+
+
+class HotRoute:
+    """A route all of whose backends speak the format of the caller, who names it ``requested``."""
+
+    def __init__(self, route: Route, requested: str | None, hot: Sequence[HotWay]) -> None:
+        self.route = route
+        self.requested = requested
+        self._hot = {id(way.lane): way for way in hot}
+        self._barred = sorted({name for way in hot for name in way.barred})
+        self._asked_whole = all(way.remote.provider.asked_whole for way in hot)
+        self._courses: dict[int, tuple[Way, Course]] = {}
+
+    def takes(self, request: PassingRequest) -> bool:
+        """Whether its backends may be asked for ``request`` without a change in its meaning."""
+        if not self._asked_whole and not request.stream:
+            return False
+        return not any(map(request.sets, self._barred))
+
+    def course(self, way: Way) -> Course:
+        """The course of a call that goes ``way`` first."""
+        found = self._courses.get(id(way))
+        if found is not None and found[0] is way:
+            return found[1]
+        hot, asked = self._hot[id(way.lane)], self.route.asked(self.requested)
+        name = way.model or hot.remote.model or asked
+        course = Course(
+            way=hot,
+            ticket=Ticket(
+                lane=way.lane,
+                backend=way.lane.name,
+                model=name,
+                requested_model=self.requested,
+                route=self.route.model,
+                provider=hot.remote.provider.name,
+            ),
+            model=asked,
+            renamed=None if name == asked else encode(asked),
+        )
+        self._courses[id(way)] = way, course
+        return course
+
+
+class HotRoutes:
+    """The routes of one standing for callers of one format, by the name that they say."""
+
+    def __init__(self, standing: Standing, format: str, ways: HotWays) -> None:
+        self.standing = standing
+        self._format = format
+        self._ways = ways
+        self._found: dict[str | None, HotRoute | None] = {}
+
+    def to(self, model: str | None) -> HotRoute | None:
+        """The route of ``model``; ``None`` where there is none, or it takes the general way."""
+        try:
+            return self._found[model]
+        except KeyError:
+            found = self._look(model)
+        # Callers may say what they like, so what is kept of it is bounded.
+        if model is None or len(model) <= _LONGEST_NAME:
+            if len(self._found) >= _MOST_NAMES:
+                self._found.clear()
+            self._found[model] = found
+        return found
+
+    def _look(self, model: str | None) -> HotRoute | None:
+        try:
+            route = self.standing.routes.pick(model)
+        except LLMModelNotFoundError:
+            return None
+        hot = [way for lane in route.lanes() if (way := self._ways.to(lane)) is not None]
+        if len(hot) < len(route.lanes()) or any(way.format != self._format for way in hot):
+            return None
+        return HotRoute(route, model, hot)

@@ -1,0 +1,145 @@
+"""A streamed answer on the fast way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from math import inf
+
+from headrace.contracts.errors import LLMCancelledError, LLMError, LLMTimeoutError
+from headrace.gateway.hot.course import Course
+from headrace.gateway.hot.exchange import EVENTS, Asked, Caller, Exchange
+from headrace.traffic.passage import Passage
+from headrace.wire.passing import PassingStream
+
+
+class StreamExchange(Exchange):
+    """Passes a stream on, event by whole event.
+
+    Until the first piece of output nothing goes to the caller, so that what fails by then can still
+    be mended elsewhere.
+    """
+
+    __slots__ = ("_first_by", "_paused", "_stream")
+
+    def __init__(
+        self,
+        caller: Caller,
+        loop: asyncio.AbstractEventLoop,
+        course: Course,
+        passage: Passage,
+        asked: Asked,
+    ) -> None:
+        super().__init__(caller, loop, course, passage, asked)
+        self._stream: PassingStream = self.face.passing.Stream(hides_usage=not asked.wants_usage)
+        first_s = course.way.lane.first_token_s
+        self._first_by = inf if first_s is None else loop.time() + first_s
+        self._paused = False
+
+    def leave(self) -> None:
+        if not self.response_complete:
+            self._stop_asking()
+            self._record(LLMCancelledError("the caller left"), self._stream)
+
+    def pause(self) -> None:
+        self._paused = True
+        super().pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        super().resume()
+
+    def feed(self, piece: bytes) -> None:
+        if self._unlike is not None:
+            super().feed(piece)
+            return
+        stream, passage = self._stream, self.passage
+        begun = stream.begun
+        events = stream.feed(piece)
+        if stream.chunks != passage.chunks:
+            passage.output(stream.chunks)
+        if stream.begun:
+            if not begun:
+                self._begun()
+                events = b"".join((*self._pieces, events))
+            if events:
+                if self._course.renamed is not None:
+                    events = self._with_caller_s_name(events)
+                self._caller.send_events(self, events)
+        elif events:
+            self._pieces.append(events)
+        if stream.failure is not None:
+            self._stop_asking()
+            self._fail(stream.failure)
+        else:
+            self._await_more()
+
+    def take_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.start(status, headers)
+        self.feed(body)
+        if not self.response_complete:
+            self.finish()
+
+    def _is_as_asked(self, content_type: str) -> bool:
+        return EVENTS in content_type
+
+    def _has_all(self) -> bool:
+        return self._stream.done
+
+    def _begun(self) -> None:
+        self.passage.answers()
+        self._first_by = inf
+        if self._connection is not None:
+            self._connection.deadline.begin(inf, None)  # what progresses has no limit of the whole
+
+    def _await_more(self) -> None:
+        connection = self._connection
+        if connection is None or self._paused:
+            return
+        idle_s = self._limits.idle_s
+        if self._first_by < inf:
+            left_s = max(0.0, self._first_by - self._loop.time())
+            idle_s = left_s if idle_s is None else min(idle_s, left_s)
+        connection.deadline.enter("idle_s", idle_s)
+
+    def _complete(self) -> None:
+        stream = self._stream
+        if self._unlike is not None:
+            last = self._translated(b"".join(self._pieces), stream)
+            self.passage.came_whole()
+        else:
+            last = stream.close()
+            if not stream.begun:
+                last = b"".join((*self._pieces, last))
+        if self._course.renamed is not None:
+            last = self._with_caller_s_name(last)
+        self._caller.end_events(self, last)
+        self._record(None, stream)
+
+    def _fail(self, error: LLMError) -> None:
+        if not self._stream.begun or self._unlike is not None:
+            super()._fail(error)
+            return
+        self._explain(error)
+        self._break_off(error)
+
+    def _break_off(self, error: LLMError) -> None:
+        if not self._stream.begun or self._unlike is not None:
+            super()._break_off(error)
+            return
+        error.request_id = self.passage.request_id
+        self._caller.end_events(self, self.face.passing.write_break(error))
+        self._record(error, self._stream)
+
+    def _named(self, error: Exception) -> LLMError:
+        first_s = self._way.lane.first_token_s
+        if (
+            isinstance(error, LLMTimeoutError)
+            and first_s is not None
+            and self._loop.time() + 0.002 >= self._first_by
+        ):
+            return LLMTimeoutError(
+                f"{self._way.lane.name}: first_token_s of {first_s:g} s ran out while waiting for "
+                "its first output"
+            )
+        return super()._named(error)
