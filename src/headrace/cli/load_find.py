@@ -85,9 +85,10 @@ def _save(found: Found, last: list[LoadReport], folder: Path) -> None:
     """The search as JSON, and the report of its last trial with the knee drawn in it."""
     from attrs import evolve
 
-    from headrace.bench.report.files import write_all, write_file
+    from headrace.bench.report.files import write_all
     from headrace.bench.report.rates import points_of
     from headrace.bench.report.saved import plan_without_secrets
+    from headrace.bench.report.writing import write_file
     from headrace.contracts.convert import to_json
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,7 @@ def hand_over(
     from headrace.bench.report import files
     from headrace.bench.report.console import show
     from headrace.bench.report.saved import write_report
+    from headrace.bench.report.writing import ReportNotWritten
 
     if as_json:
         typer.echo(write_report(found), nl=False)
@@ -97,7 +98,7 @@ def hand_over(
         return True
     try:
         written = files.write_all(found, folder, files.FORMS if forms is None else forms, points)
-    except files.ReportNotWritten as error:
+    except ReportNotWritten as error:
         typer.echo(f"headrace: {error}", err=True)
         if not error.written and not as_json:
             typer.echo(write_report(found), nl=False)
