@@ -49,17 +49,50 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
     stages = (
         stage("preprocess", 21.0 * scale, seed=seed, share=0.021),
         stage(
-            "vision", 62.0 * scale, seed=seed, share=0.062, inside="prefill", flops=12.1e12, bytes=21e9,
-            intensity=576.0, floor_ms=59.0, bound="compute", mfu=0.197, mbu=0.01, of_floor=0.197,
-        ),  # fmt: skip
+            "vision",
+            62.0 * scale,
+            seed=seed,
+            share=0.062,
+            inside="prefill",
+            flops=12.1e12,
+            bytes=21e9,
+            intensity=576.0,
+            floor_ms=59.0,
+            bound="compute",
+            mfu=0.197,
+            mbu=0.01,
+            of_floor=0.197,
+        ),
         stage(
-            "prefill", 118.0 * scale, seed=seed, share=0.118, tokens=10240, flops=46.4e12, bytes=71e9,
-            intensity=653.0, floor_ms=46.9, bound="compute", mfu=0.397, mbu=0.018, of_floor=0.397,
-        ),  # fmt: skip
+            "prefill",
+            118.0 * scale,
+            seed=seed,
+            share=0.118,
+            tokens=10240,
+            flops=46.4e12,
+            bytes=71e9,
+            intensity=653.0,
+            floor_ms=46.9,
+            bound="compute",
+            mfu=0.397,
+            mbu=0.018,
+            of_floor=0.397,
+        ),
         stage(
-            "decode", 861.0 * scale, seed=seed, share=0.861, tokens=630, flops=3.9e12, bytes=3.96e12,
-            intensity=0.98, floor_ms=1182.0, bound="memory", mfu=0.0046, mbu=0.137, of_floor=0.137,
-        ),  # fmt: skip
+            "decode",
+            861.0 * scale,
+            seed=seed,
+            share=0.861,
+            tokens=630,
+            flops=3.9e12,
+            bytes=3.96e12,
+            intensity=0.98,
+            floor_ms=1182.0,
+            bound="memory",
+            mfu=0.0046,
+            mbu=0.137,
+            of_floor=0.137,
+        ),
     )
     operators = (
         _operator("aten::mm", "decode", 41.2, 20160, 3.6e12 / 10, 0.35e12, 0.31),
@@ -76,11 +109,17 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
         at = n * 25.0
         name = "prefill" if n % 40 < 6 else "decode"
         moments.append(
-            MemoryMoment(at_ms=at, allocated=int(6.4e9 + (n % 40) * 2.1e7 + (3e8 if n % 40 < 6 else 0)), stage=name)  # type: ignore[arg-type]
-        )  # fmt: skip
+            MemoryMoment(
+                at_ms=at,
+                allocated=int(6.4e9 + (n % 40) * 2.1e7 + (3e8 if n % 40 < 6 else 0)),
+                stage=name,
+            )  # type: ignore[arg-type]
+        )
     ttft = stats([161.0 * scale, 158.5 * scale, 164.2 * scale])
     tpot = stats([13.7 * scale, 13.6 * scale, 13.9 * scale])
-    sentence = "Decode reaches 14% of memory bandwidth and 0.5% of compute: batch more, or quantise."
+    sentence = (
+        "Decode reaches 14% of memory bandwidth and 0.5% of compute: batch more, or quantise."
+    )
     return ProfileReport(
         run_id=f"20261128-2104{seed:02}-3f9a2c",
         started="2026-11-28T21:04:55Z",
@@ -130,12 +169,20 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
         peak_memory=7_700_000_000,
         peaks=(
             Peak(
-                source="datasheet", dtype="bf16", flops_per_s=989.4e12, bytes_per_s=3.35e12,
+                source="datasheet",
+                dtype="bf16",
+                flops_per_s=989.4e12,
+                bytes_per_s=3.35e12,
                 text="H100 SXM: NVIDIA H100 datasheet, looked up 2026-11-28",
             ),
             Peak(
-                source="measured", dtype="bf16", flops_per_s=742e12, bytes_per_s=2.89e12, spread=0.011,
-                cpu_share=1.0, text="the best of 5 matrix products and of as many copies, by torch",
+                source="measured",
+                dtype="bf16",
+                flops_per_s=742e12,
+                bytes_per_s=2.89e12,
+                spread=0.011,
+                cpu_share=1.0,
+                text="the best of 5 matrix products and of as many copies, by torch",
             ),
             Peak(source="measured", dtype="fp32", flops_per_s=51.0e12),
         ),
@@ -158,8 +205,14 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
                 output_tokens=63,
                 finish_reason="stop",
             ),
-            Prediction(input="page-01.png", text="A chart of rainfall.", input_tokens=1024, output_tokens=64, finish_reason="length"),
-        ),  # fmt: skip
+            Prediction(
+                input="page-01.png",
+                text="A chart of rainfall.",
+                input_tokens=1024,
+                output_tokens=64,
+                finish_reason="length",
+            ),
+        ),
         uncounted=("aten::rsqrt", "aten::silu"),
         conventions=("One multiply-add is two FLOPs.", "Attention is counted as causal."),
         notes=("The first pass took 2.1 s and is not in any figure.",),
@@ -167,8 +220,14 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
 
 
 def _operator(
-    name: str, stage: str | None, ms: float, calls: int, flops: float | None, moved: float | None, share: float | None
-) -> OperatorSummary:  # fmt: skip
+    name: str,
+    stage: str | None,
+    ms: float,
+    calls: int,
+    flops: float | None,
+    moved: float | None,
+    share: float | None,
+) -> OperatorSummary:
     return OperatorSummary(
         op_name=name,
         total_time_ms=ms * 0.2,

@@ -189,18 +189,26 @@ def roofline(report: ProfileReport) -> Drawn | None:
             knee = level / roof.bandwidth
             chart.line([(x.at(knee), y.at(level)), (chart.x[1], y.at(level))], colour, dash)
             said = f"{dtype} {roof.source} {words.flops_per_s(level)}"
-            levels.append(Label(chart.x[1] - 4, y.at(level) - 5, said))
+            # The two sources often lie close together: one stands above its line, one below.
+            beside = -6 if roof.source == "datasheet" else 14
+            levels.append(Label(chart.x[1] - 4, y.at(level) + beside, said, "end"))
         said = f"{roof.source} roof, memory {words.bytes_per_s(roof.bandwidth)}"
         legend.append((said, colour, dash))
-    for label in spread_labels(levels):
-        chart.words(label.x, label.y, label.said, "end")
     for dot in sorted(dots, key=lambda d: d.is_stage):
         _dot(chart, dot, x.at(dot.intensity), y.at(dot.flops_per_s))
-    named = [
-        Label(x.at(d.intensity) + 11, y.at(d.flops_per_s) + 4, d.name) for d in dots if d.is_stage
-    ]
-    for label in spread_labels(named):
-        chart.words(label.x, label.y, label.said)
+    stages, operators = (
+        [
+            Label(x.at(d.intensity) + 10, y.at(d.flops_per_s) + 4, d.name)
+            for d in dots
+            if d.is_stage is wanted
+        ]
+        for wanted in (True, False)
+    )
+    placed = spread_labels([*stages, *levels, *operators])
+    for label, meant in zip(placed, [*stages, *levels, *operators], strict=True):
+        # An operator's name far from its ring would be read as another's; a pointer still shows it.
+        if label.y == meant.y or meant not in operators:
+            chart.words(label.x, label.y, label.said, label.anchor)
     return Drawn(chart, tuple(legend))
 
 

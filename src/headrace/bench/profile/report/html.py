@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from itertools import count
 
@@ -51,7 +51,7 @@ def html(report: ProfileReport) -> str:
     title = f"Profile of {report.model_name or report.request.model_path}"
     parts = (
         _head(report, title),
-        _verdict(report, figures),
+        _verdict(report),
         _tiles(report, figures),
         _recommendations(report, figures),
         card(charts.stage_bars(report), numbers, _BARS),
@@ -108,7 +108,7 @@ def _head(report: ProfileReport, title: str) -> str:
 _NOISE = {"clean": ("ok", "clean"), "noisy": ("warn", "noisy"), "unknown": ("warn", "not known")}
 
 
-def _verdict(report: ProfileReport, figures: Figures) -> str:
+def _verdict(report: ProfileReport) -> str:
     kind = (
         "invalid" if not report.complete else "" if report.noise.verdict == "clean" else "suspect"
     )
@@ -117,8 +117,9 @@ def _verdict(report: ProfileReport, figures: Figures) -> str:
         lines.append(
             "<p><b>The run ended early: the figures are of the part of it that was done.</b></p>"
         )
-    if report.summary.notes and report.summary.notes != report.verdict:
-        lines.append(f"<p>{text_of(report.summary.notes, 4000)}</p>")
+    # The notes of a summary begin with the verdict where nobody wrote others.
+    if more := report.summary.notes.removeprefix(report.verdict).strip():
+        lines.append(f"<p>{text_of(more, 4000)}</p>")
     if report.noise.verdict != "clean":
         lines.append(f'<p class="quiet">{text_of(report.noise.text, 600)}</p>')
     return f'<section class="card verdict {kind}" aria-label="Verdict">{"".join(lines)}</section>'
@@ -185,10 +186,9 @@ def _noise(report: ProfileReport, figures: Figures) -> str:
         ("taken by other machines", figures.html("noise.stolen_share", share)),
     ]
     if report.overhead is not None:
-        ratio = partial(_times)
         rows += [
-            ("under the operator profiler, prefill", figures.html("overhead.prefill", ratio)),
-            ("under the operator profiler, decode", figures.html("overhead.decode", ratio)),
+            ("under the operator profiler, prefill", figures.html("overhead.prefill", _times)),
+            ("under the operator profiler, decode", figures.html("overhead.decode", _times)),
         ]
     inner = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows if value != NOTHING)
     return (
@@ -203,10 +203,12 @@ def _times(value: float | None) -> str:
 
 def _uncounted(report: ProfileReport) -> str:
     if not report.uncounted:
-        return (
-            '<section class="card"><h2>Not counted</h2><p>Nothing: the work of every operator that '
-            "ran is in the figures.</p></section>"
+        said = (
+            "Nothing: the work of every operator that ran is in the figures."
+            if report.operators
+            else "No operators were looked at."
         )
+        return f'<section class="card"><h2>Not counted</h2><p>{said}</p></section>'
     items = (f"<code>{text_of(each)}</code>" for each in report.uncounted)
     return (
         '<section class="card"><h2>Not counted</h2><p class="quiet small">The work of these is in no '
@@ -249,11 +251,11 @@ def _predictions(report: ProfileReport, figures: Figures) -> str:
         return ""
     items = []
     for n, p in enumerate(report.predictions[:_MOST_PREDICTIONS]):
-        tokens = figures.html(f"predictions[{n}].output_tokens", _whole)
+        tokens = figures.html(f"predictions[{n}].output_tokens", tables.whole)
         ended = f", {text_of(p.finish_reason, 60)}" if p.finish_reason else ""
         items.append(
             f"<article><h3>{text_of(p.input, 200)}</h3>"
-            f'<p class="quiet small">{figures.html(f"predictions[{n}].input_tokens", _whole)} tokens '
+            f'<p class="quiet small">{figures.html(f"predictions[{n}].input_tokens", tables.whole)} tokens '
             f'in, {tokens} out{ended}</p><p class="said">{tables.paragraphs(p.text, 4000)}</p></article>'
         )
     left = len(report.predictions) - len(items)
@@ -262,10 +264,6 @@ def _predictions(report: ProfileReport, figures: Figures) -> str:
         f'<section class="card long"><h2>What the model said</h2>{under}'
         f'<div class="predictions">{"".join(items)}</div></section>'
     )
-
-
-def _whole(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:,.0f}"
 
 
 def _foot(report: ProfileReport) -> str:

@@ -39,7 +39,7 @@ def markdown(report: ProfileReport) -> str:
             for r in report.recommendations
         ]
     if report.uncounted:
-        lines += ["", "Not counted: " + ", ".join(map(code, report.uncounted)) + "."]
+        lines += ["", f"Not counted: {', '.join(map(code, report.uncounted))}."]
     for title, told in (("Notes", report.notes), ("Conventions", report.conventions)):
         if told:
             lines += ["", f"**{title}**", "", *(f"- {plain_words(each, 1000)}" for each in told)]
@@ -96,7 +96,7 @@ def _operators(report: ProfileReport) -> list[str]:
     rows = [
         [
             code(o.op_name),
-            o.stage or NOTHING,
+            code(o.stage) if o.stage else NOTHING,
             time_ms(words.own_ms(o)),
             count(o.calls),
             words.flops(o.flops),
@@ -118,7 +118,7 @@ def _operators(report: ProfileReport) -> list[str]:
 def _peaks(report: ProfileReport) -> list[str]:
     rows = [
         [
-            words.peak_name(p),
+            plain_words(words.peak_name(p)),
             words.flops_per_s(p.flops_per_s),
             words.bytes_per_s(p.bytes_per_s),
             plain_words(p.text, 600),

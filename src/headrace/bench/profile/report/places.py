@@ -7,25 +7,34 @@ from collections.abc import Iterable
 from attrs import evolve, frozen
 
 _HIGH = 13.0
-_WIDE = 260.0
+_LETTER = 6.3
 
 
 @frozen
 class Label:
-    """Words at a place of a chart."""
+    """Words that begin at a place of a chart, or end there."""
 
     x: float
     y: float
     said: str
+    anchor: str = "start"
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """From where to where they go, about."""
+        long = len(self.said) * _LETTER
+        return (self.x, self.x + long) if self.anchor == "start" else (self.x - long, self.x)
 
 
 def spread_labels(labels: Iterable[Label]) -> list[Label]:
-    """The same, moved down where one would stand on another."""
+    """The same, each moved down where it would stand on an earlier one."""
     placed: list[Label] = []
-    for label in sorted(labels, key=lambda each: each.y):
+    for label in labels:
         y = label.y
-        for other in placed:
-            if abs(other.x - label.x) < _WIDE and y - other.y < _HIGH:
+        left, right = label.reach
+        beside = [o for o in placed if o.reach[0] < right and left < o.reach[1]]
+        for other in sorted(beside, key=lambda each: each.y):
+            if abs(y - other.y) < _HIGH:
                 y = other.y + _HIGH
         placed.append(evolve(label, y=y))
     return placed

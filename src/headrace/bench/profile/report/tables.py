@@ -6,7 +6,7 @@ from headrace.bench.profile.report import words
 from headrace.bench.profile.report.figures import Figures
 from headrace.bench.report.page_tables import row, section, table
 from headrace.bench.report.svg import text_of
-from headrace.bench.report.words import NOTHING, count, number, share, time_ms
+from headrace.bench.report.words import NOTHING, count, share, time_ms
 from headrace.contracts.profile_report import ProfileReport
 
 
@@ -82,12 +82,10 @@ def operators(report: ProfileReport, figures: Figures) -> str:
             figures.cell(f"{at}.share_of_roof", share),
         ]
         body.append(row(f"<code>{text_of(o.op_name, 120)}</code>", cells))
-    heads = ["operator", "~stage", "own time"]
-    if on_gpu:
-        heads.append("on the GPU")
+    heads = ["operator", "~stage", *(["on the CPU", "on the GPU"] if on_gpu else ["own time"])]
     heads += ["of its stage", "calls", "FLOPs", "bytes", "of its roof"]
     under = (
-        "Under the operator profiler, apart from the timed passes. Share of its stage: of the own "
+        "Own times, under the operator profiler and apart from the timed passes. Share of its stage: of the own "
         "times that are listed. Of its roof: the operator's least possible time over its time."
     )
     return (
@@ -129,8 +127,3 @@ def peaks(report: ProfileReport, figures: Figures) -> str:
     return section(
         "Peaks", table(heads, body), "What MFU and MBU are shares of; dense figures only."
     )
-
-
-def ratio(value: float | None) -> str:
-    """How many times."""
-    return NOTHING if value is None else f"{number(value)}×"
