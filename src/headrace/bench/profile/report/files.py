@@ -84,7 +84,7 @@ def hashes(folder: Path) -> bytes:
     return "".join(lines).encode()
 
 
-_STATE = frozenset({"status.json", "pid.json", "lock", "log.txt"})
+_STATE = frozenset({"status.json", "pid.json", "lock", "log.txt", "request.json"})
 
 
 def is_artifact(name: str) -> bool:
