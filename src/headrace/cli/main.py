@@ -14,6 +14,7 @@ from headrace.cli.flops import flops
 from headrace.cli.load import load
 from headrace.cli.mock import mock
 from headrace.cli.models import models
+from headrace.cli.profile import profile
 from headrace.cli.report import report
 from headrace.cli.selftest import selftest
 from headrace.cli.serve import serve
@@ -36,6 +37,7 @@ app.command()(mock)
 app.command()(report)
 app.command()(selftest)
 app.command()(flops)
+app.command()(profile)
 app.add_typer(credentials, name="credentials")
 
 

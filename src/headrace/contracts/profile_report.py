@@ -92,10 +92,15 @@ class Noise:
 
 @frozen(kw_only=True)
 class Overhead:
-    """How much longer a pass took under the operator profiler, as a ratio; it is in no time told here."""
+    """How much longer a pass took when watched, as a ratio; it is in no time told here.
+
+    ``prefill`` and ``decode`` under the operator profiler, the others while FLOPs were counted.
+    """
 
     prefill: float | None = None
     decode: float | None = None
+    counting_prefill: float | None = None
+    counting_decode: float | None = None
 
 
 @frozen(kw_only=True)
@@ -129,7 +134,11 @@ class Environment:
 
 @frozen(kw_only=True)
 class ProfileReport:
-    """A whole profile. ``verdict`` is one sentence that somebody can act on."""
+    """A whole profile. ``verdict`` is one sentence that somebody can act on.
+
+    ``kv_bytes`` is the largest cache as it lay in memory, ``kv_bytes_needed`` what the analytic model
+    says for as many tokens. ``ended`` says why a run that is not ``complete`` ended early.
+    """
 
     run_id: str
     started: str
@@ -156,6 +165,8 @@ class ProfileReport:
     operators: tuple[OperatorSummary, ...] = ()
     memory: tuple[MemoryMoment, ...] = ()
     peak_memory: int | None = None
+    kv_bytes: int | None = None
+    kv_bytes_needed: float | None = None
     peaks: tuple[Peak, ...] = ()
     overhead: Overhead | None = None
     recommendations: tuple[Recommendation, ...] = ()
@@ -164,3 +175,4 @@ class ProfileReport:
     conventions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     complete: bool = True
+    ended: str | None = None

@@ -96,6 +96,14 @@ class LLMProfileRequest:
         validator=_FLAG,
         metadata=_help("Run the Python code that comes with the model."),
     )
+    attention: str | None = field(
+        default=None,
+        validator=_or_none(_TEXT),
+        metadata=_help(
+            "The implementation of attention: eager, sdpa, flash_attention_2, ...; none: as "
+            "use_flash_attn says."
+        ),
+    )
 
 
 @frozen(kw_only=True)

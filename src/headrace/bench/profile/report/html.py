@@ -114,8 +114,9 @@ def _verdict(report: ProfileReport) -> str:
     )
     lines = [f'<p class="sentence">{text_of(report.verdict, 1000)}</p>']
     if not report.complete:
+        why = f" ({text_of(report.ended, 600)})" if report.ended else ""
         lines.append(
-            "<p><b>The run ended early: the figures are of the part of it that was done.</b></p>"
+            f"<p><b>The run ended early{why}: the figures are of the part of it that was done.</b></p>"
         )
     # The notes of a summary begin with the verdict where nobody wrote others.
     if more := report.summary.notes.removeprefix(report.verdict).strip():
