@@ -98,7 +98,7 @@ class LLMProfileRequest:
     )
     attention: str | None = field(
         default=None,
-        validator=_or_none(_TEXT),
+        validator=or_none(_TEXT),
         metadata=_help(
             "The implementation of attention: eager, sdpa, flash_attention_2, ...; none: as "
             "use_flash_attn says."

@@ -20,7 +20,9 @@ FREEZE_MS = 500.0
 @pytest.fixture(scope="module")
 def reports() -> dict[str, LoadReport]:
     found = {}
-    with mock_server(ttft="5ms", itl="0ms", tokens="1", freeze={"lasts": "500ms", "every": "2s"}) as mock:
+    with mock_server(
+        ttft="5ms", itl="0ms", tokens="1", freeze={"lasts": "500ms", "every": "2s"}
+    ) as mock:
         plan = LoadPlan(
             url=mock.url,
             workload=Synthetic(input=Length(mean=8), output=Length(mean=1)),

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from attrs import evolve
-from bench.profile.reports import HOSTILE, a_bare_report, a_report
 
+from bench.profile.reports import HOSTILE, a_bare_report, a_report
 from headrace.bench.profile.report.files import write_all
 from headrace.bench.profile.report.html import html
 from headrace.bench.profile.report.markdown import markdown

@@ -75,7 +75,7 @@ def test_each_stage_that_computes_says_how_near_it_comes(report: ProfileReport) 
         seconds = stage.time_ms.mean / 1e3 * len(report.inputs)
         assert stage.mfu == pytest.approx(stage.flops / peak.flops_per_s / seconds)
         assert report.summary.mfu_per_stage[stage.stage] == stage.mfu
-        assert 0 < (stage.of_floor or 0)
+        assert (stage.of_floor or 0) > 0
     assert "preprocess" not in report.summary.mfu_per_stage
     assert report.summary.mfu_model_level is not None
 

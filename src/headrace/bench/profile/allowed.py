@@ -12,6 +12,8 @@ from headrace.contracts.profiling import LLMProfileRequest
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _DTYPES = ("bf16", "fp16", "fp32")
+# Any other name may be that of code which is fetched from elsewhere.
+_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def device_of(request: LLMProfileRequest) -> str:
@@ -28,10 +30,12 @@ def check_request(
 ) -> None:
     """Refuse what may not be read or run here; LLMInvalidRequestError says what would be right."""
     device_of(request)
-    if request.dtype is not None and request.dtype not in _DTYPES:
-        raise LLMInvalidRequestError(
-            f"dtype is {request.dtype!r}; {', '.join(_DTYPES)} or null is needed", param="dtype"
-        )
+    for name, known in (("dtype", _DTYPES), ("attention", _ATTENTIONS)):
+        value = getattr(request, name)
+        if value is not None and value not in known:
+            raise LLMInvalidRequestError(
+                f"{name} is {value!r}; {', '.join(known)} or null is needed", param=name
+            )
     if request.trust_remote_code and not may_run_code:
         raise LLMInvalidRequestError(
             "trust_remote_code is true, and this server runs no code that comes with a model; "

@@ -87,6 +87,9 @@ class Profiles:
         for task in (self._task, *ends):
             task.cancel()
         await asyncio.gather(self._task, *ends, return_exceptions=True)
+        for child in self._children.values():
+            # It lives on, and is meant to; else Python would warn of it.
+            child.returncode = child.poll() or 0
         if self._starter is not None:
             os.close(self._starter)
             self._starter = None
