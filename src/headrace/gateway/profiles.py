@@ -138,7 +138,7 @@ async def _is_off(scope: Scope, send: Send) -> None:
 def _open(folder: File, name: str) -> FileIO | None:
     """The plain file ``name`` below ``folder``, reached by way of no link; None where there is none."""
     parts = PurePosixPath(name).parts
-    if not parts or any(part in ("..", "/") for part in parts):
+    if not parts or "\0" in name or any(part in ("..", "/") for part in parts):
         return None
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -152,11 +152,10 @@ def _open(folder: File, name: str) -> FileIO | None:
         return None
     finally:
         os.close(at)
-    file = FileIO(found)
     if not stat.S_ISREG(os.fstat(found).st_mode):
-        file.close()
+        os.close(found)
         return None
-    return file
+    return FileIO(found)
 
 
 async def _send_file(send: Send, file: FileIO, name: str, headers: Headers) -> None:

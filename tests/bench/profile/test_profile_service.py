@@ -71,10 +71,10 @@ class Place:
     def request(self, name: str, script: str, **more: Any) -> LLMProfileRequest:
         inputs = self.folder / name
         inputs.mkdir(exist_ok=True)
+        model = self.folder / "model"
+        model.mkdir(exist_ok=True)
         (inputs / "script").write_text(script)
-        request = LLMProfileRequest(
-            model_path=str(self.folder), input_dir=str(inputs), device="cpu"
-        )
+        request = LLMProfileRequest(model_path=str(model), input_dir=str(inputs), device="cpu")
         return evolve(request, **more)
 
     def go(self, name: str) -> None:
