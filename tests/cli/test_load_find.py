@@ -32,9 +32,9 @@ def test_the_rate_that_is_found_lies_below_what_the_server_can_do(tmp_path: Path
                 "--slo",
                 "ttft:p50<400ms",
                 "--find-from",
-                "8",
+                "16",
                 "--find-longest",
-                "3",
+                "2",
             ],
             *[
                 "--find-precision",
@@ -86,9 +86,9 @@ def test_no_rate_is_an_exit_status_of_its_own() -> None:
                 "--slo",
                 "ttft:p50<10ms",
                 "--find-from",
-                "20",
+                "40",
                 "--find-longest",
-                "2",
+                "1",
             ],
             *["--warmup", "0", "--no-progress"],
         )

@@ -2,12 +2,13 @@
 
 import json
 import math
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.numbers.histogram import ACCURACY, FixedBuckets, LogHistogram
+from headrace.numbers.histogram import ACCURACY, FINE, FixedBuckets, LogHistogram
 
 VALUES = st.floats(1e-9, 1e9)
 MANY = st.lists(st.just(0.0) | VALUES, min_size=1, max_size=60)
@@ -25,6 +26,29 @@ def counted(values):
 def test_a_quantile_is_within_one_percent_of_the_sample_at_its_rank(values, q):
     exact = sorted(values)[math.floor(q * (len(values) - 1))]
     assert counted(values).quantile(q) == pytest.approx(exact, rel=ACCURACY * (1 + 1e-6))
+
+
+@given(st.integers(0, 2**32), st.floats(0.5, 50.0), st.floats(0.001, 0.5))
+@settings(max_examples=10, deadline=None)
+def test_the_gaps_of_ten_thousand_tokens_are_told_within_a_tenth_of_a_percent(seed, middle, spread):
+    random = Random(seed)
+    gaps = sorted(middle * random.lognormvariate(0.0, spread) for _ in range(10_000))
+    h = LogHistogram(FINE)
+    h.add_all(gaps)
+    for q in (0.01, 0.5, 0.9, 0.99, 0.999):
+        assert h.quantile(q) == pytest.approx(gaps[math.floor(q * 9999)], rel=FINE * (1 + 1e-6))
+    assert LogHistogram.from_plain(json.loads(json.dumps(h.to_plain()))).to_plain() == h.to_plain()
+
+
+def test_a_gap_of_ten_milliseconds_is_told_as_ten():
+    h = LogHistogram(FINE)
+    h.add_all([9.0] + [10.0] * 9998 + [11.0])
+    assert h.quantile(0.5) == pytest.approx(10.0, abs=0.01)
+
+
+def test_histograms_of_two_accuracies_do_not_add_up():
+    with pytest.raises(ValueError, match=r"accuracy 0\.001 cannot be merged into one of 0\.01"):
+        LogHistogram().merge(LogHistogram(FINE))
 
 
 @given(MANY)

@@ -68,6 +68,17 @@ RULES = [
     ("processor", "SUSPECT", with_({"cpu_share": 0.75}), "--workers 2"),
     ("processor", "SUSPECT", with_({"cpu_share": 0.6} | READ), "--workers 2"),
     ("processor", "INVALID", with_({"cpu_share": 0.97}), "--workers 2"),
+    ("loop lag", "SUSPECT", with_(loop_lag=lags(*[8.0] * 99)), "--workers 2"),
+    ("loop lag", "INVALID", with_(loop_lag=lags(*[60.0] * 99)), "--workers 2"),
+    ("loop lag", "SUSPECT", with_(READ, loop_lag=lags(*[3.0] * 99)), "in the latencies"),
+    ("loop lag", "INVALID", with_(READ, loop_lag=lags(*[15.0] * 99)), "--workers 2"),
+    ("stall", "SUSPECT", with_(loop_lag=lags(*[0.05] * 999, 400.0)), "pin"),
+    ("contended processor", "SUSPECT", with_({"wait_share": 0.1}), "waits likewise"),
+    ("contended processor", "SUSPECT", with_({"wait_share": 0.5}), "waits likewise"),
+    ("contended processor", "INVALID", with_({"wait_share": 0.5} | READ), "of its own"),
+    ("first tokens read late", "SUSPECT", with_(first_together=100), "--workers 2"),
+    ("stolen time", "SUSPECT", with_({"steal_share": 0.02}), "hypervisor"),
+    ("stolen time", "INVALID", with_({"steal_share": 0.2}), "hypervisor"),
     ("lost connections", "SUSPECT", with_({"lost_connections": 500}), "keep-alive"),
     ("missing requests", "SUSPECT", with_(ok=4800, cut=200), "longer"),
     ("missing requests", "SUSPECT", with_(never_sent=900, longest_wait_s=12.0), "12.0 s"),
@@ -86,6 +97,13 @@ def test_one_bad_fact_is_one_doubt_that_says_what_to_do(name, verdict, facts, ad
     assert {d.name for d in grave} - {"stall"} in ({name}, set())
     assert name in {d.name for d in grave}
     assert advice in grave[0].text
+
+
+def test_by_the_kernels_times_a_loop_may_be_late_by_less_than_a_gap():
+    late = lags(*[8.0] * 99)
+    assert judge_trust(with_(loop_lag=late, itl_p50_ms=10.0)).verdict == "VALID"
+    assert judge_trust(with_(loop_lag=late, itl_p50_ms=6.0)).verdict == "SUSPECT"
+    assert judge_trust(with_(READ, loop_lag=late, itl_p50_ms=10.0)).verdict == "SUSPECT"
 
 
 STATEMENTS = [

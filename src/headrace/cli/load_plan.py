@@ -83,6 +83,8 @@ def _plans(flags: Mapping[str, Any]) -> list[tuple[str, LoadPlan]]:
         changed["workload"] = workload
     if "whole" in given:
         changed["stream"] = False
+    if "no_kernel_times" in given:
+        changed["kernel_times"] = False
     if "header" in given:
         changed["headers"] = plan.headers + tuple(_header(each) for each in given["header"])
     if "metric" in given:
@@ -148,7 +150,10 @@ def _begun(given: Mapping[str, Any]) -> LoadPlan:
         raise LLMInvalidRequestError(
             f"--config is {str(config)!r}, which cannot be read: {error}"
         ) from error
-    plan = from_yaml(text, LoadPlan)
+    try:
+        plan = from_yaml(text, LoadPlan)
+    except (LLMInvalidRequestError, ValueError) as error:
+        raise LLMInvalidRequestError(f"--config is {str(config)!r}: {error}") from error
     return evolve(plan, url=given["url"]) if "url" in given else plan
 
 

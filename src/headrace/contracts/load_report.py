@@ -137,8 +137,11 @@ class Trust:
 
     Lags are ms at p99: ``schedule_lag`` from when a request could be sent to when it was,
     ``read_lag`` from when bytes arrived (the kernel's word) to when they were read, None where the
-    kernel does not say. ``cpu_share`` is of the busiest process's core, ``lost_connections`` how many
-    connections the server closed that could have been kept.
+    kernel does not say, ``loop_lag`` from when the sender's own ticks were due to when its loop came
+    to them. ``cpu_share`` is of the busiest process's core, ``wait_share`` how much of the time it was
+    ready and had no core, ``steal_share`` what a hypervisor took of all cores' time, each None where
+    the system does not say; ``lost_connections`` how many connections the server closed that could
+    have been kept.
     """
 
     verdict: Verdict
@@ -152,6 +155,10 @@ class Trust:
     cpu_s_per_1k_tokens: float | None = None
     lost_connections: int = 0
     peak_rss_bytes: int | None = None
+    loop_lag_ms: float | None = None
+    loop_lag_max_ms: float | None = None
+    wait_share: float | None = None
+    steal_share: float | None = None
 
 
 @frozen(kw_only=True)

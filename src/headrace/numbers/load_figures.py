@@ -1,8 +1,8 @@
 """From rows and sums of a load test to its figures.
 
 Percentiles are exact (``stats.percentile``, type 7) where every value is in a row. Those of the gaps
-between tokens, and those past ``load_tally.MOST_ROWS`` requests, are read from a histogram and
-within 1% of the value at their rank.
+between tokens are read from a histogram and within 0.1% of the value at their rank; those past
+``load_tally.MOST_ROWS`` requests within 1%.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import define, field
 from headrace.contracts.load import Promise
 from headrace.contracts.load_report import Counts, Distribution, Figures, PromiseResult
 from headrace.numbers import stats
-from headrace.numbers.histogram import LogHistogram
+from headrace.numbers.histogram import FINE, LogHistogram
 from headrace.numbers.intervals import percentile_interval, rank_bounds
 from headrace.numbers.load_rows import Rows
 
@@ -54,7 +54,7 @@ class Sums:
     output_tokens: int = 0
     begin: float | None = None
     end: float | None = None
-    itl: LogHistogram = field(factory=LogHistogram)
+    itl: LogHistogram = field(factory=lambda: LogHistogram(FINE))
     beyond: dict[str, LogHistogram] = field(factory=dict)
 
     def span(self, begin: float | None, end: float | None) -> None:
@@ -169,7 +169,7 @@ def of_histogram(histogram: LogHistogram, unit: Unit) -> Distribution | None:
 
 
 def judge_histogram(promise: Promise, histogram: LogHistogram, failed: int) -> PromiseResult:
-    """As ``promises.judge``, of values that only a histogram knows; they are within 1%."""
+    """As ``promises.judge``, of values that only a histogram knows; they are within its accuracy."""
     assert promise.p is not None
     counted = histogram.count + failed
     if not counted:

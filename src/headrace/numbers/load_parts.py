@@ -28,6 +28,7 @@ class Odds(Struct):
     longest_wait_s: float = 0.0
     pieces: int = 0
     coalesced: int = 0
+    first_together: int = 0
     all_tokens: int = 0
     by_pieces: int = 0
     no_tokens: int = 0
@@ -59,6 +60,7 @@ class TallyPart(Struct):
     course: dict[str, object]
     schedule_lag: dict[str, object]
     read_lag: dict[str, object]
+    loop_lag: dict[str, object]
     errors: list[ErrorsPart]
     odds: Odds
 

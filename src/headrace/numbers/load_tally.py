@@ -66,6 +66,7 @@ class LoadTally:
         self._sums: dict[str | None, Sums] = {}
         self._schedule_lag = LogHistogram()
         self._read_lag = LogHistogram()
+        self._loop_lag = LogHistogram()
         self._errors: dict[tuple[str, int | None], ErrorsPart] = {}
         self._odds = Odds()
         self._hears_first_tokens = False
@@ -97,6 +98,10 @@ class LoadTally:
         """Bytes were read so long after they had arrived, by the kernel's word."""
         self._read_lag.add(seconds * 1e3 if seconds > 0.0 else 0.0)
 
+    def loop_late(self, seconds: float) -> None:
+        """The sender's loop came so long after a tick was due."""
+        self._loop_lag.add(seconds * 1e3 if seconds > 0.0 else 0.0)
+
     def never_sent(self, count: int, longest_wait_s: float = 0.0) -> None:
         """So many requests that were due waited until the end, one of them ``longest_wait_s``."""
         self._odds.never_sent += count
@@ -111,6 +116,7 @@ class LoadTally:
         at = ended - self._begin
         self.course.ended(at, failed=failed, cut=cut)
         gaps = LogHistogram()
+        gaps_ms: list[float] = []
         output_tokens = None
         well = not (failed or cut)
         intended = t.sent if t.intended is None else t.intended
@@ -123,7 +129,8 @@ class LoadTally:
         if well:
             if sample.gaps_s:
                 # Two clocks are behind the instants, so a gap can come out just below zero.
-                gaps.add_all([g * 1e3 if g > 0.0 else 0.0 for g in sample.gaps_s])
+                gaps_ms = [g * 1e3 if g > 0.0 else 0.0 for g in sample.gaps_s]
+                gaps.add_all(gaps_ms)
             input_tokens, output_tokens = self._tokens(record, sample)
             known = (input_tokens or 0, output_tokens or 0)
             self.course.answered(at, latency_ms=latency, gaps=gaps, tokens=known)
@@ -132,8 +139,7 @@ class LoadTally:
             odds.all_tokens += known[1]
         else:
             input_tokens = self._whole(sample.input_tokens)
-        odds.pieces += record.chunks
-        odds.coalesced += sample.coalesced
+        self._pieces(sample)
         if sample.phase != "measured":
             self._beside(sample, failed=failed and not cut)
             return
@@ -148,7 +154,7 @@ class LoadTally:
         if well:
             sums.input_tokens += input_tokens or 0
             sums.output_tokens += output_tokens or 0
-            sums.itl.merge(gaps)
+            sums.itl.add_all(gaps_ms)
         tpot_s = timeline.time_per_output_token(t, output_tokens)
         tpot = None if tpot_s is None or not well else tpot_s * 1e3
         if well and self.plan.promises:
@@ -203,6 +209,7 @@ class LoadTally:
         self.course.merge(other.course)
         self._schedule_lag.merge(other._schedule_lag)
         self._read_lag.merge(other._read_lag)
+        self._loop_lag.merge(other._loop_lag)
         for errors in other._errors.values():
             self._count_errors(errors)
         mine, theirs = self._odds, other._odds
@@ -219,6 +226,7 @@ class LoadTally:
             course=self.course.to_plain(),
             schedule_lag=self._schedule_lag.to_plain(),
             read_lag=self._read_lag.to_plain(),
+            loop_lag=self._loop_lag.to_plain(),
             errors=list(self._errors.values()),
             odds=self._odds,
         )
@@ -236,6 +244,7 @@ class LoadTally:
         made.course = Course.from_plain(part.course)
         made._schedule_lag = LogHistogram.from_plain(part.schedule_lag)
         made._read_lag = LogHistogram.from_plain(part.read_lag)
+        made._loop_lag = LogHistogram.from_plain(part.loop_lag)
         made._errors = {(e.kind, e.status): e for e in part.errors}
         made._odds = part.odds
         return made
@@ -276,8 +285,10 @@ class LoadTally:
                 sender=facts,
                 schedule_lag=self._schedule_lag,
                 read_lag=self._read_lag,
+                loop_lag=self._loop_lag,
                 closed_loop=closed,
                 ttft_p50_ms=ttft.percentiles.get("p50") if ttft is not None else None,
+                itl_p50_ms=overall.itl.percentiles.get("p50") if overall.itl is not None else None,
                 sent=overall.counts.sent,
                 ok=whole.ok,
                 failed=whole.failed,
@@ -286,6 +297,7 @@ class LoadTally:
                 longest_wait_s=odds.longest_wait_s,
                 pieces=odds.pieces,
                 coalesced=odds.coalesced,
+                first_together=odds.first_together,
                 output_tokens=odds.all_tokens,
             )
         )
@@ -344,6 +356,13 @@ class LoadTally:
         if promise.metric == "errors":
             return judge(promise, (), failed=whole.failed, total=whole.ok + whole.failed)
         return judge(promise, values, failed=missed, total=whole.ok + missed)
+
+    def _pieces(self, sample: Sample) -> None:
+        odds = self._odds
+        odds.pieces += sample.record.chunks
+        odds.coalesced += sample.coalesced
+        # Of what was read together the kernel tells one instant: that of the last to come.
+        odds.first_together += bool(sample.coalesced and sample.gaps_s and sample.gaps_s[0] <= 0.0)
 
     def _beside(self, sample: Sample, *, failed: bool) -> None:
         """A request of the warm-up or the cool-down."""
@@ -427,7 +446,7 @@ class LoadTally:
                 " figure"
             )
         if whole.itl.count:
-            notes.append("percentiles of the gaps between tokens are within 1%; the others exact")
+            notes.append("percentiles of the gaps between tokens are within 0.1%; the others exact")
         if whole.beyond:
             notes.append(
                 f"past {self._most_rows} requests all percentiles are within 1% instead of exact"

@@ -33,7 +33,8 @@ time to first token too, for then it stands out among the server's own."""
 
 READ_LAG_MS = 5.0
 READ_LAG_BAD_MS = 50.0
-"""With the kernel's times a late read changes no figure of its own request. It shows how long the
+"""With the kernel's times a late read changes no figure of its own request, as long as nothing more
+comes meanwhile (see ``FIRST_TOGETHER``). It shows how long the
 loop is busy, and so how late the next request is written: past 5 ms that shows, past 50 ms the
 sender is overloaded (half of a usual gap between tokens, many times over)."""
 
@@ -43,12 +44,30 @@ COALESCED_BAD = 0.25
 the gaps is still right. With the kernel's times several pieces in one read came together on the
 wire, so it is the server's or the network's doing and never makes a run INVALID."""
 
+FIRST_TOGETHER = 0.01
+"""What waits to be read is one to the kernel, with the instant of the last to come. So a first token
+that is read together with the next one is told a gap late or more, the kernel's times or not; above
+1% of the requests that is in the p99."""
+
 CPU = 0.7
 CPU_READ = 0.5
 CPU_BAD = 0.9
 """What waits for a processor that is busy for the share r waits r / (2 (1 - r)) times its work (a
 queue with one server and equal work): 1.2 times at 0.7, 4.5 times at 0.9, and without end at 1.
 Without the kernel's times that waiting is in the figures, so half is enough for a doubt."""
+
+WAIT = 0.05
+WAIT_BAD = 0.25
+"""For so much of the time the sender was ready and had no core. What comes then is read late, and
+what is due then is sent late; above 1% of the time that can be in a p99, and 5% is what short waits
+behind the kernel's own work stay below. Without the kernel's times a quarter makes it INVALID. With
+them the sender's own figures hold as far as its lags say, but whoever else runs on this machine, the
+server maybe, waits too, and that nobody can tell from its slowness."""
+
+STEAL = 0.01
+STEAL_BAD = 0.1
+"""A hypervisor takes a core for milliseconds at a time, the kernel's stamps stand still with it, and
+no clock inside sees it: what is stolen for 1% of the time can be in every p99. At 10% it is in p90."""
 
 LOST = 0.01
 """Each lost connection puts the set-up of a new one (a round trip, more with TLS) into a request;
@@ -70,7 +89,8 @@ class SenderFacts:
     """What the sending processes know of themselves.
 
     ``cpu_share`` is of the busiest process's one core over the run; ``cpu_s`` is of all of them
-    together. ``times_from`` is ``kernel`` only where every process had the kernel's receive times.
+    together. ``wait_share`` is how much of the run the worst process was ready and had no core,
+    ``steal_share`` what a hypervisor took of all cores' time. ``times_from`` is ``kernel`` only where every process had the kernel's receive times.
     ``peak_rss_bytes`` is of all processes together, ``memory_bytes`` what the machine has.
     """
 
@@ -79,6 +99,8 @@ class SenderFacts:
     )
     cpu_share: float | None = None
     cpu_s: float | None = None
+    wait_share: float | None = None
+    steal_share: float | None = None
     lost_connections: int = 0
     peak_rss_bytes: int | None = None
     memory_bytes: int | None = None
@@ -88,18 +110,24 @@ class SenderFacts:
 
 @frozen(kw_only=True)
 class RunFacts:
-    """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` is the measured median.
+    """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` and
+    ``itl_p50_ms`` are the measured medians.
+
+    ``loop_lag`` is how late the sender's own ticks were: what any read may have waited for.
 
     ``sent`` counts every request that was sent, ``ok`` the measured ones that ended well,
     ``cut`` the measured ones that the run's end cut off, ``never_sent`` those that were due and
-    waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output.
+    waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output,
+    ``first_together`` the requests whose first one was read together with the next.
     """
 
     sender: SenderFacts
     schedule_lag: LogHistogram
     read_lag: LogHistogram
+    loop_lag: LogHistogram = field(factory=LogHistogram)
     closed_loop: bool = False
     ttft_p50_ms: float | None = None
+    itl_p50_ms: float | None = None
     sent: int = 0
     ok: int = 0
     failed: int = 0
@@ -108,6 +136,7 @@ class RunFacts:
     longest_wait_s: float = 0.0
     pieces: int = 0
     coalesced: int = 0
+    first_together: int = 0
     output_tokens: int = 0
 
 
@@ -116,10 +145,11 @@ def together(facts: Iterable[SenderFacts]) -> SenderFacts:
     listed = list(facts)
     if not listed:
         return SenderFacts()
-    shares = [f.cpu_share for f in listed if f.cpu_share is not None]
     return SenderFacts(
         times_from="kernel" if all(f.times_from == "kernel" for f in listed) else "read",
-        cpu_share=max(shares, default=None),
+        cpu_share=_worst(f.cpu_share for f in listed),
+        wait_share=_worst(f.wait_share for f in listed),
+        steal_share=_worst(f.steal_share for f in listed),
         cpu_s=_sum(f.cpu_s for f in listed),
         lost_connections=sum(f.lost_connections for f in listed),
         peak_rss_bytes=_whole(_sum(f.peak_rss_bytes for f in listed)),
@@ -149,6 +179,10 @@ def judge_trust(facts: RunFacts) -> Trust:
         ),
         lost_connections=sender.lost_connections,
         peak_rss_bytes=sender.peak_rss_bytes,
+        loop_lag_ms=facts.loop_lag.quantile(0.99),
+        loop_lag_max_ms=facts.loop_lag.maximum,
+        wait_share=sender.wait_share,
+        steal_share=sender.steal_share,
     )
 
 
@@ -172,8 +206,12 @@ def _doubts(f: RunFacts) -> Iterator[Doubt]:
         _schedule,
         _stall,
         _reads,
+        _ticks,
         _pieces,
+        _first,
         _processor,
+        _contended,
+        _stolen,
         _connections,
         _missing,
         _workers,
@@ -210,9 +248,9 @@ def _schedule(f: RunFacts) -> Iterator[Doubt]:
 
 
 def _stall(f: RunFacts) -> Iterator[Doubt]:
-    worst = f.schedule_lag.maximum
+    worst = max(f.schedule_lag.maximum or 0.0, f.loop_lag.maximum or 0.0)
     limit = max(STALL_MS, f.ttft_p50_ms or 0.0)
-    if worst is not None and worst > limit:
+    if worst > limit:
         yield Doubt(
             name="stall",
             verdict="SUSPECT",
@@ -237,6 +275,30 @@ def _reads(f: RunFacts) -> Iterator[Doubt]:
         )
 
 
+def _ticks(f: RunFacts) -> Iterator[Doubt]:
+    """Without the kernel's times a late loop is in every figure, as a late sending is.
+
+    With them it is in none until it is later than a gap: then pieces wait for one another.
+    """
+    lag = f.loop_lag.quantile(0.99)
+    kernel = f.sender.times_from == "kernel"
+    suspect, invalid = lag_limits_ms(f.ttft_p50_ms)
+    if kernel:
+        suspect = min(max(READ_LAG_MS, f.itl_p50_ms or 0.0), READ_LAG_BAD_MS)
+        invalid = READ_LAG_BAD_MS
+    if lag is not None and lag > suspect:
+        bad = lag > invalid
+        into = "what was due then was sent late" if kernel else "that is in the latencies"
+        yield Doubt(
+            name="loop lag",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"for 1% of the time the sender came {_ms(lag)} or more too late to what it had to"
+            f" do, and {into}; {_less_load(f)}",
+            value=lag,
+            limit=invalid if bad else suspect,
+        )
+
+
 def _pieces(f: RunFacts) -> Iterator[Doubt]:
     share = f.coalesced / f.pieces if f.pieces else 0.0
     if share > COALESCED:
@@ -256,6 +318,20 @@ def _pieces(f: RunFacts) -> Iterator[Doubt]:
         )
 
 
+def _first(f: RunFacts) -> Iterator[Doubt]:
+    share = f.first_together / f.sent if f.sent else 0.0
+    if share > FIRST_TOGETHER:
+        yield Doubt(
+            name="first tokens read late",
+            verdict="SUSPECT",
+            text=f"for {share:.0%} of the requests the first token was read together with the next,"
+            " so their time to first token is too long by a gap or more, unless the server sent both"
+            f" at once; {_less_load(f)}",
+            value=share,
+            limit=FIRST_TOGETHER,
+        )
+
+
 def _processor(f: RunFacts) -> Iterator[Doubt]:
     share = f.sender.cpu_share
     limit = CPU if f.sender.times_from == "kernel" else CPU_READ
@@ -268,6 +344,35 @@ def _processor(f: RunFacts) -> Iterator[Doubt]:
             f" {_less_load(f)}",
             value=share,
             limit=CPU_BAD if bad else limit,
+        )
+
+
+def _contended(f: RunFacts) -> Iterator[Doubt]:
+    share = f.sender.wait_share
+    if share is not None and share > WAIT:
+        bad = share > WAIT_BAD and f.sender.times_from == "read"
+        yield Doubt(
+            name="contended processor",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"for {share:.0%} of the time the sender waited for a core that others had; a server"
+            " on this machine waits likewise, and that looks as if it were slow: keep other work off"
+            " this machine, or pin the sender to a core of its own",
+            value=share,
+            limit=WAIT_BAD if bad else WAIT,
+        )
+
+
+def _stolen(f: RunFacts) -> Iterator[Doubt]:
+    share = f.sender.steal_share
+    if share is not None and share > STEAL:
+        bad = share > STEAL_BAD
+        yield Doubt(
+            name="stolen time",
+            verdict="INVALID" if bad else "SUSPECT",
+            text=f"the hypervisor gave {share:.0%} of this machine's processors to others, which no"
+            " clock inside can see; measure from a machine whose cores are its own",
+            value=share,
+            limit=STEAL_BAD if bad else STEAL,
         )
 
 
@@ -376,6 +481,10 @@ def _ms(value: float) -> str:
 def _sum(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) if known else None
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
 
 
 def _whole(value: float | None) -> int | None:

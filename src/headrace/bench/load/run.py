@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +14,12 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from headrace.bench.load.bounds import check
 from headrace.bench.load.drive import Drive, Stop
 from headrace.bench.load.line import Place
+from headrace.bench.load.own import Account
 from headrace.bench.load.preflight import Sight, explained, look
+from headrace.bench.load.pulse import Pulse
 from headrace.bench.load.samples import Sampling
 from headrace.bench.load.sender import Call, Sender
 from headrace.bench.load.shares import Driven, Share, split
@@ -33,13 +34,11 @@ if TYPE_CHECKING:
 
     from headrace.numbers.load_course import Course
     from headrace.numbers.load_tally import LoadTally
-    from headrace.numbers.trust import SenderFacts
 
 __all__ = ["Stop", "load", "run"]
 
 _WRITING_FIRST_S = 0.1
 _CONNECTED_FIRST_S = 2.0
-_SHARE_FROM_S = 0.2
 
 
 async def run(
@@ -54,6 +53,7 @@ async def run(
     whole all the same. Raises an LLMError where the plan is wrong, or the target cannot be reached,
     refuses the key, or does not know the model.
     """
+    check(plan)
     stop = stop or Stop()
     run_id = new_run_id()
     target = target_of(plan)
@@ -95,6 +95,7 @@ def load(
 
     The first Ctrl-C ends the load and waits a moment for what is in flight; the second does not.
     """
+    check(plan)
     stop = stop or Stop()
     with interrupts_ask(stop):
         if plan.workers > 1:
@@ -155,12 +156,14 @@ class _Watch:
     def __init__(
         self,
         tally: LoadTally,
+        pulse: Pulse,
         on_moment: Callable[[Moment], None] | None,
         on_course: Callable[[Course], None] | None,
     ) -> None:
         self.tally = tally
         self.begin = 0.0
         self.sender: Sender | None = None
+        self.pulse = pulse
         self._on_moment, self._on_course = on_moment, on_course
         self._told = -1.0
 
@@ -176,6 +179,9 @@ class _Watch:
         lags, sender.schedule_lags = sender.schedule_lags, []
         for lag in lags:
             self.tally.late(lag)
+        lags, self.pulse.late = self.pulse.late, []
+        for lag in lags:
+            self.tally.loop_late(lag)
         self.tally.waits(now, len(sender.waiting))
         if self._on_moment is None and self._on_course is None:
             return
@@ -215,7 +221,8 @@ async def drive(
     tally = LoadTally(plan)
     plan = split(plan, share)
     ahead = Ahead(wanted, writer.write, most=plan.requests)
-    watch = _Watch(tally, on_moment, on_course)
+    pulse = Pulse(loop)
+    watch = _Watch(tally, pulse, on_moment, on_course)
     mine = Drive(
         plan, loop=loop, ahead=ahead, writer=writer, seconds=seconds, watcher=watch, stop=stop
     )
@@ -256,20 +263,24 @@ async def drive(
         begin = await when()
         tally.began(begin)
         watch.begin = begin
-        cpu = time.process_time()
+        account = Account()
+        pulse.begin(begin)
         try:
             await mine.run(sender, begin)
         finally:
+            pulse.close()
             gc.unfreeze()
             watch.looked(monotonic())
-            cpu = time.process_time() - cpu
+            facts = account.facts(
+                sender, mine.end - begin, kernel_times=found.place.clock is not None
+            )
             sender.close()
     if mine.fatal is not None:
         raise explained(mine.fatal, target, found.model, found.models)
     tally.never_sent(mine.never_sent, mine.longest_wait_s)
     return Driven(
         tally=tally,
-        facts=facts_of(sender, cpu, mine.end - begin, kernel_times=found.place.clock is not None),
+        facts=facts,
         ended=mine.ended,
         started=wall_less_monotonic + begin,
         notes=found.notes + notes_of(plan, mine, ahead),
@@ -340,24 +351,6 @@ def records_of(plan: LoadPlan) -> AbstractContextManager[Callable[..., None] | N
             f"records is {str(plan.records)!r}, which cannot be written: {error.strerror}",
             param="records",
         ) from error
-
-
-def facts_of(sender: Sender, cpu_s: float, seconds: float, *, kernel_times: bool) -> SenderFacts:
-    """What this process knows of itself."""
-    import resource
-
-    from headrace.numbers.trust import SenderFacts
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return SenderFacts(
-        times_from="kernel" if kernel_times and sender.reads and not sender.unstamped else "read",
-        # Of less than that the clock of the processor says nothing.
-        cpu_share=cpu_s / seconds if seconds >= _SHARE_FROM_S else None,
-        cpu_s=cpu_s,
-        lost_connections=sender.lost_connections,
-        peak_rss_bytes=peak if sys.platform == "darwin" else peak * 1024,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
 
 
 def notes_of(plan: LoadPlan, mine: Drive, ahead: Ahead) -> tuple[str, ...]:

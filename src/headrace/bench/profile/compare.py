@@ -43,9 +43,7 @@ def _differences(a: ProfileReport, b: ProfileReport, least: float) -> Iterator[D
     # A whole pass is its stages, but for vision, which lies inside prefill.
     yield _difference("whole", _whole(a), _whole(b), least)
     for name in (*before, *(name for name in after if name not in before)):
-        yield _difference(
-            name, _passes(before.get(name), a), _passes(after.get(name), b), least
-        )
+        yield _difference(name, _passes(before.get(name), a), _passes(after.get(name), b), least)
 
 
 def _passes(stage: StageFigures | None, report: ProfileReport) -> list[float]:
@@ -74,9 +72,7 @@ def _difference(name: str, a: Sequence[float], b: Sequence[float], least: float)
     if found is None:
         ratio = mean_b / mean_a if mean_a else None
         text = "two repeats of each are needed"
-        return Difference(
-            name=name, unit="ms an input", a=mean_a, b=mean_b, ratio=ratio, text=text
-        )
+        return Difference(name=name, unit="ms an input", a=mean_a, b=mean_b, ratio=ratio, text=text)
     ratio, low, high = found
     judgement: Judgement = "no difference seen"
     text = "within noise"

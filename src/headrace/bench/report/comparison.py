@@ -42,9 +42,9 @@ def show_comparison(found: Comparison, console: Console) -> None:
     table.add_column("B is")
     for d in found.differences:
         table.add_row(*_cells(d))
-    console.print(table)
     for warning in found.warnings:
         console.print(f"beware: {warning}")
+    console.print(table)
 
 
 def comparison_markdown(found: Comparison) -> str:
@@ -54,12 +54,12 @@ def comparison_markdown(found: Comparison) -> str:
         "",
         f"A: {_safe(found.a)} ({found.requests_a} requests), B: {_safe(found.b)} ({found.requests_b} requests)",
         "",
+        *(f"- beware: {_safe(w)}" for w in found.warnings),
+        *([""] if found.warnings else []),
         "| | A | B | B / A | 95% interval | B is |",
         "|---|--:|--:|--:|--:|---|",
         *("| " + " | ".join(map(_safe, _cells(d))) + " |" for d in found.differences),
     ]
-    if found.warnings:
-        lines += ["", *(f"- beware: {_safe(w)}" for w in found.warnings)]
     return "\n".join(lines) + "\n"
 
 

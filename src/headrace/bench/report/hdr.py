@@ -24,7 +24,7 @@ def distributions(report: LoadReport) -> Mapping[str, str]:
     """The text of each distribution of times by the name of its file; none for one without values.
 
     Latency and TTFT are exact where the report has its requests; else, and always for the gaps
-    between pieces (ITL), within the 1% of the report's own histograms.
+    between pieces (ITL), within the 0.1% of the report's own histogram.
     """
     columns = report.requests
     f = report.figures

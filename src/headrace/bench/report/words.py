@@ -247,10 +247,18 @@ def sender_rows(t: Trust) -> list[tuple[str, str]]:
         rows.append(("schedule lag", f"p99 {time_ms(t.schedule_lag_ms)}{at_most}"))
     if t.read_lag_ms is not None:
         rows.append(("read lag", f"p99 {time_ms(t.read_lag_ms)}"))
+    if t.loop_lag_ms is not None:
+        most = t.loop_lag_max_ms
+        at_most = "" if most is None else f", at most {time_ms(most)}"
+        rows.append(("loop lag", f"p99 {time_ms(t.loop_lag_ms)}{at_most}"))
     if t.coalesced_share is not None:
         rows.append(("coalesced reads", share(t.coalesced_share)))
     if t.cpu_share is not None:
         rows.append(("CPU", f"{share(t.cpu_share)} of a core"))
+    if t.wait_share is not None:
+        rows.append(("waited for a core", f"{share(t.wait_share)} of the time"))
+    if t.steal_share:
+        rows.append(("stolen", f"{share(t.steal_share)} of the machine's cores"))
     if t.cpu_s_per_1k_tokens is not None:
         rows.append(("CPU time", f"{number(t.cpu_s_per_1k_tokens)} s per 1,000 tokens"))
     if t.lost_connections:

@@ -27,7 +27,14 @@ class ReportNotWritten(LLMError):
     """
 
     def __init__(self, written: Sequence[Path], missing: Sequence[NotWritten]) -> None:
-        said = "; ".join(f"{m.path} cannot be written: {m.reason}" for m in missing)
+        reasons: dict[tuple[Path, str], list[str]] = {}
+        for m in missing:
+            reasons.setdefault((m.path.parent, m.reason), []).append(m.path.name)
+        said = "; ".join(
+            f"{folder / names[0] if len(names) == 1 else folder} cannot be written: {reason}"
+            + (f" ({', '.join(names)})" if len(names) > 1 else "")
+            for (folder, reason), names in reasons.items()
+        )
         super().__init__(f"{said}; free some room there, or name another folder")
         self.written = tuple(written)
         self.missing = tuple(missing)
