@@ -6,7 +6,7 @@ which differ among themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from headrace.contracts.load_find import Comparison, Difference, Judgement
 from headrace.contracts.profile_report import ProfileReport, StageFigures
@@ -15,7 +15,7 @@ from headrace.numbers.welch import ratio_of_means
 
 FORMAT = "headrace.profile-comparison/1"
 _LEAST = 0.01
-_MUST_AGREE = (
+_MUST_AGREE: tuple[tuple[str, Callable[[ProfileReport], object]], ...] = (
     ("model", lambda r: r.model_name),
     ("device", lambda r: r.environment.device_name or r.environment.device),
     ("numbers", lambda r: r.dtype),
