@@ -88,17 +88,18 @@ def _save(found: Found, last: list[LoadReport], folder: Path) -> None:
     from headrace.bench.report import files
     from headrace.bench.report.rates import points_of
     from headrace.bench.report.saved import plan_without_secrets
+    from headrace.bench.report.writing import ReportNotWritten, write_file
     from headrace.contracts.convert import to_json
 
     path = folder / "find.json"
     said = to_json(evolve(found, plan=plan_without_secrets(found.plan)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_file(path, said)
+        write_file(path, said)
         written = [path]
         if last:
             written += files.write_all(last[0], folder, points=points_of(found))
-    except (OSError, files.ReportNotWritten) as error:
+    except (OSError, ReportNotWritten) as error:
         # What was searched for minutes is not lost for want of room.
         typer.echo(f"headrace: the search is not saved in {folder}: {error}", err=True)
         if not path.exists():

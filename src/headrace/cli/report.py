@@ -108,16 +108,17 @@ def hand_over(
     from headrace.bench.report import files
     from headrace.bench.report.console import show
     from headrace.bench.report.saved import FILE_NAME, write_report
+    from headrace.bench.report.writing import ReportNotWritten
 
     written: list[Path] = []
-    failed: files.ReportNotWritten | None = None
+    failed: ReportNotWritten | None = None
     if folder is not None:
         # Before it is shown: who reads the terminal may be gone by then (``| head``).
         try:
             written = files.write_all(
                 found, folder, files.FORMS if forms is None else forms, points
             )
-        except files.ReportNotWritten as error:
+        except ReportNotWritten as error:
             failed = error
     if as_json:
         typer.echo(write_report(found), nl=False)
