@@ -19,6 +19,8 @@ from headrace.contracts.profiling import CONTRACTS
 from headrace.contracts.schema import schemas
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
+from headrace.gateway.openapi import describe
+from headrace.gateway.profiles import BASE
 from headrace.gateway.route_config import RouteConfig, WayConfig
 from headrace.stores.models import PRESETS
 
@@ -172,7 +174,10 @@ def below(group: Any, *words: str) -> list[list[str]]:
 
 
 def openapi() -> str:
-    """The contracts of profiling as OpenAPI 3.1."""
+    """The contracts of profiling, and the paths of a gateway that go with them, as OpenAPI 3.1."""
+    whole = describe(needs_key=False, version="1", is_profiled=True)
+    paths = {path: said for path, said in whole["paths"].items() if path.startswith(BASE)}
+    error = {"Error": whole["components"]["schemas"]["Error"]}
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -181,8 +186,8 @@ def openapi() -> str:
             "description": "What a profile is asked for, how it stands, and what it found.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {},
-        "components": {"schemas": schemas(CONTRACTS)},
+        "paths": paths,
+        "components": {"schemas": {**schemas(CONTRACTS), **error}},
     }
     note = "# Made from the code by docs/generate.py; change that, then run `make docs`.\n"
     return note + yaml.safe_dump(document, sort_keys=False, width=96, allow_unicode=True)

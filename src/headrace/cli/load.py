@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.contracts.errors import LLMInvalidRequestError
+
 if TYPE_CHECKING:
     from headrace.contracts.load import LoadPlan
     from headrace.contracts.load_report import LoadReport
 
-BROKEN, INVALID = 3, 4
-"""Exit statuses: a promise that was not kept; figures that are not the server's."""
+FAILED, BROKEN, INVALID = 1, 3, 4
+"""Exit statuses: a run that was stopped, or whose report was not saved; a promise that was not kept;
+figures that are not the server's."""
 
 _TARGET, _ARRIVALS, _WORKLOAD, _END = "Target", "Arrivals", "Requests", "Limits"
 _PROMISES, _REPORT = "Promises", "Report"
@@ -244,6 +249,19 @@ def load(
         int | None,
         typer.Option(min=1, help="Sending processes. [default: 1]", rich_help_panel=_END),
     ] = None,
+    hosts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Send from so many machines of a Ray cluster.", rich_help_panel=_END
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster for --hosts. [default: RAY_ADDRESS, or a Ray of our own here]",
+            rich_help_panel=_END,
+        ),
+    ] = None,
     slo: Annotated[
         list[str] | None,
         typer.Option(
@@ -332,34 +350,54 @@ def load(
 ) -> None:
     """Drive a load against a server and report what came of it.
 
-    Exit status: 0 fine, 1 an error, 3 a promise was broken, 4 the figures are not the server's.
+    Exit status: 0 fine, 1 an error or a run that had to be stopped, 3 a promise was broken, 4 the
+    figures are not the server's.
     """
     given = dict(locals())
-    from headrace.bench.load.run import load as drive
     from headrace.cli.load_plan import plans_of
 
     plans = plans_of(given)
+    drive = _driver(hosts, ray_address, find=find)
+    if out is not None:
+        _make_folder(out)
     if find:
         from headrace.cli.load_find import search
 
         for _, plan in plans:
             search(plan, given)
         return
+    from headrace.cli.report import hand_over, interrupts_wait
+
     worst = 0
     for name, plan in plans:
-        report = drive(plan) if no_progress else _shown(plan)
-        _show(report, None if out is None else out / name, as_json)
-        worst = max(worst, _status(report))
-        if report.ended == "interrupted":
+        report = drive(plan) if no_progress else _shown(plan, drive)
+        with interrupts_wait() as interrupted:
+            saved = hand_over(report, None if out is None else out / name, as_json=as_json)
+        worst = max(worst, _status(report) or (0 if saved else FAILED))
+        if report.ended == "interrupted" or interrupted:
             break
     if worst:
         raise typer.Exit(worst)
 
 
-def _shown(plan: LoadPlan) -> LoadReport:
+def _driver(hosts: int | None, ray_address: str | None, *, find: bool) -> Callable[..., LoadReport]:
+    """Who drives a plan: this machine, or those of a cluster."""
+    if hosts is None:
+        if ray_address is not None:
+            raise LLMInvalidRequestError("--ray-address is for --hosts; give that too")
+        from headrace.bench.load.run import load as drive
+
+        return drive
+    if find:
+        raise LLMInvalidRequestError("--find searches from this machine; leave out --hosts")
+    from headrace.bench.load.hosts import load_by_hosts
+
+    return partial(load_by_hosts, hosts=hosts, address=ray_address)
+
+
+def _shown(plan: LoadPlan, drive: Callable[..., LoadReport]) -> LoadReport:
     """The run of ``plan``, watched on standard error."""
     from headrace.bench.load.live import Live
-    from headrace.bench.load.run import load as drive
     from headrace.numbers.load_course import HEAT_BOUNDS_MS
 
     live = Live(plan, sys.stderr, heat_bounds_ms=HEAT_BOUNDS_MS)
@@ -369,22 +407,21 @@ def _shown(plan: LoadPlan) -> LoadReport:
         live.end()
 
 
-def _show(report: LoadReport, out: Path | None, as_json: bool) -> None:
-    from headrace.bench.report.console import show
-    from headrace.bench.report.files import write_all
-    from headrace.bench.report.saved import write_report
-    from headrace.cli.output import console
+def _make_folder(out: Path) -> None:
+    """A run may take an hour; that its report has no place is better known before."""
+    from headrace.contracts.errors import LLMInvalidRequestError
 
-    if as_json:
-        typer.echo(write_report(report).decode(), nl=False)
-    else:
-        show(report, console())
-    if out is not None:
-        for path in write_all(report, out):
-            typer.echo(f"wrote {path}", err=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LLMInvalidRequestError(
+            f"--out is {str(out)!r}, which cannot be a folder: {error.strerror}; name another one"
+        ) from error
 
 
 def _status(report: LoadReport) -> int:
     if report.trust.verdict == "INVALID":
         return INVALID
-    return BROKEN if any(each.kept is False for each in report.promises) else 0
+    if any(each.kept is False for each in report.promises):
+        return BROKEN
+    return FAILED if report.ended in ("target lost", "too many errors") else 0

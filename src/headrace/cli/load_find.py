@@ -85,15 +85,24 @@ def _save(found: Found, last: list[LoadReport], folder: Path) -> None:
     """The search as JSON, and the report of its last trial with the knee drawn in it."""
     from attrs import evolve
 
-    from headrace.bench.report.files import write_all, write_file
+    from headrace.bench.report import files
     from headrace.bench.report.rates import points_of
     from headrace.bench.report.saved import plan_without_secrets
+    from headrace.bench.report.writing import ReportNotWritten, write_file
     from headrace.contracts.convert import to_json
 
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "find.json"
-    write_file(path, to_json(evolve(found, plan=plan_without_secrets(found.plan))))
-    written = [path]
-    if last:
-        written += write_all(last[0], folder, points=points_of(found))
+    said = to_json(evolve(found, plan=plan_without_secrets(found.plan)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, said)
+        written = [path]
+        if last:
+            written += files.write_all(last[0], folder, points=points_of(found))
+    except (OSError, ReportNotWritten) as error:
+        # What was searched for minutes is not lost for want of room.
+        typer.echo(f"headrace: the search is not saved in {folder}: {error}", err=True)
+        if not path.exists():
+            typer.echo(said.decode())
+        raise typer.Exit(1) from error
     typer.echo(f"saved in {folder}: {', '.join(p.name for p in written)}", err=True)

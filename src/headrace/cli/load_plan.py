@@ -150,7 +150,10 @@ def _begun(given: Mapping[str, Any]) -> LoadPlan:
         raise LLMInvalidRequestError(
             f"--config is {str(config)!r}, which cannot be read: {error}"
         ) from error
-    plan = from_yaml(text, LoadPlan)
+    try:
+        plan = from_yaml(text, LoadPlan)
+    except (LLMInvalidRequestError, ValueError) as error:
+        raise LLMInvalidRequestError(f"--config is {str(config)!r}: {error}") from error
     return evolve(plan, url=given["url"]) if "url" in given else plan
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 from headrace.cli.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from headrace.bench.report.files import Form
     from headrace.bench.report.rates import RatePoint
@@ -72,6 +74,24 @@ def report(
         show(found, console())
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[list[int]]:
+    """While it lasts, the first Ctrl-C is put on the list that is given; the second one ends all."""
+
+    def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        typer.echo("the report is being saved; Ctrl-C again leaves it unsaved", err=True)
+
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def hand_over(
     found: LoadReport,
     folder: Path | None,
@@ -82,25 +102,33 @@ def hand_over(
 ) -> bool:
     """Print a run's report and save it in ``folder``; whether all of it could be saved.
 
-    A file that cannot be written is told on standard error. Where none could, the report's JSON
-    goes to standard output, so that the run was not for nothing.
+    A file that cannot be written is told on standard error. Where that is the JSON, from which all
+    others can be made, it goes to standard output, so that the run was not for nothing.
     """
     from headrace.bench.report import files
     from headrace.bench.report.console import show
-    from headrace.bench.report.saved import write_report
+    from headrace.bench.report.saved import FILE_NAME, write_report
+    from headrace.bench.report.writing import ReportNotWritten
 
+    written: list[Path] = []
+    failed: ReportNotWritten | None = None
+    if folder is not None:
+        # Before it is shown: who reads the terminal may be gone by then (``| head``).
+        try:
+            written = files.write_all(
+                found, folder, files.FORMS if forms is None else forms, points
+            )
+        except ReportNotWritten as error:
+            failed = error
     if as_json:
         typer.echo(write_report(found), nl=False)
     else:
         show(found, console())
-    if folder is None:
+    if written:
+        typer.echo(f"saved in {folder}: {', '.join(path.name for path in written)}", err=True)
+    if failed is None:
         return True
-    try:
-        written = files.write_all(found, folder, files.FORMS if forms is None else forms, points)
-    except files.ReportNotWritten as error:
-        typer.echo(f"headrace: {error}", err=True)
-        if not error.written and not as_json:
-            typer.echo(write_report(found), nl=False)
-        return False
-    typer.echo(f"saved in {folder}: {', '.join(path.name for path in written)}", err=True)
-    return True
+    typer.echo(f"headrace: {failed}", err=True)
+    if not as_json and all(path.name != FILE_NAME for path in failed.written):
+        typer.echo(write_report(found), nl=False)
+    return False

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from headrace.gateway.config import Config
+    from headrace.contracts.profiling import ProfileService
+    from headrace.gateway.config import Config, ProfilesConfig
     from headrace.gateway.source import Source
     from headrace.stores.models import ModelFile
 
@@ -156,10 +157,35 @@ def _run(
         _say(f"  {first.format(_url(listener))}   health: /health   API: /openapi.json")
         _say(f"  talk:     headrace chat --url {_url(listener)}      stop: Ctrl-C")
 
-    if workers == 1:
-        uvloop.run(serve_on(listener, settings, file, announce, source))
-    else:
-        uvloop.run(supervise(listener, settings, file, announce, source, text))
+    async def run() -> None:
+        # The supervisor has them, where there are workers: they are there once.
+        async with _profiles(settings.profiles) as profiles:
+            if workers == 1:
+                await serve_on(listener, settings, file, announce, source, profiles=profiles)
+            else:
+                await supervise(listener, settings, file, announce, source, text, profiles)
+
+    uvloop.run(run())
+
+
+def _profiles(
+    settings: ProfilesConfig,
+) -> contextlib.AbstractAsyncContextManager[ProfileService | None]:
+    """Who makes profiles, while it is entered; nobody unless that is wanted."""
+    if not settings.enabled:
+        return contextlib.nullcontext()
+    from headrace.bench.profile.service import Profiles
+    from headrace.stores.models.store import default_cache
+
+    roots = [Path(root).expanduser().absolute() for root in settings.roots]
+    return Profiles(
+        Path(settings.folder).expanduser(),
+        roots or [Path.cwd(), default_cache()],
+        keep=settings.keep,
+        most_waiting=settings.max_queued,
+        patience_s=settings.stop_timeout_ms / 1000,
+        may_run_code=settings.allow_remote_code,
+    )
 
 
 def _url(listener: socket.socket) -> str:

@@ -15,13 +15,28 @@ from attrs import Attribute
 Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
 
 
+class _OfAField(Exception):
+    """Words about a field; who reads them from afar is told which by the second argument."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class WrongKind(_OfAField, TypeError):
+    """A value of another type than its field's."""
+
+
+class WrongAmount(_OfAField, ValueError):
+    """A value of the right type that its field does not take."""
+
+
 def kind(of: type, words: str) -> Validator:
     """Of that type, and no flag where a number is meant."""
 
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
         # bool is an int to Python, and to nobody else.
         if not isinstance(value, of) or (of is not bool and isinstance(value, bool)):
-            raise TypeError(f"{attribute.name} is {value!r}; {words} is needed")
+            raise WrongKind(f"{attribute.name} is {value!r}; {words} is needed", attribute)
 
     return check
 
@@ -29,9 +44,9 @@ def kind(of: type, words: str) -> Validator:
 def number(_: Any, attribute: Attribute[Any], value: Any) -> None:
     """A finite float."""
     if isinstance(value, bool) or not isinstance(value, float):
-        raise TypeError(f"{attribute.name} is {value!r}; a number is needed")
+        raise WrongKind(f"{attribute.name} is {value!r}; a number is needed", attribute)
     if not math.isfinite(value):
-        raise ValueError(f"{attribute.name} is {value!r}; a finite number is needed")
+        raise WrongAmount(f"{attribute.name} is {value!r}; a finite number is needed", attribute)
 
 
 def as_float(value: Any) -> Any:
@@ -51,7 +66,7 @@ def at_least(least: int) -> Validator:
 
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
         if value < least:
-            raise ValueError(f"{attribute.name} is {value!r}; it must be >= {least}")
+            raise WrongAmount(f"{attribute.name} is {value!r}; it must be >= {least}", attribute)
 
     return check
 
@@ -59,7 +74,7 @@ def at_least(least: int) -> Validator:
 def absolute(_: Any, attribute: Attribute[Any], value: Any) -> None:
     """An absolute path, as text."""
     if not PurePath(value).is_absolute():
-        raise ValueError(f"{attribute.name} is {value!r}; it must be an absolute path")
+        raise WrongAmount(f"{attribute.name} is {value!r}; it must be an absolute path", attribute)
 
 
 def one_of(*choices: str) -> Validator:
@@ -67,7 +82,9 @@ def one_of(*choices: str) -> Validator:
 
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
         if value not in choices:
-            raise ValueError(f"{attribute.name} is {value!r}; it must be {' or '.join(choices)}")
+            raise WrongAmount(
+                f"{attribute.name} is {value!r}; it must be {' or '.join(choices)}", attribute
+            )
 
     return check
 
@@ -75,12 +92,14 @@ def one_of(*choices: str) -> Validator:
 def numbers(_: Any, attribute: Attribute[Any], values: Any) -> None:
     """Finite floats by name."""
     if not isinstance(values, Mapping):
-        raise TypeError(f"{attribute.name} is {values!r}; numbers by name are needed")
+        raise WrongKind(f"{attribute.name} is {values!r}; numbers by name are needed", attribute)
     for name, value in values.items():
         if not isinstance(name, str):
-            raise TypeError(f"{attribute.name} has the name {name!r}; a text is needed")
+            raise WrongKind(f"{attribute.name} has the name {name!r}; a text is needed", attribute)
         if isinstance(value, bool) or not isinstance(value, float) or not math.isfinite(value):
-            raise TypeError(f"{attribute.name}[{name!r}] is {value!r}; a finite number is needed")
+            raise WrongKind(
+                f"{attribute.name}[{name!r}] is {value!r}; a finite number is needed", attribute
+            )
 
 
 def or_none(check: Validator) -> Validator:

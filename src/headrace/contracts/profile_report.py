@@ -44,6 +44,7 @@ class StageFigures:
     ``flops`` and ``bytes`` are of one pass over all inputs, by the analytic model; ``intensity`` is
     FLOPs a byte, ``floor_ms`` the least time that the device could have taken for them,
     ``bound`` what that floor is made of. ``mfu``, ``mbu`` and ``of_floor`` are floor over time of each.
+    ``flops_per_s`` and ``bytes_per_s`` are what was reached: those of one pass over its time.
     """
 
     stage: StageName
@@ -60,6 +61,8 @@ class StageFigures:
     mfu: float | None = None
     mbu: float | None = None
     of_floor: float | None = None
+    flops_per_s: float | None = None
+    bytes_per_s: float | None = None
 
 
 @frozen(kw_only=True)

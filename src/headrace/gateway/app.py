@@ -28,6 +28,7 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMUnavailableError,
 )
+from headrace.contracts.profiling import ProfileService
 from headrace.gateway.asgi import Handler, Headers, answer, header, id_for
 from headrace.gateway.config import Config
 from headrace.gateway.counting import TokenCount
@@ -39,6 +40,7 @@ from headrace.gateway.logs import log_request
 from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
 from headrace.gateway.page import PAGE_PATHS, Page
+from headrace.gateway.profiles import Profiles
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
 from headrace.gateway.standing import Standing
@@ -77,7 +79,8 @@ class Gateway:
 
     ``standing`` is what the next request is answered by; another takes its place in one step. Where
     several processes serve together, ``in_place_of`` says what answers at a path in a worker, and
-    ``others`` are the supervisor's workers.
+    ``others`` are the supervisor's workers. ``profiles`` makes
+    profiles, where there shall be any.
     """
 
     standing: Standing
@@ -88,6 +91,7 @@ class Gateway:
     draining: bool = False
     in_place_of: Callable[[Path], ASGIApp] | None = None
     others: Others | None = None
+    profiles: ProfileService | None = None
     started: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -151,6 +155,7 @@ class Gateway:
             Path("/ready", Handler(self.ready), methods=["GET"]),
             Path("/metrics", Handler(self.metrics), methods=["GET"]),
             Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
+            *Profiles(self.profiles).paths(),
         ]
         if self.config.server.page:
             watch = Watch(
@@ -236,7 +241,10 @@ class Gateway:
 
         needs_key = bool(self.config.server.api_keys)
         document = describe(
-            needs_key=needs_key, version=__version__, is_watched=self.config.server.page
+            needs_key=needs_key,
+            version=__version__,
+            is_watched=self.config.server.page,
+            is_profiled=self.profiles is not None,
         )
         body = wire_json.encode(document)
         await answer(send, 200, body, scope["headrace.headers"])

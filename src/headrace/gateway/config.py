@@ -328,6 +328,49 @@ class ResponsesConfig:
 
 
 @frozen(kw_only=True)
+class ProfilesConfig:
+    """Profiles of models on this machine, asked for at ``/v1/profiles``.
+
+    Whoever may ask can have this machine read models and inputs below ``roots`` and be busy for a
+    long time, so it is off unless enabled. Each profile is a process of its own.
+    """
+
+    enabled: bool = field(
+        default=False, metadata={"help": "true: profiles can be asked for at /v1/profiles"}
+    )
+    roots: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "folders that models and inputs must lie under; none: the working directory and "
+            "the model cache"
+        },
+    )
+    folder: str = field(
+        default="tmp/profiles",
+        metadata={"help": "where runs lie, each in a folder of its own; ~ is your home"},
+    )
+    keep: int = field(
+        default=20,
+        validator=between(1, 10_000),
+        metadata={"help": "runs that have ended and are kept; older ones are removed"},
+    )
+    max_queued: int = field(
+        default=20, validator=at_least(0), metadata={"help": "runs that may wait; 429 for the next"}
+    )
+    stop_timeout_ms: int = field(
+        default=10_000,
+        validator=at_least(0),
+        metadata={
+            "help": "how long a cancelled run may take to write what it has; then it is killed"
+        },
+    )
+    allow_remote_code: bool = field(
+        default=False,
+        metadata={"help": "true: a caller may have Python code run that comes with a model"},
+    )
+
+
+@frozen(kw_only=True)
 class Config:
     """All of it; each section may be left out, and each field of it."""
 
@@ -339,6 +382,7 @@ class Config:
     logging: LoggingConfig = field(factory=LoggingConfig)
     records: RecordsConfig = field(factory=RecordsConfig)
     responses: ResponsesConfig = field(factory=ResponsesConfig)
+    profiles: ProfilesConfig = field(factory=ProfilesConfig)
     providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
     routes: tuple[RouteConfig, ...] = field(default=())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.gateway import openapi_chat, openapi_messages
+from headrace.gateway import openapi_chat, openapi_messages, openapi_profiles
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
 from headrace.wire.openai_responses_envelope import envelope
@@ -19,8 +19,13 @@ _COUNT: _Json = {"type": "integer", "minimum": 0}
 _EVENTS: _Json = {}
 
 
-def describe(*, needs_key: bool, version: str, is_watched: bool = True) -> _Json:
-    """OpenAPI 3.1 of every path of this gateway; ``is_watched``: it has snapshots."""
+def describe(
+    *, needs_key: bool, version: str, is_watched: bool = True, is_profiled: bool = False
+) -> _Json:
+    """OpenAPI 3.1 of every path of this gateway.
+
+    ``is_watched``: it has snapshots; ``is_profiled``: it makes profiles.
+    """
     document: _Json = {
         "openapi": "3.1.0",
         "info": {
@@ -34,6 +39,9 @@ def describe(*, needs_key: bool, version: str, is_watched: bool = True) -> _Json
     }
     if not is_watched:
         del document["paths"]["/snapshot"]
+    if is_profiled:
+        document["paths"] |= openapi_profiles.paths()
+        document["components"]["schemas"] |= openapi_profiles.schemas()
     if needs_key:
         document["components"]["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer"},

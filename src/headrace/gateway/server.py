@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from headrace.contracts.errors import LLMError
+from headrace.contracts.profiling import ProfileService
 from headrace.gateway.app import Gateway
 from headrace.gateway.build import assemble
 from headrace.gateway.config import Config
@@ -122,11 +123,12 @@ async def serve_on(
     announce: Callable[[list[str]], None],
     source: Source | None = None,
     crew: Crew | None = None,
+    profiles: ProfileService | None = None,
 ) -> None:
     """Serve until a signal ends it; ``announce`` is called with the models once they answer.
 
     SIGHUP reads the configuration again from its ``source``. With a ``crew`` callers come by way of
-    its workers. Raises the LLMError with which the engine failed to start.
+    its workers. ``profiles`` makes what is asked for at /v1/profiles. Raises the LLMError with which the engine failed to start.
     """
     # The backends' own limits bound the connections to each; ours only bounds a mistake.
     transport = PooledTransport(max_connections=MOST_CONNECTIONS)
@@ -135,6 +137,7 @@ async def serve_on(
     assembly = assemble(config, model, world, share=share, guarded=crew is None)
     gateway = assembly.gateway
     gateway.others = crew
+    gateway.profiles = profiles
     door = HotDoor(gateway)
     server = Server(server_config(config, gateway, door), gateway, door, crew)
     reload = Reload(gateway, assembly.own, world, source or Source(), also)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from attrs import frozen
 
-from headrace.contracts.load import Closed
+from headrace.contracts.load import Arrivals, Workload
 from headrace.contracts.load_find import Comparison, Difference, Judgement
 from headrace.contracts.load_report import Columns, LoadReport
 from headrace.numbers.promises import met
@@ -278,8 +278,12 @@ def _warnings(a: Side, b: Side) -> list[str]:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, Closed):
-        return f"{value.concurrency} callers in turn"
+    from headrace.bench.report.words import arrivals_words, workload_words
+
+    if isinstance(value, get_args(Arrivals)):
+        return arrivals_words(value)
+    if isinstance(value, get_args(Workload)):
+        return workload_words(value)
     return str(value)
 
 

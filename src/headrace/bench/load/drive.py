@@ -378,5 +378,6 @@ class _Talk:
 
 
 def _is_hopeless(failure: LLMError) -> bool:
-    """Whether the next request would fare no better: a wrong key, model or path."""
-    return isinstance(failure, LLMAuthError) or failure.status in (404, 405)
+    """Whether the next request would fare no better: a wrong key, model or path, a redirect."""
+    status = failure.status or 0
+    return isinstance(failure, LLMAuthError) or status in (404, 405) or 300 <= status < 400

@@ -169,6 +169,12 @@ class Framed(ABC):
             name, _, value = line.partition(b":")
             self.headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
         self._frame(found[1] == b"0")
+        coding = self.headers.get("content-encoding", "identity").lower()
+        if coding != "identity" and 200 <= self.status < 300:
+            raise LLMBadResponseError(
+                f"content-encoding is {coding[:60]!r}, and none was asked for: a load test reads "
+                "answers as they are; switch compression off at the target"
+            )
         self.head_came()
         if self._mode == _LENGTH and not self._left:
             self._end()

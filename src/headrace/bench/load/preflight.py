@@ -10,6 +10,7 @@ from attrs import frozen
 
 from headrace.bench.load.framing import Framed
 from headrace.bench.load.line import Line, Place
+from headrace.bench.load.scan import redirected
 from headrace.bench.load.target import Target, addresses_of
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -135,6 +136,8 @@ def _read(plan: LoadPlan, target: Target, place: Place, answer: _Whole) -> Sight
         read = (anthropic_errors if anthropic else openai_errors).read_error
         said = read(status, answer.body, answer.headers).message
         raise _wrong_key(target, said, status)
+    if plan.model is None and 300 <= status < 400:
+        raise redirected(status, answer.headers)
     models: tuple[str, ...] = ()
     if status == 200:
         # Some servers list their models in the one form, whatever the face is that is asked.

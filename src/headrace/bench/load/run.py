@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from headrace.bench.load.bounds import check
 from headrace.bench.load.drive import Drive, Stop
 from headrace.bench.load.line import Place
 from headrace.bench.load.own import Account
@@ -52,6 +53,7 @@ async def run(
     whole all the same. Raises an LLMError where the plan is wrong, or the target cannot be reached,
     refuses the key, or does not know the model.
     """
+    check(plan)
     stop = stop or Stop()
     run_id = new_run_id()
     target = target_of(plan)
@@ -93,6 +95,7 @@ def load(
 
     The first Ctrl-C ends the load and waits a moment for what is in flight; the second does not.
     """
+    check(plan)
     stop = stop or Stop()
     with interrupts_ask(stop):
         if plan.workers > 1:

@@ -46,9 +46,6 @@ class Sampling:
         pieces = answer.pieces
         failure = answer.failure
         kind = "LLMCancelledError" if call.cut else type(failure).__name__ if failure else None
-        status = answer.status
-        if status == 200 and failure is not None:
-            status = failure.status  # an error inside of an answer that began well
         whole = not pieces and failure is None and not call.cut and not answer.streamed
         record = CallRecord(
             call_id=f"{self._run_id}-{index}",
@@ -83,7 +80,7 @@ class Sampling:
             ),
             usage=answer.usage,
             finish_reason=answer.finish_reason,
-            status=status,
+            status=answer.status,
             error_kind=kind,
         )
         asked = call.asked

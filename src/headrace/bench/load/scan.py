@@ -9,13 +9,14 @@ and is counted without being read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from msgspec import DecodeError, Raw, Struct, json
 
 from headrace.bench.load.framing import Framed
-from headrace.contracts.errors import LLMBadResponseError
+from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.load import Kind
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.wire.json import bad_reply
@@ -123,6 +124,8 @@ class Answer(Framed):
             return
         body = b"".join(self._body)
         self._body = []
+        if self.status is not None and 300 <= self.status < 400:
+            raise redirected(self.status, self.headers)
         if self.status is None or not 200 <= self.status < 300:
             raise self._codec.read_error(self.status or 502, body, self.headers)
         if self._kind in ("embeddings", "rerank"):
@@ -205,6 +208,18 @@ class Answer(Framed):
             )
         self.usage = usage_from_wire(answer.usage)
         self.model = answer.model
+
+
+def redirected(status: int, headers: Mapping[str, str]) -> LLMInvalidRequestError:
+    """The error for an answer that sends elsewhere: what is measured is what was named."""
+    where = headers.get("location", "")[:300]
+    said = f"it sends to {where!r}" if where else "it does not say where to"
+    return LLMInvalidRequestError(
+        f"the target redirects ({status}): {said}; redirects are not followed, so give the URL "
+        "that answers",
+        param="url",
+        status=status,
+    )
 
 
 class _Counted(Struct, gc=False):

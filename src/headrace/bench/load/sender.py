@@ -183,7 +183,6 @@ class Sender:
 
     def connected(self, line: Line) -> None:
         self._connecting -= 1
-        self._pause_s = _FIRST_PAUSE_S
         self.refused_since = self.refusal = None
         self._free(line)
         self._grow()
@@ -196,9 +195,7 @@ class Sender:
         if self.refused_since is None:
             self.refused_since = monotonic()
         self.refusal = error
-        if self._pausing is None:
-            self._pausing = self._loop.call_later(self._pause_s, self._go_on)
-            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        self._take_a_pause()
         if self.busy + len(self._idle) + self._connecting == 0:
             waiting, self.waiting = self.waiting, deque()
             for call in waiting:
@@ -214,6 +211,7 @@ class Sender:
     def answered(self, line: Line) -> None:
         call: Call = line.call
         answer = call.answer
+        self._pause_s = _FIRST_PAUSE_S
         self._let_go(line)
         if not line.stamped:
             self.unstamped += answer.reads
@@ -236,9 +234,18 @@ class Sender:
         if line in self._idle:
             self._idle.remove(line)
         self._lines.discard(line)
+        if line.used == 0:
+            # Who closes what was not used yet would do so with the next one at once.
+            self._take_a_pause()
         self._grow()
 
     # Between.
+
+    def _take_a_pause(self) -> None:
+        """Connect no more for a while, and for longer each time until something is answered."""
+        if self._pausing is None:
+            self._pausing = self._loop.call_later(self._pause_s, self._go_on)
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
 
     def _may_send(self) -> bool:
         return self._at_most is None or self.busy < self._at_most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +26,9 @@ PATHS: dict[Kind, str] = {
 }
 
 _KEYS_OF = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
+_VERSION = re.compile(r"/v[0-9]+[a-z0-9]*(/|$)")
+"""Some name another version, or have more behind it: /api/v3, /v1beta/openai."""
+
 OWN_KEY = "HEADRACE_API_KEY"
 
 
@@ -54,6 +58,8 @@ def target_of(plan: LoadPlan) -> Target:
         port = parts.port
     except ValueError as error:
         raise _wrong_url(plan.url, str(error)) from error
+    if "unix" in parts.scheme or plan.url.startswith("/"):
+        raise _wrong_url(plan.url, "a unix socket cannot be load-tested; let it listen on a port")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _wrong_url(plan.url, "it needs a host, and http or https before it")
     if parts.username is not None or parts.query or parts.fragment:
@@ -61,7 +67,7 @@ def target_of(plan: LoadPlan) -> Target:
     base = parts.path.rstrip("/")
     for path in PATHS.values():
         base = base.removesuffix(path)
-    if not base.endswith("/v1"):
+    if _VERSION.search(base) is None:
         base += "/v1"
     host = parts.hostname
     secure = parts.scheme == "https"

@@ -166,13 +166,13 @@ class Ahead:
             if not self.left:
                 return None
             self.left -= 1
-        asked = next(self._wanted, None)
+        asked = self._next()
         if asked is None:
             return None
         # The turns of a conversation follow one another.
         later: list[Asked] = []
         while not asked.turn and len(later) < asked.turns - 1:
-            turn = next(self._wanted, None)
+            turn = self._next()
             if turn is None:
                 break
             if turn.conversation != asked.conversation:
@@ -180,3 +180,9 @@ class Ahead:
                 break
             later.append(turn)
         return Ready(asked, self._write(asked), tuple(later))
+
+    def _next(self) -> Asked | None:
+        try:
+            return next(self._wanted, None)
+        except ValueError as error:  # a line of a user's file, read only now
+            raise LLMInvalidRequestError(str(error)) from error

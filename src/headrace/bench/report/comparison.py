@@ -33,8 +33,8 @@ def show_comparison(found: Comparison, console: Console) -> None:
     from rich.table import Table
 
     console.print(sentence(found))
-    console.print(f"  A: {found.a}, {found.requests_a} requests")
-    console.print(f"  B: {found.b}, {found.requests_b} requests")
+    console.print(f"  A: {found.a}{_how_many(found.requests_a)}")
+    console.print(f"  B: {found.b}{_how_many(found.requests_b)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for name in ("A", "B", "B / A", "95% interval"):
@@ -42,9 +42,9 @@ def show_comparison(found: Comparison, console: Console) -> None:
     table.add_column("B is")
     for d in found.differences:
         table.add_row(*_cells(d))
-    console.print(table)
     for warning in found.warnings:
         console.print(f"beware: {warning}")
+    console.print(table)
 
 
 def comparison_markdown(found: Comparison) -> str:
@@ -52,15 +52,21 @@ def comparison_markdown(found: Comparison) -> str:
     lines = [
         f"**{sentence(found)}**",
         "",
-        f"A: {_safe(found.a)} ({found.requests_a} requests), B: {_safe(found.b)} ({found.requests_b} requests)",
+        f"A: {_safe(found.a)}{_how_many(found.requests_a)}; "
+        f"B: {_safe(found.b)}{_how_many(found.requests_b)}",
         "",
+        *(f"- beware: {_safe(w)}" for w in found.warnings),
+        *([""] if found.warnings else []),
         "| | A | B | B / A | 95% interval | B is |",
         "|---|--:|--:|--:|--:|---|",
         *("| " + " | ".join(map(_safe, _cells(d))) + " |" for d in found.differences),
     ]
-    if found.warnings:
-        lines += ["", *(f"- beware: {_safe(w)}" for w in found.warnings)]
     return "\n".join(lines) + "\n"
+
+
+def _how_many(requests: int) -> str:
+    """What a side is made of, where that is requests."""
+    return f", {requests} requests" if requests else ""
 
 
 def _cells(d: Difference) -> tuple[str, ...]:
@@ -68,9 +74,11 @@ def _cells(d: Difference) -> tuple[str, ...]:
     if d.a is None or d.b is None:
         return (name, "-", "-", "-", "-", d.text)
     if d.ratio is None or d.low is None or d.high is None:
-        return (name, _number(d.a), _number(d.b), "-", "-", d.text)
+        ratio = "-" if d.ratio is None else f"{d.ratio:.3f}"
+        return (name, _number(d.a), _number(d.b), ratio, "-", d.text)
+    said = f"{d.judgement}, {d.text}" if d.text else d.judgement
     interval = f"{d.low:.3f} to {d.high:.3f}"
-    return (name, _number(d.a), _number(d.b), f"{d.ratio:.3f}", interval, d.judgement)
+    return (name, _number(d.a), _number(d.b), f"{d.ratio:.3f}", interval, said)
 
 
 def _percent(d: Difference) -> str:

@@ -81,7 +81,7 @@ def _verdict(report: LoadReport, page: _Page) -> None:
     page.labelled("sender", words.sender_words(trust))
     if ended := words.ended_words(report):
         page.labelled("ended", ended, "yellow")
-    if report.closed_loop:
+    if report.closed_loop and all(doubt.name != "closed loop" for doubt in trust.doubts):
         page.labelled("closed", words.CLOSED_LOOP)
 
 
@@ -125,13 +125,18 @@ def _table(rows: Sequence[tuple[str, Distribution]], page: _Page) -> None:
     names = [f"{_short(name)}, {words.scale(d)[1]}" for name, d in rows]
     first = max(map(len, names)) + 1
     inline = page.width >= _INLINE_FROM
-    cell, last = (24, 12) if inline else (12, 8)
-    heads = "".join(p.rjust(cell) for p in words.SHOWN)
+    last = 12 if inline else 8
+    cell = 24 if inline else 12
+    # Where it is narrow, some percentiles are left to the files.
+    shown: tuple[str, ...] = words.SHOWN
+    while len(shown) > 1 and first + cell * len(shown) + last > page.width:
+        shown = shown[:1] + shown[2:]
+    heads = "".join(p.rjust(cell) for p in shown)
     page.line((" " * first + heads + "max".rjust(last), "dim"))
     for name, (_, d) in zip(names, rows, strict=True):
         by, _unit = words.scale(d)
-        values = [words.percentile_cell(d, p) for p in words.SHOWN]
-        bounds = [words.interval_cell(d, p) for p in words.SHOWN]
+        values = [words.percentile_cell(d, p) for p in shown]
+        bounds = [words.interval_cell(d, p) for p in shown]
         most = words.number(None if d.maximum is None else d.maximum / by)
         pieces: list[str | tuple[str, str]] = [name.ljust(first)]
         for value, bound in zip(values, bounds, strict=True):
@@ -233,6 +238,8 @@ def _scenarios(report: LoadReport, page: _Page) -> None:
         return
     page.blank()
     heads = {"requests": 9, "failed": 8, "TTFT p50": 10, "p99": 10, "latency p50": 13, "p99 ": 11}
+    if page.width < sum(heads.values()) + _LABEL:
+        heads = {name: n for name, n in heads.items() if not name.startswith("p99")}
     most = page.width - sum(heads.values()) - 1
     names = {name: words.safe(name, most) for name in report.scenarios}
     first = max(8, *map(len, names.values())) + 1
@@ -240,7 +247,7 @@ def _scenarios(report: LoadReport, page: _Page) -> None:
     for name, figures in report.scenarios.items():
         values = [words.count(figures.counts.measured), words.count(figures.counts.failed)]
         for d in (figures.ttft, figures.latency):
-            values += [_cell(d, "p50"), _cell(d, "p99")]
+            values += [_cell(d, "p50"), *([_cell(d, "p99")] if "p99" in heads else [])]
         page.line(names[name].ljust(first) + _cells(values, heads.values()))
 
 

@@ -1,45 +1,21 @@
-"""Reports as files: each is written beside its place and moved there, so none is ever half."""
+"""The reports of load tests as files, in each of their forms."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from attrs import frozen
-
 from headrace.bench.report.rates import RatePoint
 from headrace.bench.report.requests_csv import NO_REQUESTS
 from headrace.bench.report.saved import FILE_NAME, read_file, write_report
-from headrace.contracts.errors import LLMError, LLMInvalidRequestError
+from headrace.bench.report.writing import NotWritten, ReportNotWritten, reason, write_file
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load_report import LoadReport
 
 Form: TypeAlias = Literal["json", "csv", "html", "markdown", "hdr"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _Make: TypeAlias = Callable[[], bytes]
-
-
-@frozen(kw_only=True)
-class NotWritten:
-    """A file of the report that is not there, and why."""
-
-    path: Path
-    reason: str
-
-
-class ReportNotWritten(LLMError):
-    """Some files of a report could not be written; the report itself is whole, and in memory.
-
-    ``written`` are the files that are there, ``missing`` those that are not.
-    """
-
-    def __init__(self, written: Sequence[Path], missing: Sequence[NotWritten]) -> None:
-        said = "; ".join(f"{m.path} cannot be written: {m.reason}" for m in missing)
-        super().__init__(f"{said}; free some room there, or name another folder")
-        self.written = tuple(written)
-        self.missing = tuple(missing)
 
 
 def write_all(
@@ -65,7 +41,7 @@ def write_all(
             try:
                 write_file(path, make())
             except OSError as error:
-                missing.append(NotWritten(path=path, reason=_reason(error)))
+                missing.append(NotWritten(path=path, reason=reason(error)))
             else:
                 written.append(path)
     if missing:
@@ -81,28 +57,8 @@ def write_as(report: LoadReport, form: Form, path: Path) -> list[Path]:
     try:
         write_file(path, make())
     except OSError as error:
-        raise ReportNotWritten([], [NotWritten(path=path, reason=_reason(error))]) from error
+        raise ReportNotWritten([], [NotWritten(path=path, reason=reason(error))]) from error
     return [path]
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``, all of it or nothing; its folder is made where it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(21, "a folder is there", str(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    beside = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            # A disk may find out that it is full only now.
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def read(path: Path) -> LoadReport:
@@ -130,13 +86,3 @@ def _files(report: LoadReport, form: Form, points: Sequence[RatePoint]) -> Mappi
         case "hdr":
             texts = distributions(report)
             return {name: text.encode for name, text in texts.items()}
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

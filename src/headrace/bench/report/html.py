@@ -6,16 +6,13 @@ the pointer and sorts the table of requests; a policy in the file forbids any ot
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
 from itertools import count
 
 from headrace.bench.report import distributions, page_tables, rates, timelines, words
+from headrace.bench.report.page import bullets, card, figure, page, pair, terms
 from headrace.bench.report.rates import RatePoint
-from headrace.bench.report.svg import Chart, text_of
+from headrace.bench.report.svg import text_of
 from headrace.bench.report.timelines import Drawn
 from headrace.contracts.load_report import Distribution, LoadReport
 
@@ -68,31 +65,21 @@ def html(report: LoadReport, points: Sequence[RatePoint] = ()) -> str:
             _tiles(report),
             page_tables.promises(report),
             page_tables.times(report),
-            _card(rates.against_rate(points), numbers, _RINGS),
-            _pair(_distributions(report, numbers)),
+            card(rates.against_rate(points), numbers, _RINGS),
+            pair(_distributions(report, numbers)),
             _heat(report, numbers),
             _timelines(report, numbers),
             _scenarios(report, numbers),
             page_tables.errors(report),
             _server(report, numbers),
-            _pair([_facts(report), _sender(report)], "halves"),
+            pair([_facts(report), _sender(report)], "halves"),
             page_tables.requests(report),
             _definitions(),
             _foot(report),
         )
         if part
     )
-    script, style = _file("report.js"), _file("report.css")
-    policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{text_of(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        '<a class="skip" href="#main">Skip to content</a>\n'
-        f'<main id="main">\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n'
-    )
+    return page(title, body)
 
 
 # The head of the page.
@@ -123,7 +110,7 @@ def _verdict(report: LoadReport) -> str:
     ]
     if trust.doubts:
         lines.append(
-            _list(
+            bullets(
                 f"<b>{text_of(words.doubt_head(d))}</b>: {text_of(d.text, 600)}"
                 for d in trust.doubts
             )
@@ -133,16 +120,12 @@ def _verdict(report: LoadReport) -> str:
     if report.closed_loop:
         lines.append(f'<p class="quiet">{text_of(words.CLOSED_LOOP, 600)}</p>')
     if report.notes:
-        lines.append(_list(f"Note: {text_of(note, 600)}" for note in report.notes))
+        lines.append(bullets(f"Note: {text_of(note, 600)}" for note in report.notes))
     return (
         f'<section class="card verdict {trust.verdict.lower()}" aria-label="Verdict">'
         + "".join(lines)
         + "</section>"
     )
-
-
-def _list(items: Iterable[str]) -> str:
-    return '<ul class="notes">' + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
 
 
 def _tiles(report: LoadReport) -> str:
@@ -203,41 +186,10 @@ def _split(d: Distribution, name: str) -> tuple[str, str]:
 _RINGS = "A hollow ring is a rate at which a promise was broken."
 
 
-def _figure(drawn: Drawn, numbers: count[int], heading: str = "h2", under: str = "") -> str:
-    legend = ""
-    if len(drawn.legend) > 1:
-        legend = (
-            '<ul class="legend">'
-            + "".join(
-                f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="line s-{colour} '
-                f'dash-{dash}" d="M1 5H25"/></svg>{text_of(name, 60)}</li>'
-                for name, colour, dash in drawn.legend
-            )
-            + "</ul>"
-        )
-    below = f'<p class="quiet small">{text_of(under)}</p>' if under else ""
-    return (
-        f"<figure><figcaption><{heading}>{text_of(drawn.chart.title)}</{heading}>{legend}</figcaption>"
-        f"{below}{drawn.chart.svg(numbers)}</figure>"
-    )
-
-
-def _card(chart: Chart | Drawn | None, numbers: count[int], under: str = "") -> str:
-    if chart is None:
-        return ""
-    drawn = Drawn(chart) if isinstance(chart, Chart) else chart
-    return f'<section class="card">{_figure(drawn, numbers, under=under)}</section>'
-
-
-def _pair(cards: Sequence[str], kind: str = "") -> str:
-    there = [card for card in cards if card]
-    return f'<div class="pair {kind}">{"".join(there)}</div>' if there else ""
-
-
 def _distributions(report: LoadReport, numbers: count[int]) -> list[str]:
     f, r = report.figures, report.requests
     return [
-        _card(distributions.distribution(name, d, exact), numbers, _BARS)
+        card(distributions.distribution(name, d, exact), numbers, _BARS)
         for name, d, exact in (
             ("Time to first token", f.ttft, () if r is None else r.ttft_ms),
             ("Latency", f.latency, () if r is None else r.latency_ms),
@@ -274,8 +226,8 @@ def _timelines(report: LoadReport, numbers: count[int]) -> str:
         timelines.tokens(report),
         timelines.errors(report),
     )
-    cards = [_card(each, numbers) for each in drawn if each is not None]
-    return (cards[0] if cards else "") + "\n" + _pair(cards[1:])
+    cards = [card(each, numbers) for each in drawn if each is not None]
+    return (cards[0] if cards else "") + "\n" + pair(cards[1:])
 
 
 def _scenarios(report: LoadReport, numbers: count[int]) -> str:
@@ -302,7 +254,7 @@ def _scenarios(report: LoadReport, numbers: count[int]) -> str:
     heads = ["scenario", "requests", "failed", "requests/s", "tokens/s"]
     heads += [f"{metric} {p}" for metric in ("TTFT", "TPOT", "latency") for p in ("p50", "p99")]
     under = "A dot is p50; the rings after it are p95 and p99."
-    picture = "" if chart is None else _figure(Drawn(chart), numbers, "h3", under)
+    picture = "" if chart is None else figure(Drawn(chart), numbers, "h3", under)
     return (
         '<section class="card"><h2>Scenarios</h2><div class="scroll">'
         f"{page_tables.table(heads, body)}</div>{picture}</section>"
@@ -317,7 +269,7 @@ def _server(report: LoadReport, numbers: count[int]) -> str:
     under = "On the run's own time line."
     if left_out:
         under += f" {words.several(left_out, 'more metric')} in report.json."
-    cards = "".join(f"<div>{_figure(each, numbers, 'h3')}</div>" for each in drawn)
+    cards = "".join(f"<div>{figure(each, numbers, 'h3')}</div>" for each in drawn)
     return (
         '<section class="card"><h2>What the server told of itself</h2>'
         f'<p class="quiet small">{under}</p><div class="pair">{cards}</div></section>'
@@ -327,13 +279,8 @@ def _server(report: LoadReport, numbers: count[int]) -> str:
 # What was run, and what the words mean.
 
 
-def _terms(title: str, pairs: Iterable[tuple[str, str]], kind: str = "facts") -> str:
-    inner = "".join(f"<dt>{text_of(a)}</dt><dd>{text_of(b, 600)}</dd>" for a, b in pairs)
-    return f'<section class="card"><h2>{title}</h2><dl class="{kind}">{inner}</dl></section>'
-
-
 def _facts(report: LoadReport) -> str:
-    return _terms("What was run", words.plan_rows(report))
+    return terms("What was run", words.plan_rows(report))
 
 
 def _sender(report: LoadReport) -> str:
@@ -342,11 +289,11 @@ def _sender(report: LoadReport) -> str:
     d = report.connect
     if d is not None and d.count:
         pairs.append(("connections", words.connect_words(d)))
-    return _terms("The sender", pairs)
+    return terms("The sender", pairs)
 
 
 def _definitions() -> str:
-    return _terms("How to read this", _DEFINITIONS, "definitions")
+    return terms("How to read this", _DEFINITIONS, "definitions")
 
 
 def _foot(report: LoadReport) -> str:
@@ -355,17 +302,3 @@ def _foot(report: LoadReport) -> str:
         f'<footer class="quiet small">Made by headrace{text_of(version)} from run '
         f"{text_of(report.run_id)}, format {text_of(report.format)}.</footer>"
     )
-
-
-# What stands in the file itself.
-
-
-@cache
-def _file(name: str) -> str:
-    place = files("headrace.bench.report") / "page_files" / name
-    return place.read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    made = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(made).decode()}"

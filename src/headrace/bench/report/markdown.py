@@ -22,7 +22,7 @@ def markdown(report: LoadReport, baseline: LoadReport | None = None) -> str:
         _scenarios(report),
         _errors(report),
         [] if baseline is None else _beside(report, baseline),
-        [f"- {_code(note)}" for note in report.notes],
+        [f"- {code(note)}" for note in report.notes],
     ]
     lines = chain.from_iterable([*part, ""] for part in parts if part)
     return "\n".join(lines)
@@ -30,14 +30,14 @@ def markdown(report: LoadReport, baseline: LoadReport | None = None) -> str:
 
 def _head(report: LoadReport) -> list[str]:
     verdict = report.trust.verdict
-    model = _code(report.plan.model) if report.plan.model else "its own model"
+    model = code(report.plan.model) if report.plan.model else "its own model"
     lines = [
-        f"### {_MARKS[verdict]} Load test of {_code(words.target(report.plan))}, {model}",
+        f"### {_MARKS[verdict]} Load test of {code(words.target(report.plan))}, {model}",
         "",
         f"**{verdict}**: {words.verdict_words(report.trust)}.",
     ]
     for doubt in report.trust.doubts:
-        lines += ["", f"- {_code(words.doubt_head(doubt))}: {_code(doubt.text)}"]
+        lines += ["", f"- {code(words.doubt_head(doubt))}: {code(doubt.text)}"]
     if ended := words.ended_words(report):
         lines += ["", f"**{ended}**"]
     return lines
@@ -47,7 +47,7 @@ def _facts(report: LoadReport) -> list[str]:
     rows = dict(words.plan_rows(report))
     rates = ", ".join(f"{name} **{value}**" for name, value in words.rate_rows(report))
     lines = [
-        f"{_plain(rows['arrivals'])}; {_plain(rows['workload'])}; "
+        f"{plain_words(rows['arrivals'])}; {plain_words(rows['workload'])}; "
         f"{words.seconds(report.figures.seconds)} measured. "
         f"{words.counts_words(report.figures.counts)}." + (f" {_up(rates)}." if rates else "")
     ]
@@ -57,14 +57,14 @@ def _facts(report: LoadReport) -> list[str]:
 def _promises(report: LoadReport) -> list[str]:
     rows = [
         [
-            _code(r.promise.text),
+            code(r.promise.text),
             words.promise_value(r),
             f"{_KEPT[r.kept]} {words.promise_words(r)}"
-            + (f" ({_plain(r.text)})" if r.text else ""),
+            + (f" ({plain_words(r.text)})" if r.text else ""),
         ]
         for r in report.promises
     ]
-    return _table(["promise", "came", ""], rows)
+    return table(["promise", "came", ""], rows)
 
 
 def _times(report: LoadReport) -> list[str]:
@@ -75,7 +75,7 @@ def _times(report: LoadReport) -> list[str]:
         most = None if d.maximum is None else d.maximum / by
         cells = [_with_interval(d, p) for p in words.SHOWN]
         rows.append([f"{name}, {unit}", *cells, words.number(most)])
-    lines = _table(["time", *words.SHOWN, "max"], rows)
+    lines = table(["time", *words.SHOWN, "max"], rows)
     if lacking := words.lacking(told):
         lines += ["", f"<sub>{lacking}</sub>"]
     return lines
@@ -92,7 +92,7 @@ def _scenarios(report: LoadReport) -> list[str]:
         return []
     rows = [
         [
-            _code(name),
+            code(name),
             words.count(f.counts.measured),
             words.count(f.counts.failed),
             *(_cell(d, p) for d in (f.ttft, f.latency) for p in ("p50", "p99")),
@@ -100,7 +100,7 @@ def _scenarios(report: LoadReport) -> list[str]:
         for name, f in report.scenarios.items()
     ]
     heads = ["scenario", "requests", "failed", "TTFT p50", "TTFT p99", "latency p50", "latency p99"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _cell(d: Distribution | None, name: str) -> str:
@@ -113,14 +113,14 @@ def _cell(d: Distribution | None, name: str) -> str:
 def _errors(report: LoadReport) -> list[str]:
     rows = [
         [
-            _code(e.kind),
+            code(e.kind),
             words.NOTHING if e.status is None else str(e.status),
             words.count(e.count),
-            _code(e.example) if e.example else "",
+            code(e.example) if e.example else "",
         ]
         for e in report.errors
     ]
-    return _table(["error", "status", "requests", "the first one's message"], rows)
+    return table(["error", "status", "requests", "the first one's message"], rows)
 
 
 # Beside a baseline.
@@ -144,14 +144,17 @@ def _beside(report: LoadReport, baseline: LoadReport) -> list[str]:
             rows.append(
                 [f"{name} {p}", words.time_ms(before), words.time_ms(now), ratio, _seen(d, base, p)]
             )
-    lines = [f"**Beside the baseline** {_code(baseline.run_id)} of {_plain(baseline.started)}:", ""]
+    lines = [
+        f"**Beside the baseline** {code(baseline.run_id)} of {plain_words(baseline.started)}:",
+        "",
+    ]
     if baseline.closed_loop != report.closed_loop:
         lines += ["⚠️ One of the two is a closed loop: their latencies cannot be compared.", ""]
     if baseline.trust.verdict != "VALID":
         lines += [f"⚠️ The baseline's own verdict is {baseline.trust.verdict}.", ""]
     return [
         *lines,
-        *_table(["", "baseline", "this run", "ratio", "by their 95% intervals"], rows),
+        *table(["", "baseline", "this run", "ratio", "by their 95% intervals"], rows),
         "",
         "<sub>Faster or slower is said only where the intervals do not touch. `headrace compare` "
         "gives intervals of the ratios themselves.</sub>",
@@ -186,21 +189,22 @@ def _seen(d: Distribution, base: Distribution, p: str) -> str:
 # The format itself.
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows under their heads; no lines at all where there is no row."""
     if not rows:
         return []
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in lines]
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """What others have written, as code: there it is neither markup nor a mention of anybody."""
     return "`" + words.safe(text, 160).replace("`", "'") + "`"
 
 
-def _plain(text: str) -> str:
+def plain_words(text: str, most: int = 160) -> str:
     """Words of our own that may hold a name."""
-    safe = words.safe(text, 160)
+    safe = words.safe(text, most)
     for mark in "\\`*_[]<>@":
         safe = safe.replace(mark, "\\" + mark)
     return safe

@@ -1,7 +1,7 @@
 """A report as JSON text and back: the format that ``headrace.load/1`` names.
 
-Written without what could be a secret: the values of the plan's headers, and a name or password in
-an address. Reading is strict, and refuses another format by its name.
+Written without what could be a secret: the values of the plan's headers, what ``extra_body`` calls a
+key or a password, and a name or password in an address. Reading is strict, and refuses another format by its name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from headrace.contracts.load import LoadPlan
 from headrace.contracts.load_report import FORMAT, Columns, LoadReport
 
 FILE_NAME = "report.json"
+_CREDENTIALS = frozenset(
+    ("apikey", "authorization", "key", "password", "secret", "token", "accesstoken")
+)
 HIDDEN = "(not kept)"
 """What stands in a saved report for the value of a header."""
 
@@ -91,7 +94,35 @@ def plan_without_secrets(plan: LoadPlan) -> LoadPlan:
         url=without_user(plan.url),
         metrics_url=None if plan.metrics_url is None else without_user(plan.metrics_url),
         headers=tuple((name, HIDDEN) for name, _ in plan.headers),
+        extra_body=None if plan.extra_body is None else _without_credentials(plan.extra_body),
     )
+
+
+def _without_credentials(body: str) -> str:
+    """``body`` without what its names call a key, a password or a token to get in with."""
+    import json
+
+    try:
+        plain = json.loads(body)
+    except ValueError:
+        return HIDDEN  # no run was made with it, and what it holds nobody knows
+    hidden = _hidden(plain)
+    return body if hidden == plain else json.dumps(hidden, ensure_ascii=False)
+
+
+def _hidden(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_hidden(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: HIDDEN if _plain_name(name) in _CREDENTIALS else _hidden(value)
+        for name, value in node.items()
+    }
+
+
+def _plain_name(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
 
 
 def without_user(url: str) -> str:

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from headrace.contracts.profiling import ProfileService
 from headrace.gateway.config import Config
 from headrace.gateway.server import serve_on
 from headrace.gateway.source import Source
@@ -22,6 +23,7 @@ async def supervise(
     announce: Callable[[list[str]], None],
     source: Source,
     text: str | None,
+    profiles: ProfileService | None = None,
 ) -> None:
     """As ``serve_on``, by way of ``server.workers`` processes that share the port of ``listener``.
 
@@ -39,7 +41,7 @@ async def supervise(
             source=source,
             text=text,
         )
-        await serve_on(private, config, model, announce, source, crew)
+        await serve_on(private, config, model, announce, source, crew, profiles)
 
 
 def shares_port() -> bool:

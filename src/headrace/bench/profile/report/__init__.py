@@ -1,0 +1,1 @@
+"""What a profile found, for people and programs: HTML, Markdown, JSON, a table of operators."""
