@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -154,6 +155,17 @@ def test_the_report_says_which_attention_ran(tmp_path: Path, attention: str) -> 
         tiny.llama(tmp_path / "m"), tiny.prompts(tmp_path / "in"), repeats=1, attention=attention
     )
     assert profile(request).attention.startswith(attention)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_a_compiled_model_is_looked_at_as_it_was_compiled(tmp_path: Path) -> None:
+    request = tiny.asked(
+        tiny.llama(tmp_path / "m"), tiny.prompts(tmp_path / "in"), repeats=1, compile=True
+    )
+    report = profile(request)
+    assert report.compiled
+    assert any("Compiled" in operator.op_name for operator in report.operators)
+    assert not any("--compile" in each.text for each in report.recommendations)
 
 
 def test_vision_parts_without_a_formula_are_counted_by_torch(tmp_path: Path) -> None:
