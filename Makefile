@@ -9,8 +9,10 @@ DEV_READY := $(VENV)/.dev-ready
 PROFILE := .venv-profile
 PROFILE_READY := $(PROFILE)/.ready
 TORCH ?= torch==2.13.0
+RAY_VENV := .venv-ray
+RAY_READY := $(RAY_VENV)/.ready
 
-.PHONY: serve load-test test test-profile check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-profile test-ray check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -24,6 +26,9 @@ load-test: $(RUN_READY) ## Drive a load against the gateway that runs at PORT (A
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
+	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)
 
 check: $(DEV_READY) ## Types, lint, format, import contracts, generated documents
 	@$(BIN)/ruff check .
@@ -45,8 +50,8 @@ page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dar
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-test-profile: $(PROFILE_READY) ## FLOPs judged by torch and transformers, in an environment of its own
-	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py $(ARGS)
+test-profile: $(PROFILE_READY) ## FLOPs judged by torch, and profiles of small models, in an environment of its own
+	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile $(ARGS)
 
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
@@ -93,5 +98,13 @@ $(PROFILE_READY): requirements/profile.txt requirements/dev.txt requirements/run
 	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(RAY_READY): requirements/dev.txt requirements/ray.txt pyproject.toml
+	@echo "Installing headrace with Ray into $(RAY_VENV) (once) ..."
+	@$(PYTHON) -m venv $(RAY_VENV)
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt -r requirements/ray.txt
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) $(PROFILE) $(PROFILE) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PROFILE) $(RAY_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

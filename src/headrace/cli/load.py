@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
     from headrace.contracts.load import LoadPlan
@@ -245,6 +249,19 @@ def load(
         int | None,
         typer.Option(min=1, help="Sending processes. [default: 1]", rich_help_panel=_END),
     ] = None,
+    hosts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Send from so many machines of a Ray cluster.", rich_help_panel=_END
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster for --hosts. [default: RAY_ADDRESS, or a Ray of our own here]",
+            rich_help_panel=_END,
+        ),
+    ] = None,
     slo: Annotated[
         list[str] | None,
         typer.Option(
@@ -337,10 +354,10 @@ def load(
     figures are not the server's.
     """
     given = dict(locals())
-    from headrace.bench.load.run import load as drive
     from headrace.cli.load_plan import plans_of
 
     plans = plans_of(given)
+    drive = _driver(hosts, ray_address, find=find)
     if out is not None:
         _make_folder(out)
     if find:
@@ -353,7 +370,7 @@ def load(
 
     worst = 0
     for name, plan in plans:
-        report = drive(plan) if no_progress else _shown(plan)
+        report = drive(plan) if no_progress else _shown(plan, drive)
         with interrupts_wait() as interrupted:
             saved = hand_over(report, None if out is None else out / name, as_json=as_json)
         worst = max(worst, _status(report) or (0 if saved else FAILED))
@@ -363,10 +380,24 @@ def load(
         raise typer.Exit(worst)
 
 
-def _shown(plan: LoadPlan) -> LoadReport:
+def _driver(hosts: int | None, ray_address: str | None, *, find: bool) -> Callable[..., LoadReport]:
+    """Who drives a plan: this machine, or those of a cluster."""
+    if hosts is None:
+        if ray_address is not None:
+            raise LLMInvalidRequestError("--ray-address is for --hosts; give that too")
+        from headrace.bench.load.run import load as drive
+
+        return drive
+    if find:
+        raise LLMInvalidRequestError("--find searches from this machine; leave out --hosts")
+    from headrace.bench.load.hosts import load_by_hosts
+
+    return partial(load_by_hosts, hosts=hosts, address=ray_address)
+
+
+def _shown(plan: LoadPlan, drive: Callable[..., LoadReport]) -> LoadReport:
     """The run of ``plan``, watched on standard error."""
     from headrace.bench.load.live import Live
-    from headrace.bench.load.run import load as drive
     from headrace.numbers.load_course import HEAT_BOUNDS_MS
 
     live = Live(plan, sys.stderr, heat_bounds_ms=HEAT_BOUNDS_MS)

@@ -68,8 +68,8 @@ def profile(
 ) -> None:
     """Time a model's stages, then look at its operators, and hold both against the device's limits.
 
-    Needs torch and transformers: pip install 'headrace[torch]'. Nothing is fetched but a model that
-    is known by name.
+    Needs torch and transformers, which the extra named torch brings. Nothing is fetched but a model
+    that is known by name.
     """
     from headrace.bench.profile.loading import usual_device
     from headrace.bench.profile.run import new_run_id

@@ -15,6 +15,8 @@ torch: Any = pytest.importorskip("torch", reason="torch is not installed: make t
 transformers: Any = pytest.importorskip(
     "transformers", reason="transformers is not installed: make test-profile"
 )
+# Two threads that wait for each other are slow beside other programs, and these models need one.
+torch.set_num_threads(1)
 IMAGE_TOKEN = 299
 TEXT = {
     "model_type": "llama",

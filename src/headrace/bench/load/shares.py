@@ -37,10 +37,11 @@ class Driven:
     notes: tuple[str, ...] = ()
 
 
-def split(plan: LoadPlan, share: Share) -> LoadPlan:
+def split(plan: LoadPlan, share: Share, *, by: str = "workers", each: int = 1) -> LoadPlan:
     """The plan of one share: fewer callers, requests and places; the seed and the rate stay.
 
-    An open loop's schedule is made whole by everybody, who takes every so manieth of it.
+    An open loop's schedule is made whole by everybody, who takes every so manieth of it. Where there
+    is too little of something, LLMInvalidRequestError says how many ``by`` of ``each`` there may be.
     """
     if share.parts == 1:
         return plan
@@ -51,22 +52,23 @@ def split(plan: LoadPlan, share: Share) -> LoadPlan:
     }
     for name in ("requests", "at_most", "most_errors"):
         if counts.get(name) == 0:
-            raise LLMInvalidRequestError(
-                f"{name} is {getattr(plan, name)}, too few for {share.parts} workers; "
-                f"lower --workers to {getattr(plan, name)}",
-                param="workers",
-            )
+            raise _too_few(name, getattr(plan, name), share, by, each)
     arrivals = plan.arrivals
     if isinstance(arrivals, Closed):
         mine = share.of(arrivals.concurrency)
         if not mine:
-            raise LLMInvalidRequestError(
-                f"concurrency is {arrivals.concurrency}, too few for {share.parts} workers; "
-                f"lower --workers to {arrivals.concurrency}",
-                param="workers",
-            )
+            raise _too_few("concurrency", arrivals.concurrency, share, by, each)
         arrivals = evolve(arrivals, concurrency=mine)
     return evolve(plan, arrivals=arrivals, **counts)
+
+
+def _too_few(name: str, value: int, share: Share, by: str, each: int) -> LLMInvalidRequestError:
+    whom = by if each == 1 else f"{by} of {each} workers"
+    most = f"to {value // each}" if value >= each else "and --workers"
+    return LLMInvalidRequestError(
+        f"{name} is {value}, too few for {share.parts // each} {whom}; lower --{by} {most}",
+        param=by,
+    )
 
 
 def write_driven(driven: Driven) -> bytes:

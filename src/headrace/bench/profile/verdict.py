@@ -40,7 +40,7 @@ def verdict_of(found: Findings) -> str:
     if not outer:
         return "Nothing was timed, so nothing can be said."
     main = max(outer, key=lambda stage: stage.time_ms.mean)
-    took = f"{main.stage} takes {_share(main.share)} of the time"
+    took = f"{main.stage.capitalize()} takes {_share(main.share)} of the time"
     if main.stage == "preprocess":
         return f"{took}, before the model sees anything: prepare inputs ahead, or on more cores."
     if main.mbu is None or main.mfu is None:
@@ -200,7 +200,7 @@ def _amdahl(share: float, times: float | None) -> float | None:
 
 def notes_of(found: Findings, verdict: str, ttft_ms: float | None, tpot_ms: float | None) -> str:
     """For those who decide: what was found, how sure it is, and what to do first."""
-    said = [verdict[:1].upper() + verdict[1:]]
+    said = [verdict]
     if ttft_ms is not None:
         said.append(f"The first token comes after {ttft_ms:.0f} ms.")
     if tpot_ms:

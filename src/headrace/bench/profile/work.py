@@ -59,7 +59,7 @@ class Account:
 
     @property
     def kv_per_token(self) -> float | None:
-        return None if self.model is None else kv_bytes_per_token(self.model)
+        return None if self.model is None else kv_bytes_per_token(self.model, self.rules)
 
     @property
     def conventions(self) -> tuple[str, ...]:
