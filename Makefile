@@ -51,7 +51,7 @@ bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 test-profile: $(PROFILE_READY) ## FLOPs judged by torch, and profiles of small models, in an environment of its own
-	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile $(ARGS)
+	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile tests/cli/test_profile_command.py $(ARGS)
 
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)

@@ -83,7 +83,8 @@ def observe(
     counts = counter(lambda: "vision" if runner.watch.inside else str(runner.stage))
     ends_if_asked(stop)
     with counts:
-        counted = _run(runner, given, steps, stop)
+        # Not inference_mode: there an operator made of others is not seen as these.
+        counted = _run(runner, given, steps, stop, needs.torch().no_grad())
     ends_if_asked(stop)
     own, profiled = _quietest(runner, given, steps, stop, artifacts)
     found = _by_kernel(counts.found, own)
@@ -100,13 +101,12 @@ def observe(
     )
 
 
-def _run(runner: Runner, given: Given, steps: int, stop: Stop) -> Spent:
+def _run(runner: Runner, given: Given, steps: int, stop: Stop, mode: Any) -> Spent:
     """One prefill and ``steps`` more, each under its stage."""
     torch = needs.torch()
     mark = torch.profiler.record_function
     now = time.perf_counter
-    # Not inference_mode: there an operator made of others is not seen as these.
-    with torch.no_grad():
+    with mode:
         inputs = prepare(runner.loaded, given)
         runner.finish()
         began = now()
@@ -144,7 +144,8 @@ def _profile(runner: Runner, given: Given, steps: int, stop: Stop) -> tuple[Any,
     runner.watch.marking = True
     try:
         with torch.profiler.profile(activities=activities) as profiler:
-            spent = _run(runner, given, steps, stop)
+            # As it was timed, or a compiled model would be compiled anew.
+            spent = _run(runner, given, steps, stop, torch.inference_mode())
     finally:
         runner.watch.marking = False
     return profiler, spent
@@ -175,7 +176,7 @@ def _own_times(events: Sequence[Any]) -> dict[tuple[str, str], _Own]:
             spans.append((event.time_range.start, event.time_range.end, stage))
     found: dict[tuple[str, str], _Own] = {}
     for event in events:
-        if "::" not in event.name:
+        if event.name == Watch.MARK or event.name.startswith(_STAGE):
             continue
         at = event.time_range.start
         stage = next((name for start, end, name in spans if start <= at <= end), None)

@@ -9,6 +9,9 @@ from headrace.bench.profile.inputs import Given, read_picture
 from headrace.bench.profile.loading import DTYPES, Loaded
 from headrace.contracts.errors import LLMCapabilityError
 
+_SEVERAL = frozenset({"idefics2", "idefics3", "smolvlm"})
+"""They take several pictures a sequence, along an axis of its own."""
+
 
 def prepare(loaded: Loaded, given: Given) -> dict[str, Any]:
     """The model's keyword arguments for its first pass, on its device and in its dtype."""
@@ -69,7 +72,8 @@ def _made_up(loaded: Loaded, given: Given, picture: Any) -> dict[str, Any]:
     places = getattr(config, "image_seq_length", None)
     patch = getattr(getattr(config, "vision_config", None), "patch_size", None)
     if isinstance(side, int) and isinstance(patch, int):
-        places = (side // patch) ** 2
+        # Idefics and SmolVLM put so many patches by so many into one place.
+        places = (side // patch // int(getattr(config, "scale_factor", 1))) ** 2
     if not isinstance(mark, int) or not isinstance(side, int) or not isinstance(places, int):
         raise LLMCapabilityError(
             f"{loaded.name} has no processor, and its configuration does not tell how a picture is "
@@ -82,6 +86,8 @@ def _made_up(loaded: Loaded, given: Given, picture: Any) -> dict[str, Any]:
     ]
     pixels = torch.frombuffer(bytearray(picture.resize((side, side)).tobytes()), dtype=torch.uint8)
     pixels = pixels.view(1, side, side, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if config.model_type in _SEVERAL:
+        pixels = pixels.unsqueeze(1)
     return {"input_ids": torch.tensor([[mark] * places + text]), "pixel_values": pixels}
 
 
