@@ -39,7 +39,7 @@ def test_a_run_that_takes_a_fifth_longer_is_slower_in_each_stage_and_as_a_whole(
 def test_a_run_beside_its_repetition_lies_within_noise() -> None:
     found = compare(a_report(seed=1), a_report(seed=3))
     assert found.judgement == "no difference seen"
-    assert {d.judgement for d in found.differences} == {"no difference seen"}
+    # One of five stages may well lie outside of its own 95%: the verdict is of the whole.
     assert of(found, "whole").text == "within noise"
     assert found.warnings == ()
 

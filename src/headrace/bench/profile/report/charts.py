@@ -198,7 +198,7 @@ def roofline(report: ProfileReport) -> Drawn | None:
         _dot(chart, dot, x.at(dot.intensity), y.at(dot.flops_per_s))
     stages, operators = (
         [
-            Label(x.at(d.intensity) + 10, y.at(d.flops_per_s) + 4, d.name)
+            _beside(chart, x.at(d.intensity), y.at(d.flops_per_s) + 4, d.name)
             for d in dots
             if d.is_stage is wanted
         ]
@@ -210,6 +210,12 @@ def roofline(report: ProfileReport) -> Drawn | None:
         if label.y == meant.y or meant not in operators:
             chart.words(label.x, label.y, label.said, label.anchor)
     return Drawn(chart, tuple(legend))
+
+
+def _beside(chart: Chart, x: float, y: float, said: str) -> Label:
+    """A dot's name at its right, or at its left where there is no room."""
+    label = Label(x + 10, y, said)
+    return label if label.reach[1] <= chart.width else Label(x - 10, y, said, "end")
 
 
 def _dot(chart: Chart, dot: Spot, x: float, y: float) -> None:

@@ -112,7 +112,9 @@ def _verdict(report: ProfileReport) -> str:
     kind = (
         "invalid" if not report.complete else "" if report.noise.verdict == "clean" else "suspect"
     )
-    lines = [f'<p class="sentence">{text_of(report.verdict, 1000)}</p>']
+    lines = [
+        f'<p class="sentence">{text_of(report.verdict[:1].upper() + report.verdict[1:], 1000)}</p>'
+    ]
     if not report.complete:
         why = f" ({text_of(report.ended, 600)})" if report.ended else ""
         lines.append(
