@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console
 
 if TYPE_CHECKING:
     from headrace.contracts.profile_report import ProfileReport
@@ -72,6 +72,8 @@ def profile(
     that is known by name.
     """
     from headrace.bench.profile.loading import usual_device
+    from headrace.bench.profile.report.files import write_all
+    from headrace.bench.profile.report.saved import FILE_NAME
     from headrace.bench.profile.run import new_run_id
     from headrace.bench.profile.run import profile as run
     from headrace.contracts.errors import LLMError
@@ -95,9 +97,9 @@ def profile(
     )
     with _interrupts() as stop:
         report = run(request, on_progress=_tell(), stop=stop, artifacts_dir=folder, run_id=run_id)
-    _write(report, folder)
+    write_all(report, folder)
     if as_json:
-        print_json(report)
+        typer.echo((folder / FILE_NAME).read_text(encoding="utf-8"))
     else:
         _show(report)
     typer.echo(f"Report: {folder}", err=True)
@@ -169,13 +171,6 @@ def _tell() -> Callable[[str, float, str], None]:
             typer.echo(f"{done:4.0%} {words}", err=True)
 
     return tell
-
-
-def _write(report: ProfileReport, folder: Path) -> None:
-    from headrace.contracts.convert import to_json
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_bytes(to_json(report))
 
 
 def _show(report: ProfileReport) -> None:
