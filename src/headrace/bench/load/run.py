@@ -378,7 +378,7 @@ def allow_open_files() -> None:
 def nothing_driven(plan: LoadPlan) -> Driven:
     """What there is to tell of a run that was ended before it began."""
     from headrace.numbers.load_tally import LoadTally
-    from headrace.numbers.trust import SenderFacts
+    from headrace.numbers.trust_facts import SenderFacts
 
     now = monotonic()
     tally = LoadTally(plan)
