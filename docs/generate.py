@@ -143,9 +143,10 @@ def commands() -> str:
     import typer.main
     from typer.testing import CliRunner
 
-    from headrace.cli.main import app
+    from headrace.cli.main import app_of
 
     lines = ["# Commands", "", NOTE, ""]
+    app = app_of()
     runner = CliRunner(env={"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"})
     group: Any = typer.main.get_command(app)
     for words in [[], *below(group)]:

@@ -99,7 +99,7 @@ MEANINGS: dict[type, dict[str, str]] = {
         "schedule_lag_ms": "p99 of how much later a request was sent than it could have been",
         "schedule_lag_max_ms": "the same, at most",
         "read_lag_ms": "p99 from the arrival of bytes to their reading; null where the kernel does not say",
-        "coalesced_share": "share of pieces that came in one read with the piece before",
+        "coalesced_share": "share of pieces that have the instant of the piece before",
         "cpu_share": "of a core, by the busiest process of the sender",
         "loop_lag_ms": "p99 of how late the sender's loop came to its own ticks",
         "loop_lag_max_ms": "the same, at most",

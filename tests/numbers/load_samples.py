@@ -5,7 +5,7 @@ from headrace.contracts.load_report import Sample
 from headrace.contracts.record import CallRecord, Timeline
 from headrace.contracts.responses import Usage
 from headrace.numbers.load_tally import LoadTally
-from headrace.numbers.trust import SenderFacts
+from headrace.numbers.trust_facts import SenderFacts
 
 BEGIN = 5_000.0
 OPEN = LoadPlan(url="http://127.0.0.1:1", arrivals=Poisson(rate=10.0))

@@ -16,7 +16,7 @@ from headrace.numbers.load_course import HEAT_BOUNDS_MS, MOST
 from headrace.numbers.load_tally import LoadTally
 from headrace.numbers.promises import parse
 from headrace.numbers.stats import percentile
-from headrace.numbers.trust import SenderFacts
+from headrace.numbers.trust_facts import SenderFacts
 
 REQUESTS = st.builds(
     sample,

@@ -4,7 +4,8 @@ import attrs
 import pytest
 
 from headrace.numbers.histogram import LogHistogram
-from headrace.numbers.trust import RunFacts, SenderFacts, judge_trust, lag_limits_ms, together
+from headrace.numbers.trust import judge_trust, lag_limits_ms
+from headrace.numbers.trust_facts import RunFacts, SenderFacts, together
 
 
 def lags(*ms):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def profile(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A folder with a config.json and weights, a GGUF file, or a known model's name."
         ),
-    ],
+    ] = None,
     input_dir: Annotated[
         Path | None,
         typer.Option(
@@ -64,6 +64,18 @@ def profile(
         Path | None,
         typer.Option(help="The folder for the report's files. [default: tmp/profiles/<run>]"),
     ] = None,
+    compare: Annotated[
+        tuple[str, str],
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            show_default=False,
+            help="Instead of a model: two profiles, each a report.json or its folder.",
+        ),
+    ] = ("", ""),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --compare: print it as Markdown.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Time a model's stages, then look at its operators, and hold both against the device's limits.
@@ -71,12 +83,24 @@ def profile(
     Needs torch and transformers, which the extra named torch brings. Nothing is fetched but a model
     that is known by name.
     """
+    from headrace.contracts.errors import LLMError, LLMInvalidRequestError
+
+    if compare[0]:
+        if model is not None:
+            raise LLMInvalidRequestError("give a model to profile, or --compare A B, not both")
+        from headrace.cli.profile_compare import compare_profiles
+
+        compare_profiles(Path(compare[0]), Path(compare[1]), as_json=as_json, markdown=markdown)
+        return
+    if model is None:
+        raise LLMInvalidRequestError(
+            "no model: give a folder, a GGUF file or a known name (or --compare A B)", param="model"
+        )
     from headrace.bench.profile.loading import usual_device
     from headrace.bench.profile.report.files import write_all
     from headrace.bench.profile.report.saved import FILE_NAME
     from headrace.bench.profile.run import new_run_id
     from headrace.bench.profile.run import profile as run
-    from headrace.contracts.errors import LLMError
     from headrace.contracts.profiling import LLMProfileRequest
 
     device = device or usual_device()

@@ -27,7 +27,7 @@ class Sample:
 
     Instants are in ``record.timeline`` (``intended``: None in a closed loop; ``queued``: when the
     sender took it up). ``gaps_s`` are the times between its pieces of output. ``coalesced`` counts
-    pieces that came with the piece before them in one read, so that the gap is not known to be
+    pieces that have the instant of the piece before them, so that the gap is not known to be
     true. ``connect_s`` is what setting up its connection took, None where it was there.
     ``error`` is the message behind ``record.error_kind``; ``cut``: the run ended before it did.
     """

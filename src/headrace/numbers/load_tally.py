@@ -36,7 +36,8 @@ from headrace.numbers.load_parts import (
 )
 from headrace.numbers.load_rows import CUT, FAILED, OK, UNKNOWN, Rows
 from headrace.numbers.promises import judge, met
-from headrace.numbers.trust import RunFacts, SenderFacts, judge_trust
+from headrace.numbers.trust import judge_trust
+from headrace.numbers.trust_facts import RunFacts, SenderFacts
 
 MOST_ROWS = 1_000_000
 """What comes after is counted in histograms: 1% instead of exact, and no longer row by row."""

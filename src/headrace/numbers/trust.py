@@ -1,162 +1,41 @@
 """Whether a load test's figures are the server's, or those of the one who measured.
 
-Each rule looks at one fact and has limits of its own, with their reason beside them. A doubt of
-verdict VALID is a statement: a reader should know it, and it speaks against nothing.
+Each rule looks at one fact and has limits of its own (``trust_limits``). A doubt of verdict VALID is a statement: a reader should know it, and it speaks against nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from attrs import field, frozen
+from collections.abc import Iterator
 
 from headrace.contracts.load_report import Doubt, Trust, Verdict
-from headrace.numbers.histogram import LogHistogram
 from headrace.numbers.stats import percentile_needs
-
-LAG_MS = 1.0
-LAG_SHARE = 0.05
-LAG_LEAST_MS = 0.1
-"""A schedule lag is in every figure from the intended time. Up to 5% of the median time to first
-token it stays within the 5% to which we hold ourselves; 1 ms is what a good sender on a free core
-keeps (0.2 ms at p99 is usual), so more shows one that is pressed, even where the server is slow.
-Below 0.1 ms nobody can send on time, and the clock itself is part of it."""
-
-LAG_BAD_MS = 10.0
-LAG_BAD_SHARE = 0.25
-"""From here on the figures are wrong by a quarter, or the arrivals are not those that were asked
-for: 10 ms is the gap of 100 requests a second. Never below ten times the least limit."""
-
-STALL_MS = 20.0
-"""One late request does not move p99, but it is the maximum. Told where it is more than the median
-time to first token too, for then it stands out among the server's own."""
-
-READ_LAG_MS = 5.0
-READ_LAG_BAD_MS = 50.0
-"""With the kernel's times a late read changes no figure of its own request, as long as nothing more
-comes meanwhile (see ``FIRST_TOGETHER``). It shows how long the
-loop is busy, and so how late the next request is written: past 5 ms that shows, past 50 ms the
-sender is overloaded (half of a usual gap between tokens, many times over)."""
-
-COALESCED = 0.05
-COALESCED_BAD = 0.25
-"""Pieces that come in one read have gaps of zero and make the next gap longer. Up to 5% the p95 of
-the gaps is still right. With the kernel's times several pieces in one read came together on the
-wire, so it is the server's or the network's doing and never makes a run INVALID."""
-
-FIRST_TOGETHER = 0.01
-"""What waits to be read is one to the kernel, with the instant of the last to come. So a first token
-that is read together with the next one is told a gap late or more, the kernel's times or not; above
-1% of the requests that is in the p99."""
-
-CPU = 0.7
-CPU_READ = 0.5
-CPU_BAD = 0.9
-"""What waits for a processor that is busy for the share r waits r / (2 (1 - r)) times its work (a
-queue with one server and equal work): 1.2 times at 0.7, 4.5 times at 0.9, and without end at 1.
-Without the kernel's times that waiting is in the figures, so half is enough for a doubt."""
-
-WAIT = 0.05
-WAIT_BAD = 0.25
-"""For so much of the time the sender was ready and had no core. What comes then is read late, and
-what is due then is sent late; above 1% of the time that can be in a p99, and 5% is what short waits
-behind the kernel's own work stay below. Without the kernel's times a quarter makes it INVALID. With
-them the sender's own figures hold as far as its lags say, but whoever else runs on this machine, the
-server maybe, waits too, and that nobody can tell from its slowness."""
-
-STEAL = 0.01
-STEAL_BAD = 0.1
-"""A hypervisor takes a core for milliseconds at a time, the kernel's stamps stand still with it, and
-no clock inside sees it: what is stolen for 1% of the time can be in every p99. At 10% it is in p90."""
-
-LOST = 0.01
-"""Each lost connection puts the set-up of a new one (a round trip, more with TLS) into a request;
-above 1% of the requests that is in the p99."""
-
-MISSING = 0.01
-"""Requests that were cut or never sent are the slow ones. Where they are more than 1%, the true p99
-is above every latency that was measured."""
-
-MEMORY = 0.5
-"""A process that takes half of the machine's memory may be swapped out while it measures."""
+from headrace.numbers.trust_facts import RunFacts
+from headrace.numbers.trust_limits import (
+    COALESCED,
+    COALESCED_BAD,
+    CPU,
+    CPU_BAD,
+    CPU_READ,
+    FIRST_TOGETHER,
+    LAG_BAD_MS,
+    LAG_BAD_SHARE,
+    LAG_LEAST_MS,
+    LAG_MS,
+    LAG_SHARE,
+    LOST,
+    MEMORY,
+    MISSING,
+    READ_LAG_BAD_MS,
+    READ_LAG_MS,
+    STALL_MS,
+    STEAL,
+    STEAL_BAD,
+    WAIT,
+    WAIT_BAD,
+)
 
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _RANK: dict[Verdict, int] = {"VALID": 0, "SUSPECT": 1, "INVALID": 2}
-
-
-@frozen(kw_only=True)
-class SenderFacts:
-    """What the sending processes know of themselves.
-
-    ``cpu_share`` is of the busiest process's one core over the run; ``cpu_s`` is of all of them
-    together. ``wait_share`` is how much of the run the worst process was ready and had no core,
-    ``steal_share`` what a hypervisor took of all cores' time. ``times_from`` is ``kernel`` only where every process had the kernel's receive times.
-    ``peak_rss_bytes`` is of all processes together, ``memory_bytes`` what the machine has.
-    """
-
-    times_from: str = field(
-        default="read", validator=lambda _, a, v: _one_of(a.name, v, ("kernel", "read"))
-    )
-    cpu_share: float | None = None
-    cpu_s: float | None = None
-    wait_share: float | None = None
-    steal_share: float | None = None
-    lost_connections: int = 0
-    peak_rss_bytes: int | None = None
-    memory_bytes: int | None = None
-    workers: int = 1
-    workers_lost: int = 0
-
-
-@frozen(kw_only=True)
-class RunFacts:
-    """All that ``judge_trust`` looks at. Lags are in ms; ``ttft_p50_ms`` and
-    ``itl_p50_ms`` are the measured medians.
-
-    ``loop_lag`` is how late the sender's own ticks were: what any read may have waited for.
-
-    ``sent`` counts every request that was sent, ``ok`` the measured ones that ended well,
-    ``cut`` the measured ones that the run's end cut off, ``never_sent`` those that were due and
-    waited for up to ``longest_wait_s``. ``pieces`` counts the pieces of output,
-    ``first_together`` the requests whose first one was read together with the next.
-    """
-
-    sender: SenderFacts
-    schedule_lag: LogHistogram
-    read_lag: LogHistogram
-    loop_lag: LogHistogram = field(factory=LogHistogram)
-    closed_loop: bool = False
-    ttft_p50_ms: float | None = None
-    itl_p50_ms: float | None = None
-    sent: int = 0
-    ok: int = 0
-    failed: int = 0
-    cut: int = 0
-    never_sent: int = 0
-    longest_wait_s: float = 0.0
-    pieces: int = 0
-    coalesced: int = 0
-    first_together: int = 0
-    output_tokens: int = 0
-
-
-def together(facts: Iterable[SenderFacts]) -> SenderFacts:
-    """What several sending processes say as one: the worst share, and sums of the rest."""
-    listed = list(facts)
-    if not listed:
-        return SenderFacts()
-    return SenderFacts(
-        times_from="kernel" if all(f.times_from == "kernel" for f in listed) else "read",
-        cpu_share=_worst(f.cpu_share for f in listed),
-        wait_share=_worst(f.wait_share for f in listed),
-        steal_share=_worst(f.steal_share for f in listed),
-        cpu_s=_sum(f.cpu_s for f in listed),
-        lost_connections=sum(f.lost_connections for f in listed),
-        peak_rss_bytes=_whole(_sum(f.peak_rss_bytes for f in listed)),
-        memory_bytes=next((f.memory_bytes for f in listed if f.memory_bytes), None),
-        workers=sum(f.workers for f in listed),
-        workers_lost=sum(f.workers_lost for f in listed),
-    )
 
 
 def judge_trust(facts: RunFacts) -> Trust:
@@ -278,7 +157,8 @@ def _reads(f: RunFacts) -> Iterator[Doubt]:
 def _ticks(f: RunFacts) -> Iterator[Doubt]:
     """Without the kernel's times a late loop is in every figure, as a late sending is.
 
-    With them it is in none until it is later than a gap: then pieces wait for one another.
+    With them what is sent late counts (as schedule lag does), and what is later than a gap: then
+    pieces wait for one another, and the kernel may put them together.
     """
     lag = f.loop_lag.quantile(0.99)
     kernel = f.sender.times_from == "kernel"
@@ -476,21 +356,3 @@ def _less_load(f: RunFacts) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
-
-
-def _worst(values: Iterable[float | None]) -> float | None:
-    return max((v for v in values if v is not None), default=None)
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")

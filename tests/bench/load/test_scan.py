@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -114,6 +115,38 @@ def test_line_ends_and_an_end_by_closing_change_nothing(ends, said, cut):
     answer = read("chat", wire, cut)
     assert (answer.failure, answer.keeps) == (None, False)
     assert len(answer.pieces) == len(said)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@given(data=st.data(), said=st.lists(texts, min_size=1, max_size=8))
+def test_a_piece_that_came_by_itself_has_its_own_instant_however_late_it_is_read(ends, data, said):
+    events = [e.replace(b"\n", ends.encode()) for e in stream_of("chat", said)]
+    came = [HEAD + b"transfer-encoding: chunked\r\n\r\n"]
+    came += [b"%x\r\n%b\r\n" % (len(e), e) for e in events]
+    came[-1] += b"0\r\n\r\n"
+    last_byte = list(itertools.accumulate(map(len, came)))
+    wire = b"".join(came)
+    # A read has the instant of the last segment that it takes a byte of.
+    reads, at = [], 0
+    answer = Answer("chat")
+    while at < len(wire):
+        size = data.draw(st.integers(1, answer.shortest))
+        after = min(at + size, len(wire))
+        segment = next(i for i, end in enumerate(last_byte) if end >= after)
+        reads.append((wire[at:after], float(segment)))
+        at = after
+        if data.draw(st.booleans()):
+            answer.feed_apart(reads)
+            reads = []
+    answer.feed_apart(reads)
+    assert answer.failure is None
+    assert answer.over
+    assert answer.keeps
+    whole = Answer("chat")
+    for number, segment in enumerate(came):
+        whole.feed(segment, float(number))
+    assert answer.pieces == whole.pieces
+    assert (answer.coalesced, answer.at) == (0, whole.at)
 
 
 def chunk(**delta: object) -> bytes:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError, LLMUnavailableError
 
 HEAD_LIMIT = 64 * 1024
+SHORTEST = 64
+"""No format writes an event with output, or an answer's head, in less."""
 _LINE_LIMIT = 16 * 1024
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: .*)?")
@@ -25,10 +29,12 @@ class Framed(ABC):
 
     ``over`` turns true when no more belongs to it; then ``failure`` says what went wrong, if
     something did, and ``keeps`` whether the connection can carry another request. ``began`` is
-    whether a byte came. ``at``: the instant of the piece that is being read.
+    whether a byte came. ``at``: the instant of the piece that is being read. ``shortest``: a body
+    comes in pieces of at least so many bytes, as far as is known.
     """
 
     __slots__ = (
+        "_instants",
         "_left",
         "_mode",
         "_rest",
@@ -43,12 +49,14 @@ class Framed(ABC):
         "keeps",
         "over",
         "reads",
+        "shortest",
         "status",
     )
 
     def __init__(self) -> None:
         self.at = 0.0
         self.reads = 0
+        self.shortest = SHORTEST
         self.began = self.over = False
         self.keeps = True
         self.first_byte: float | None = None
@@ -57,6 +65,7 @@ class Framed(ABC):
         self.failure: LLMError | None = None
         self._mode = _HEAD
         self._rest = b""
+        self._instants: deque[tuple[int, float]] = deque()
         self._left = 0
         self._stated: int | None = None
         self._wants_line_end = self._trailers = False
@@ -86,6 +95,41 @@ class Framed(ABC):
             self._take(data)
         except LLMError as error:
             self.fail(error)
+
+    def feed_apart(self, parts: Sequence[tuple[bytes, float]]) -> None:
+        """What had waited was received in ``parts``, each with its instant."""
+        for i, (data, at) in enumerate(parts):
+            if self.over:
+                self.keeps = False  # nobody asked for it
+                return
+            if self._mode == _CHUNKED:
+                self._feed_chunks(parts[i:])
+                return
+            self.feed(data, at)
+
+    def _feed_chunks(self, parts: Sequence[tuple[bytes, float]]) -> None:
+        """Together, for chunks that are whole cost less; each has the instant of its first byte."""
+        data = b"".join([data for data, _ in parts])
+        to_end = len(data)
+        for part, at in parts:
+            self._instants.append((to_end, at))
+            to_end -= len(part)
+        self.at = parts[0][1]
+        self.reads += 1
+        try:
+            self._take(data)
+        except LLMError as error:
+            self.fail(error)
+        self._instants.clear()
+        if not self.over:
+            self.at = parts[-1][1]
+
+    def _instant_at(self, to_end: int) -> float:
+        """When the byte came that was so far from the end of what is being read."""
+        instants = self._instants
+        while len(instants) > 1 and instants[1][0] >= to_end:
+            instants.popleft()
+        return instants[0][1]
 
     def _is_one_chunk(self, data: bytes, end: int) -> bool:
         try:
@@ -225,6 +269,8 @@ class Framed(ABC):
                 if len(self._rest) > _LINE_LIMIT:
                     raise LLMBadResponseError(f"chunk framing of more than {_LINE_LIMIT} bytes")
                 return
+            if self._instants and not self._wants_line_end:
+                self.at = self._instant_at(len(data) - at)
             line = data[at:end]
             at = end + 2
             if self._wants_line_end:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from array import array
+from fcntl import ioctl
+from termios import FIONREAD
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace.bench.load.apart import read_apart
 from headrace.bench.load.clocks import ANCILLARY_BYTES, KernelClock, ask_for_receive_times
 from headrace.bench.load.framing import Framed
 from headrace.contracts.errors import LLMError, LLMUnavailableError
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     import ssl
 
 _READ_BYTES = 65536
+_WAITING = array("i", [0])
+"""Where the kernel writes how many bytes wait; one for all lines, for it is read at once."""
 
 
 class Owner(Protocol):
@@ -240,6 +246,12 @@ class Line:
 
     def _readable(self) -> None:
         try:
+            answer = self.answer
+            if self.stamped and answer is not None and self._tls is None:
+                ioctl(self._fd, FIONREAD, _WAITING)
+                if _WAITING[0] > 2 * answer.shortest:
+                    self._read_apart(answer, _WAITING[0])
+                    return
             if self.stamped:
                 data, told, _, _ = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
             else:
@@ -252,11 +264,7 @@ class Line:
             return
         now = at = monotonic()
         if told:
-            clock = self._clock
-            assert clock is not None
-            clock.refresh(now)
-            # Within what must be so: the two clocks are compared, and not the same.
-            at = min(max(clock.received(told[0][2]), self.sent or 0.0), now)
+            at = self._instant(told[0][2], now)
             self._owner.read_lags.append(now - at)
         if self._tls is None:
             self._take(data, at)
@@ -264,6 +272,26 @@ class Line:
             self._decrypt(data, at)
         else:
             self._not_connected(ConnectionResetError("closed inside the TLS handshake"))
+
+    def _instant(self, told: bytes, now: float) -> float:
+        clock, answer = self._clock, self.answer
+        assert clock is not None
+        clock.refresh(now)
+        # Within what must be so: the two clocks are compared, and not the same; and what was
+        # overtaken on its way is there when what was sent before it is.
+        earliest = 0.0 if answer is None else answer.at or self.sent or 0.0
+        return min(max(clock.received(told), earliest), now)
+
+    def _read_apart(self, answer: Framed, waiting: int) -> None:
+        """More than a piece waits, so it may be late."""
+        now = monotonic()
+        parts = read_apart(
+            self._sock, waiting, answer.shortest, now, lambda told: self._instant(told, now)
+        )
+        self._owner.read_lags.extend([now - at for _, at in parts])
+        answer.feed_apart(parts)
+        if answer.over:
+            self._owner.answered(self)
 
     def _decrypt(self, data: bytes, at: float) -> None:
         import ssl

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from headrace.bench.load.sender import Sender
-from headrace.numbers.trust import SenderFacts
+from headrace.numbers.trust_facts import SenderFacts
 
 _SHARE_FROM_S = 0.2
 _STEAL = 8

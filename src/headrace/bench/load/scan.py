@@ -9,13 +9,14 @@ and is counted without being read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from msgspec import DecodeError, Raw, Struct, json
 
-from headrace.bench.load.framing import Framed
+from headrace.bench.load.framing import SHORTEST, Framed
 from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.load import Kind
 from headrace.contracts.responses import LLMDelta, Usage
@@ -34,6 +35,7 @@ CODECS: dict[Kind, str] = {
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 _MARK = "\u2042mark\u2042"
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _UNFIT = 4
 """Events with output whose shape was not to be had, after which a stream is read in full."""
 
@@ -41,8 +43,9 @@ _UNFIT = 4
 class Answer(Framed):
     """One answer of a ``kind``.
 
-    ``pieces`` are the instants of its pieces of output, and ``coalesced`` how many of them came in
-    one read with the piece before. ``text`` is kept where ``keeps_text`` asks for it.
+    ``pieces`` are the instants of its pieces of output: of each, when the first byte of its event
+    came. ``coalesced`` counts those that have the instant of the piece before. ``text`` is kept
+    where ``keeps_text`` asks for it.
     """
 
     __slots__ = (
@@ -52,10 +55,11 @@ class Answer(Framed):
         "_end_of_shape",
         "_held",
         "_kind",
-        "_last_read",
         "_reader",
         "_shape",
         "_shape_length",
+        "_since",
+        "_tail",
         "_unfit",
         "coalesced",
         "finish_reason",
@@ -81,7 +85,8 @@ class Answer(Framed):
         self._body: list[bytes] = []
         self._held = 0
         self._clean = True  # all that came was whole events
-        self._last_read = 0
+        self._since = 0.0  # when the event that is being read began to come
+        self._tail = b""
         self._shape: bytes | None = None
         self._shape_length = 0
         self._end_of_shape = b""
@@ -110,13 +115,14 @@ class Answer(Framed):
                 raise LLMBadResponseError(f"an answer of more than {MOST_BODY_BYTES} bytes")
             self._body.append(piece)
         elif not (self._clean and piece.endswith(b"\n\n")):
-            self._read(piece)
-            self._clean = piece.endswith(b"\n\n")
-        elif piece.find(b"\n\n") == len(piece) - 2:
-            self._event(piece)
+            self._read_in_parts(piece)
         else:
-            for block in piece[:-2].split(b"\n\n"):
-                self._event(block + b"\n\n")
+            self._since = self.at
+            if piece.find(b"\n\n") == len(piece) - 2:
+                self._event(piece)
+            else:
+                for block in piece[:-2].split(b"\n\n"):
+                    self._event(block + b"\n\n")
 
     def body_ended(self) -> None:
         if self._reader is not None:
@@ -153,6 +159,19 @@ class Answer(Framed):
         if len(self.pieces) == before + 1 and len(deltas) == 1 and self._unfit < _UNFIT:
             self._keep_shape(event, deltas[0])
 
+    def _read_in_parts(self, data: bytes) -> None:
+        """Events that do not come one by one and whole, each with the instant of its first byte."""
+        while data:
+            if self._clean:
+                self._since = self.at
+            end = _BLANK_LINE.search(self._tail + data)
+            here = len(data) if end is None else end.end() - len(self._tail)
+            event, data = data[:here], data[here:]
+            self._read(event)
+            # Line ends without a line belong to the event before: a cut came between them.
+            self._clean = end is not None or (self._clean and not event.strip(b"\r\n"))
+            self._tail = b"" if self._clean else (self._tail + event)[-3:]
+
     def _read(self, data: bytes) -> list[LLMDelta]:
         deltas: list[LLMDelta] = self._reader.feed(data)
         for delta in deltas:
@@ -163,10 +182,10 @@ class Answer(Framed):
         return deltas
 
     def _came(self) -> None:
-        self.pieces.append(self.at)
-        if self._last_read == self.reads:
+        pieces = self.pieces
+        if pieces and pieces[-1] == self._since:
             self.coalesced += 1
-        self._last_read = self.reads
+        pieces.append(self._since)
 
     def _note(self, delta: LLMDelta) -> bool:
         """Writes down what ``delta`` tells; whether it holds output."""
@@ -193,6 +212,8 @@ class Answer(Framed):
             return
         self._shape, self._end_of_shape = found
         self._shape_length = len(self._shape)
+        least = max(SHORTEST, self._shape_length + len(self._end_of_shape))
+        self.shortest = least if self.shortest == SHORTEST else min(self.shortest, least)
 
     def _count(self, body: bytes) -> None:
         """Of vectors and ranks nothing is read but what they cost, and whether they are there."""

@@ -11,7 +11,7 @@ from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load import Closed, LoadPlan
 from headrace.contracts.load_report import Ended
 from headrace.numbers.load_tally import LoadTally
-from headrace.numbers.trust import SenderFacts, together
+from headrace.numbers.trust_facts import SenderFacts, together
 
 
 @frozen

@@ -8,19 +8,22 @@ llama-server and vLLM have; else an estimate, which says so.
 from __future__ import annotations
 
 import json
-import ssl
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from headrace.backends.tokens import count_here
-from headrace.bench.load.gguf_tokens import GgufTokenizer
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.stores.models.presets import PRESETS
 from headrace.stores.models.store import ModelStore
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPConnection
+
+    from headrace.bench.load.gguf_tokens import GgufTokenizer
 
 _PATIENCE_S = 10.0
 _TRIAL = "How many tokens is this?"
@@ -112,6 +115,8 @@ class TargetTokenizer:
         headers: tuple[tuple[str, str], ...] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        from http.client import HTTPConnection, HTTPSConnection
+
         place = urlsplit(url if "://" in url else f"http://{url}")
         if place.scheme not in ("http", "https") or not place.hostname:
             raise ValueError(f"url must begin with http:// or https://, and is {url!r}")
@@ -160,6 +165,8 @@ class TargetTokenizer:
         self._connection.close()
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
+        from http.client import HTTPException
+
         for attempt in (1, 2):
             try:
                 self._connection.request("POST", self._path, body, self._headers)
@@ -206,7 +213,7 @@ def _named(named: str, store: ModelStore) -> Tokenizer:
                 f"tokenizer {named!r} is not on this machine yet; headrace serve fetches it, or"
                 " name a GGUF file"
             )
-        return GgufTokenizer(store.find(named).path)
+        return _of_gguf(store.find(named).path)
     if path.is_dir():
         path = path / "tokenizer.json"
     if not path.is_file():
@@ -217,7 +224,7 @@ def _named(named: str, store: ModelStore) -> Tokenizer:
     if path.suffix == ".json":
         return FileTokenizer(path)
     try:
-        return GgufTokenizer(path)
+        return _of_gguf(path)
     except LLMInvalidRequestError as wrong:
         raise ValueError(f"tokenizer {named!r}: {wrong}") from wrong
 
@@ -226,7 +233,7 @@ def _of_box(model: str | None, store: ModelStore) -> Tokenizer | None:
     if model is None or model.lower() not in PRESETS or not store.is_here(model):
         return None
     try:
-        return GgufTokenizer(store.find(model).path)
+        return _of_gguf(store.find(model).path)
     except ValueError:
         return None  # of another kind than is read here; the target may count it
 
@@ -236,3 +243,10 @@ def _of_openai(model: str | None) -> Tokenizer | None:
         return None
     trial = count_here(_TRIAL, model)
     return OpenAITokenizer(model=model, source=trial.source) if trial.exact else None
+
+
+def _of_gguf(path: Path) -> GgufTokenizer:
+    # Most load tests count by estimate and begin sooner without it.
+    from headrace.bench.load.gguf_tokens import GgufTokenizer
+
+    return GgufTokenizer(path)

@@ -22,6 +22,7 @@ from headrace.bench.load import run as running
 from headrace.bench.load.beside import Beside
 from headrace.bench.load.crew import Heard, Job, Told, drive_all, put_together, with_notes
 from headrace.bench.load.drive import Stop
+from headrace.bench.load.process import drive
 from headrace.bench.load.shares import Driven, Share, split, write_driven
 from headrace.bench.load.target import target_of
 from headrace.contracts.convert import from_json, to_json
@@ -47,7 +48,7 @@ async def _drive(
     found = await running.look_at(plan, target, stop)
     if found is None:
         return running.nothing_driven(plan)
-    return await running.drive(
+    return await drive(
         plan, target, found, run_id=run_id, share=share, when=when, stop=stop, on_course=on_course
     )
 
