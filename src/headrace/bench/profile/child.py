@@ -72,6 +72,9 @@ def main(path: Path) -> int:
     if not report.complete and stop.is_set():
         run.tell(evolve(status, state="cancelled", summary=report.summary))
         return 1
+    if not report.complete:  # out of memory, say: what was timed by then is there
+        run.tell(evolve(status, state="failed", error=report.ended, summary=report.summary))
+        return 1
     run.tell(evolve(status, state="done", progress=1.0, summary=report.summary))
     return 0
 

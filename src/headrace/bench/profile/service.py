@@ -174,7 +174,9 @@ class Profiles:
             )
         created = self._now()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(created))
-        run = RunFolder(self._folder / f"{stamp}-{secrets.token_hex(4)}")
+        # Names are in the order of asking, within a second too.
+        fraction = int(created % 1 * 0x10000)
+        run = RunFolder(self._folder / f"{stamp}-{fraction:04x}{secrets.token_hex(2)}")
         device = device_of(request)
         run.ask(Asked(run_id=run.run_id, created_s=created, device=device, request=request))
         self._start_waiting(self._statuses())
