@@ -74,11 +74,12 @@ def tokenizer(python: Path, folder: Path) -> None:
     subprocess.run([python, "-c", _TOKENIZER, str(folder)], check=True, capture_output=True)
 
 
-def ours(*, kernel: bool = True) -> Generator:
+def ours(*, kernel: bool = True, ramp_s: float = 0.0) -> Generator:
     def command(load: Load, folder: Path) -> list[str]:
         asked = ["--requests", str(load.requests)]
         if load.rate is None:
             asked += ["--concurrency", str(load.streams)]
+            asked += ["--ramp", str(ramp_s)] if ramp_s else []
         else:
             asked += ["--rate", str(load.rate), "--arrivals", "constant"]
             asked += ["--at-most", str(load.cap)] if load.cap else []

@@ -217,6 +217,12 @@ def main() -> None:
     parser.add_argument("--server", choices=SERVERS, default="exact")
     parser.add_argument("--peers", type=Path, help="folder of the peers' virtual environments")
     parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="generator's, server's")
+    parser.add_argument(
+        "--ramp",
+        type=float,
+        default=0.0,
+        help="seconds over which our callers begin; 0: all at once",
+    )
     parser.add_argument("--only", nargs="+", help="generators whose name begins so")
     parser.add_argument("--freeze", action="store_true")
     parser.add_argument("--lateness", action="store_true", help="how late the server's writes were")
@@ -225,7 +231,7 @@ def main() -> None:
         sys.exit("two cores are needed: one for the server, one for the generator")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generators = [ours(), ours(kernel=False)]
+        generators = [ours(ramp_s=options.ramp), ours(kernel=False, ramp_s=options.ramp)]
         if options.peers:
             generators += peers(options.peers, folder / "words")
         if options.only:
