@@ -25,7 +25,7 @@ load-test: $(RUN_READY) ## Drive a load against the gateway that runs at PORT (A
 	@$(BIN)/headrace load http://127.0.0.1:$(PORT) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
 	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)

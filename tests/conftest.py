@@ -27,6 +27,16 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
+_LONG = (
+    "test_documents.py",
+    "test_frozen_server.py",
+    "test_load_find.py",
+    "test_selftest.py",
+    "test_starved_sender.py",
+    "test_workers.py",
+)
+
+
 def pytest_configure() -> None:
     """Commands are run as in a pipe: pytest-xdist tells its workers how wide its own terminal is."""
     os.environ.pop("COLUMNS", None)
@@ -37,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"box_model", "embedding_model", "engines"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real_model)
+    # Files of few and long tests go first, so that no process has one of them left at the end.
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 @pytest.fixture(scope="session")
