@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.numbers.load_samples import BEGIN, CLOSED, OPEN, report_of, sample, tally_of
+from load_samples import BEGIN, CLOSED, OPEN, report_of, sample, tally_of
 
 from headrace.contracts.load import LoadPlan, Poisson
 from headrace.numbers.histogram import LogHistogram
