@@ -111,18 +111,29 @@ def _nothing(f: RunFacts) -> Iterator[Doubt]:
         )
 
 
+def _graded(name: str, value: float, *, suspect: float, invalid: float | None, text: str) -> Doubt:
+    """Of a ``value`` past ``suspect``: INVALID where it is past ``invalid`` too, if that can be."""
+    bad = invalid is not None and value > invalid
+    return Doubt(
+        name=name,
+        verdict="INVALID" if bad else "SUSPECT",
+        text=text,
+        value=value,
+        limit=invalid if bad else suspect,
+    )
+
+
 def _schedule(f: RunFacts) -> Iterator[Doubt]:
     lag = f.schedule_lag.quantile(0.99)
     suspect, invalid = lag_limits_ms(f.ttft_p50_ms)
     if lag is not None and lag > suspect:
-        bad = lag > invalid
-        yield Doubt(
-            name="schedule lag",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "schedule lag",
+            lag,
+            suspect=suspect,
+            invalid=invalid,
             text=f"1 in 100 requests was sent {_ms(lag)} or more after it could be, and that is in"
             f" the latencies; {_less_load(f)}",
-            value=lag,
-            limit=invalid if bad else suspect,
         )
 
 
@@ -143,14 +154,13 @@ def _stall(f: RunFacts) -> Iterator[Doubt]:
 def _reads(f: RunFacts) -> Iterator[Doubt]:
     lag = f.read_lag.quantile(0.99)
     if f.sender.times_from == "kernel" and lag is not None and lag > READ_LAG_MS:
-        bad = lag > READ_LAG_BAD_MS
-        yield Doubt(
-            name="read lag",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "read lag",
+            lag,
+            suspect=READ_LAG_MS,
+            invalid=READ_LAG_BAD_MS,
             text=f"1 in 100 reads came {_ms(lag)} or more after its bytes were there;"
             f" {_less_load(f)}",
-            value=lag,
-            limit=READ_LAG_BAD_MS if bad else READ_LAG_MS,
         )
 
 
@@ -167,25 +177,25 @@ def _ticks(f: RunFacts) -> Iterator[Doubt]:
         suspect = min(max(READ_LAG_MS, f.itl_p50_ms or 0.0), READ_LAG_BAD_MS)
         invalid = READ_LAG_BAD_MS
     if lag is not None and lag > suspect:
-        bad = lag > invalid
         into = "what was due then was sent late" if kernel else "that is in the latencies"
-        yield Doubt(
-            name="loop lag",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "loop lag",
+            lag,
+            suspect=suspect,
+            invalid=invalid,
             text=f"for 1% of the time the sender came {_ms(lag)} or more too late to what it had to"
             f" do, and {into}; {_less_load(f)}",
-            value=lag,
-            limit=invalid if bad else suspect,
         )
 
 
 def _pieces(f: RunFacts) -> Iterator[Doubt]:
     share = f.coalesced / f.pieces if f.pieces else 0.0
     if share > COALESCED:
-        bad = share > COALESCED_BAD and f.sender.times_from == "read"
-        yield Doubt(
-            name="coalesced reads",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "coalesced reads",
+            share,
+            suspect=COALESCED,
+            invalid=COALESCED_BAD if f.sender.times_from == "read" else None,
             text=f"{share:.0%} of the pieces of output came together with the piece before, so"
             " the gaps between tokens are not known for them; "
             + (
@@ -193,8 +203,6 @@ def _pieces(f: RunFacts) -> Iterator[Doubt]:
                 if f.sender.times_from == "kernel"
                 else _less_load(f)
             ),
-            value=share,
-            limit=COALESCED_BAD if bad else COALESCED,
         )
 
 
@@ -216,43 +224,40 @@ def _processor(f: RunFacts) -> Iterator[Doubt]:
     share = f.sender.cpu_share
     limit = CPU if f.sender.times_from == "kernel" else CPU_READ
     if share is not None and share > limit:
-        bad = share > CPU_BAD
-        yield Doubt(
-            name="processor",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "processor",
+            share,
+            suspect=limit,
+            invalid=CPU_BAD,
             text=f"the sender was busy for {share:.0%} of one core, so what it times waits for it;"
             f" {_less_load(f)}",
-            value=share,
-            limit=CPU_BAD if bad else limit,
         )
 
 
 def _contended(f: RunFacts) -> Iterator[Doubt]:
     share = f.sender.wait_share
     if share is not None and share > WAIT:
-        bad = share > WAIT_BAD and f.sender.times_from == "read"
-        yield Doubt(
-            name="contended processor",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "contended processor",
+            share,
+            suspect=WAIT,
+            invalid=WAIT_BAD if f.sender.times_from == "read" else None,
             text=f"for {share:.0%} of the time the sender waited for a core that others had; a server"
             " on this machine waits likewise, and that looks as if it were slow: keep other work off"
             " this machine, or pin the sender to a core of its own",
-            value=share,
-            limit=WAIT_BAD if bad else WAIT,
         )
 
 
 def _stolen(f: RunFacts) -> Iterator[Doubt]:
     share = f.sender.steal_share
     if share is not None and share > STEAL:
-        bad = share > STEAL_BAD
-        yield Doubt(
-            name="stolen time",
-            verdict="INVALID" if bad else "SUSPECT",
+        yield _graded(
+            "stolen time",
+            share,
+            suspect=STEAL,
+            invalid=STEAL_BAD,
             text=f"the hypervisor gave {share:.0%} of this machine's processors to others, which no"
             " clock inside can see; measure from a machine whose cores are its own",
-            value=share,
-            limit=STEAL_BAD if bad else STEAL,
         )
 
 
