@@ -370,7 +370,7 @@ def load(
 
     worst = 0
     for name, plan in plans:
-        report = drive(plan) if no_progress else _shown(plan, drive)
+        report = drive(plan) if no_progress else shown(plan, drive)
         with interrupts_wait() as interrupted:
             saved = hand_over(report, None if out is None else out / name, as_json=as_json)
         worst = max(worst, _status(report) or (0 if saved else FAILED))
@@ -395,7 +395,7 @@ def _driver(hosts: int | None, ray_address: str | None, *, find: bool) -> Callab
     return partial(load_by_hosts, hosts=hosts, address=ray_address)
 
 
-def _shown(plan: LoadPlan, drive: Callable[..., LoadReport]) -> LoadReport:
+def shown(plan: LoadPlan, drive: Callable[..., LoadReport]) -> LoadReport:
     """The run of ``plan``, watched on standard error."""
     from headrace.bench.load.live import Live
     from headrace.numbers.load_course import HEAT_BOUNDS_MS

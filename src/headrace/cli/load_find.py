@@ -58,14 +58,9 @@ def _driven(plan: LoadPlan, given: Mapping[str, Any]) -> LoadReport:
 
     if given["no_progress"] or not sys.stderr.isatty():
         return load(plan)
-    from headrace.bench.load.live import Live
-    from headrace.numbers.load_course import HEAT_BOUNDS_MS
+    from headrace.cli.load import shown
 
-    live = Live(plan, sys.stderr, heat_bounds_ms=HEAT_BOUNDS_MS)
-    try:
-        return load(plan, on_moment=live.moment)
-    finally:
-        live.end()
+    return shown(plan, load)
 
 
 def _limits(given: Mapping[str, Any]) -> Limits:
