@@ -184,8 +184,7 @@ class Drive:
         elif call.answer.failure is not None and call.sent is None:
             self._agenda.at(done + _LOOKS_EVERY_S, self._go_on)  # nobody lets us in
         else:
-            # Not from inside the reading of the answer: those of others may be there to be read.
-            self._loop.call_soon(self._go_on)
+            self._go_on()
 
     def _open(self, intended: float | None, then: Callable[[Call], None] | None) -> None:
         ready = self._ahead.take()

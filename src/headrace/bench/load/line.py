@@ -1,7 +1,8 @@
 """One connection to the target, with a socket of our own, so that the kernel's word can be had.
 
 An event loop's transports read for their users and lose the instant at which bytes arrived. Here
-each read asks for it. TLS goes over the same reads, in memory.
+each read asks for it. TLS goes over the same reads, in memory. What a read brought is thought about
+later, by way of the owner's inbox, so that the other lines are read in time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.bench.load.apart import read_apart
 from headrace.bench.load.clocks import ANCILLARY_BYTES, KernelClock, ask_for_receive_times
 from headrace.bench.load.framing import Framed
+from headrace.bench.load.inbox import Inbox
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Owner(Protocol):
     """Who uses lines; told of what happens on them, never from inside ``send``."""
 
     read_lags: list[float]
+    inbox: Inbox
 
     def connected(self, line: Line) -> None:
         """It can carry a request."""
@@ -74,7 +77,9 @@ class Line:
         "_begun",
         "_clock",
         "_fd",
+        "_inbox",
         "_incoming",
+        "_latest",
         "_loop",
         "_outgoing",
         "_owner",
@@ -109,6 +114,8 @@ class Line:
         self._secured = place.tls is None
         self._timer: asyncio.TimerHandle | None = None
         self._clock = place.clock
+        self._inbox = owner.inbox
+        self._latest = 0.0
 
     def connect(self, within_s: float) -> None:
         """Begin to connect; the owner is told how it went."""
@@ -137,6 +144,7 @@ class Line:
         self.answer = answer
         self.used += 1
         self.sent = None
+        self._latest = 0.0
         if self._tls is not None:
             self._tls.write(request)
             request = self._outgoing.read()
@@ -260,27 +268,27 @@ class Line:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._broken(error, self.used)
+            self._loop.remove_reader(self._fd)
+            now = monotonic()
+            self._inbox.put(self._not_read, error, now, now)
             return
         now = at = monotonic()
         if told:
             at = self._instant(told[0][2], now)
             self._owner.read_lags.append(now - at)
-        if self._tls is None:
-            self._take(data, at)
-        elif data or self._secured:
-            self._decrypt(data, at)
-        else:
-            self._not_connected(ConnectionResetError("closed inside the TLS handshake"))
+        if not data:
+            self._loop.remove_reader(self._fd)  # there is no more to come
+        self._inbox.put(self._came, data, at, now)
 
     def _instant(self, told: bytes, now: float) -> float:
-        clock, answer = self._clock, self.answer
+        clock = self._clock
         assert clock is not None
         clock.refresh(now)
         # Within what must be so: the two clocks are compared, and not the same; and what was
         # overtaken on its way is there when what was sent before it is.
-        earliest = 0.0 if answer is None else answer.at or self.sent or 0.0
-        return min(max(clock.received(told), earliest), now)
+        earliest = self._latest or self.sent or 0.0
+        at = self._latest = min(max(clock.received(told), earliest), now)
+        return at
 
     def _read_apart(self, answer: Framed, waiting: int) -> None:
         """More than a piece waits, so it may be late."""
@@ -289,9 +297,33 @@ class Line:
             self._sock, waiting, answer.shortest, now, lambda told: self._instant(told, now)
         )
         self._owner.read_lags.extend([now - at for _, at in parts])
+        self._inbox.put(self._came_apart, parts, now, now)
+
+    # Thinking about what was read.
+
+    def _came(self, data: bytes, at: float) -> None:
+        if self.closed:
+            return
+        if self._tls is None and self._secured:
+            self._take(data, at)
+        elif data or self._secured:
+            self._decrypt(data, at)
+        else:
+            self._not_connected(ConnectionResetError("closed inside the TLS handshake"))
+
+    def _came_apart(self, parts: list[tuple[bytes, float]], at: float) -> None:
+        answer = self.answer
+        if self.closed:
+            return
+        if answer is None:
+            self._take(b"?", at)
+            return
         answer.feed_apart(parts)
         if answer.over:
             self._owner.answered(self)
+
+    def _not_read(self, error: OSError, at: float) -> None:
+        self._broken(error, self.used)
 
     def _decrypt(self, data: bytes, at: float) -> None:
         import ssl

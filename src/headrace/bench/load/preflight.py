@@ -9,6 +9,7 @@ from time import monotonic
 from attrs import frozen
 
 from headrace.bench.load.framing import Framed
+from headrace.bench.load.inbox import Inbox
 from headrace.bench.load.line import Line, Place
 from headrace.bench.load.scan import redirected
 from headrace.bench.load.target import Target, addresses_of
@@ -58,7 +59,9 @@ class _Once:
 
     def __init__(self, request: bytes) -> None:
         self.read_lags: list[float] = []
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.inbox = Inbox(loop)
+        self.over: asyncio.Future[None] = loop.create_future()
         self.answer = _Whole()
         self._request = request
 
@@ -179,7 +182,10 @@ def explained(
     if isinstance(error, LLMAuthError) and error.status in (401, 403):
         return _wrong_key(target, error.message, error.status)
     words = error.message
-    if model is not None and error.status == 404 and models and model not in models:
+    said = any(each in words for each in models)
+    if said and error.status == 404:
+        words += "; name one with --model"
+    elif model is not None and error.status == 404 and models and model not in models:
         words += f"; model is {model!r}, and the target lists: {', '.join(models[:8])}"
         if len(models) > 8:
             words += f" and {len(models) - 8} more"

@@ -122,19 +122,21 @@ async def drive(
     )
     with records_of(plan) as keep:
 
-        def finished(call: Call) -> None:
+        def count(call: Call) -> None:
             sample = sampling.sample(call)
             tally.add(sample)
             if keep is not None:
                 keep(sample.record)
+
+        def finished(call: Call) -> None:
+            sender.inbox.put_last(count, call)
             mine.finished(call)
 
-        concurrency = plan.arrivals.concurrency if isinstance(plan.arrivals, Closed) else None
         sender = Sender(
             loop,
             found.place,
             plan.kind,
-            at_most=concurrency if concurrency is not None else plan.at_most,
+            at_most=_most_at_once(plan),
             timeout_s=plan.timeout_s,
             finished=finished,
         )
@@ -149,12 +151,13 @@ async def drive(
         tally.began(begin)
         watch.begin = begin
         account = Account()
-        pulse.begin(begin)
+        pulse.begin(begin, sender.inbox.behind_s)
         try:
             await mine.run(sender, begin)
         finally:
             pulse.close()
             gc.unfreeze()
+            sender.inbox.count_all()
             watch.looked(monotonic())
             facts = account.facts(
                 sender, mine.end - begin, kernel_times=found.place.clock is not None
@@ -170,6 +173,10 @@ async def drive(
         started=wall_less_monotonic + begin,
         notes=found.notes + notes_of(plan, mine, ahead),
     )
+
+
+def _most_at_once(plan: LoadPlan) -> int | None:
+    return plan.arrivals.concurrency if isinstance(plan.arrivals, Closed) else plan.at_most
 
 
 def most_at_first(plan: LoadPlan) -> int:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from headrace.bench.load.inbox import Inbox
 from headrace.bench.load.line import Line, Place
 from headrace.bench.load.scan import Answer
 from headrace.contracts.errors import LLMError, LLMTimeoutError
@@ -88,6 +89,7 @@ class Sender:
         timeout_s: float,
         finished: Callable[[Call], None],
     ) -> None:
+        self.inbox = Inbox(loop)
         self.read_lags: list[float] = []
         self.schedule_lags: list[float] = []
         self.lost_connections = 0
