@@ -1,0 +1,1 @@
+"""Servers of other makers that we start, watch and stop."""
