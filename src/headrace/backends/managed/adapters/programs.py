@@ -1,0 +1,170 @@
+"""The programs whose ways a row says: one each, with what it was checked against.
+
+vLLM 0.32 and MAX 26.5 were started here. The others were checked against their documentation and
+source as of the dates named, and start in the tests as a stand-in does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace.backends.managed.adapters.program import Program
+from headrace.contracts.engines import EngineConfig
+
+# A directory is all there is to load: nobody needs to be asked for a newer revision of it.
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+def _max_devices(config: EngineConfig, has_gpu: bool) -> Mapping[str, str]:
+    if not has_gpu:
+        # What it would pick by itself, bfloat16, its CPU kernels do not compute with.
+        return {"--devices": "cpu"} | (
+            {} if config.dtype is not None else {"--quantization-encoding": "float32"}
+        )
+    # CUDA_VISIBLE_DEVICES has numbered anew those that it sees.
+    gpus = config.tensor_parallel_size or len(config.gpu_ids)
+    return {"--devices": "gpu:" + ",".join(map(str, range(gpus)))} if gpus else {}
+
+
+def _ollama_names(model: str) -> tuple[str, ...]:
+    return (f"{model}:latest",) if ":" not in model else (model.removesuffix(":latest"),)
+
+
+# https://docs.vllm.ai/en/latest/cli/serve.html and `vllm serve --help=all` of 0.32; on a CPU
+# https://docs.vllm.ai/en/latest/getting_started/installation/cpu.html.
+VLLM = Program(
+    names=("vllm_api", "vllm"),
+    provider="vllm",
+    default_port=8000,
+    program="vllm",
+    install="pip install vllm",
+    words=("serve", "{model}"),
+    help=("serve", "--help=all"),
+    name_flag="--served-model-name",
+    key_variable="VLLM_API_KEY",
+    flags={
+        "dtype": "--dtype",
+        "gpu_memory_utilization": "--gpu-memory-utilization",
+        "max_model_len": "--max-model-len",
+        "tensor_parallel_size": "--tensor-parallel-size",
+        "enable_reasoning": "--enable-reasoning",
+        "reasoning_parser": "--reasoning-parser",
+    },
+    # Dropped in 0.10: https://docs.vllm.ai/en/latest/features/reasoning_outputs.html
+    retired={
+        "--enable-reasoning": "this version tells reasoning apart where reasoning_parser names how"
+    },
+    offline=_OFFLINE,
+    # Binding threads to cores by itself it fails where a container shows it no NUMA nodes.
+    variables_without_gpu={"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+)
+
+# https://docs.modular.com/max/cli/serve and `max serve --help` of 26.5; the address it listens on
+# is a variable only.
+MAX = Program(
+    names=("max",),
+    provider="max",
+    default_port=8000,
+    program="max",
+    install='pip install "max[serve]"',
+    words=("serve", "--model", "{model}"),
+    help=("serve", "--help"),
+    host_flag=None,
+    model_flags=("--model", "--model-path"),
+    name_flag="--served-model-name",
+    key_flag=None,
+    flags={
+        "dtype": "--quantization-encoding",
+        "gpu_memory_utilization": "--device-memory-utilization",
+        "max_model_len": "--max-length",
+        "reasoning_parser": "--reasoning-parser",
+    },
+    more=_max_devices,
+    by_more=frozenset({"tensor_parallel_size"}),
+    env={"MAX_SERVE_HOST": "{host}"},
+    offline=_OFFLINE,
+    ready_path="/v1/health",
+)
+
+# https://docs.sglang.io/advanced_features/server_arguments.html (2026-11)
+SGLANG = Program(
+    names=("sglang",),
+    provider="sglang",
+    default_port=30000,
+    program="sglang",
+    install='pip install "sglang[all]"',
+    words=("serve", "--model-path", "{model}"),
+    help=("serve", "--help"),
+    model_flags=("--model-path", "--model"),
+    name_flag="--served-model-name",
+    flags={
+        "dtype": "--dtype",
+        "gpu_memory_utilization": "--mem-fraction-static",
+        "max_model_len": "--context-length",
+        "tensor_parallel_size": "--tp-size",
+        "reasoning_parser": "--reasoning-parser",
+    },
+    offline=_OFFLINE,
+)
+
+# https://huggingface.co/docs/text-generation-inference/reference/launcher and its source of 2026-01
+TGI = Program(
+    names=("tgi",),
+    provider="tgi",
+    default_port=3000,
+    program="text-generation-launcher",
+    install="cargo or docker, as "
+    "https://huggingface.co/docs/text-generation-inference/installation says",
+    words=("--model-id", "{model}"),
+    host_flag="--hostname",
+    model_flags=("--model-id",),
+    key_variable="API_KEY",
+    flags={
+        "dtype": "--dtype",
+        "gpu_memory_utilization": "--cuda-memory-fraction",
+        "max_model_len": "--max-total-tokens",
+        "tensor_parallel_size": "--num-shard",
+    },
+    offline=_OFFLINE,
+)
+
+# https://huggingface.co/docs/text-embeddings-inference/cli_arguments and its source of 2026-07; it
+# has no list of models.
+TEI = Program(
+    names=("tei",),
+    provider="tei",
+    default_port=3000,
+    program="text-embeddings-router",
+    install="cargo or docker, as "
+    "https://huggingface.co/docs/text-embeddings-inference/local_cpu says",
+    words=("--model-id", "{model}"),
+    host_flag="--hostname",
+    model_flags=("--model-id",),
+    name_flag="--served-model-name",
+    key_variable="API_KEY",
+    flags={"dtype": "--dtype"},
+    offline=_OFFLINE,
+    lists_models=False,
+)
+
+# https://docs.ollama.com/faq and https://docs.ollama.com/api/openai-compatibility (source of
+# 2026-08). It serves every model that was pulled, and has no key.
+OLLAMA = Program(
+    names=("ollama_api", "ollama"),
+    provider="ollama",
+    default_port=11434,
+    program="ollama",
+    install="curl -fsSL https://ollama.com/install.sh | sh",
+    words=("serve",),
+    help=("serve", "--help"),
+    host_flag=None,
+    port_flag=None,
+    model_flags=(),
+    key_flag=None,
+    variables={"max_model_len": "OLLAMA_CONTEXT_LENGTH"},
+    env={"OLLAMA_HOST": "{host}:{port}"},
+    ready_path="/",
+    other_names=_ollama_names,
+)
+
+PROGRAMS = (VLLM, MAX, SGLANG, TGI, TEI, OLLAMA)
