@@ -139,6 +139,4 @@ def _child(path: str, key: object) -> str:
 def _steps(param: str) -> list[str | int]:
     """The steps of a path such as ``engines[0].port``."""
     at = param if param.startswith("[") else f".{param}"
-    return [
-        int(place) if place else name or quoted for name, place, quoted in _STEP.findall(at)
-    ]
+    return [int(place) if place else name or quoted for name, place, quoted in _STEP.findall(at)]

@@ -52,7 +52,7 @@ def _url(_: object, attribute: Attribute[Any], value: str | None) -> None:
 def _from(least: int, most: int | None = None) -> Any:
     said = f"a whole number from {least} {f'to {most}' if most else 'on'} is needed"
 
-    def check(_: object, attribute: Attribute[Any], value: int | None) -> None:
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
         if value is None:
             return
         if not isinstance(value, int) or isinstance(value, bool):
@@ -81,12 +81,12 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _words(_: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+def _words(_: object, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
         raise WrongKind(f"{attribute.name} is {value!r}; a list of texts is needed", attribute)
 
 
-def _devices(_: object, attribute: Attribute[Any], value: tuple[int, ...]) -> None:
+def _devices(_: object, attribute: Attribute[Any], value: Any) -> None:
     said = "a list of GPU numbers from 0 on is needed, each once"
     if not isinstance(value, tuple) or not all(type(each) is int for each in value):
         raise WrongKind(f"{attribute.name} is {value!r}; {said}", attribute)
@@ -94,14 +94,15 @@ def _devices(_: object, attribute: Attribute[Any], value: tuple[int, ...]) -> No
         raise _wrong(attribute, value, said)
 
 
-def _variables(_: object, attribute: Attribute[Any], value: Mapping[str, str]) -> None:
+def _variables(_: object, attribute: Attribute[Any], value: Mapping[Any, Any]) -> None:
     # Values may be secrets: only their names are told.
     for name, text in value.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise _wrong(attribute, name, "names of environment variables are needed")
         if not isinstance(text, str):
             raise WrongKind(
-                f"{attribute.name}[{name!r}] is a {type(text).__name__}; a text is needed", attribute
+                f"{attribute.name}[{name!r}] is a {type(text).__name__}; a text is needed",
+                attribute,
             )
 
 

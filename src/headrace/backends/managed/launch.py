@@ -16,17 +16,17 @@ class Launch:
 
     ``env`` is added to our own environment, for this process only. ``base_url`` is where its
     format's paths begin (``http://127.0.0.1:8000/v1``); ``ready_path`` is asked from the root until
-    it answers 200; ``lists_models`` says that it has the list of models as well. ``model`` is the
-    name under which it serves the model. ``notes`` are told to the user once: a flag given twice, a
-    setting that this version does not know.
+    it answers 200. ``model`` is the name under which it serves the model. ``key_variable`` is the
+    environment variable by which it is told the key that its callers show. ``notes`` are told to the
+    user once: a flag given twice, a setting that this version does not know.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(factory=dict, repr=lambda env: repr(sorted(env)))
     base_url: str
     ready_path: str = "/health"
-    lists_models: bool = True
     model: str
+    key_variable: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -82,8 +82,12 @@ def known_flags(asked: Sequence[str], env: Mapping[str, str]) -> Known | None:
         stat = program.stat()
     except OSError:
         return None
-    told = json.dumps([list(asked), str(program), stat.st_mtime_ns, stat.st_size, sorted(env.items())])
-    return _known(tuple(asked), tuple(sorted(env.items())), hashlib.sha256(told.encode()).hexdigest())
+    told = json.dumps(
+        [list(asked), str(program), stat.st_mtime_ns, stat.st_size, sorted(env.items())]
+    )
+    return _known(
+        tuple(asked), tuple(sorted(env.items())), hashlib.sha256(told.encode()).hexdigest()
+    )
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -45,20 +44,27 @@ def _nothing(_: EngineConfig, __: bool) -> Mapping[str, str]:
     return {}
 
 
+@frozen
+class Serve:
+    """The words that have a model served, and the name that it then has."""
+
+    words: tuple[str, ...]
+    name: str
+
+
 @frozen(kw_only=True)
 class Program:
     """One program's row.
 
-    ``words`` follow its name, with ``{model}`` in its place; ``module`` is the Python module that
-    does the same, where it is installed beside us without its command. ``install`` is the line to
-    tell where it is missing. ``flags`` are the flags, and ``variables`` the environment variables,
+    ``words`` follow its name, with ``{model}`` in its place; where they depend on what the model is,
+    ``serve`` gives them, with the name under which it is served then. ``beside`` is run instead
+    where the program is missing. ``install`` is the line to tell where nothing is there. ``flags`` are the flags, and ``variables`` the environment variables,
     that say our settings to it; what is in neither is refused. ``retired`` flags are left out where
     the installed version has none of that name, and the text is told. ``more`` gives flags that
     follow from several settings (those in ``by_more``), or from there being no GPU; a flag of the
     user's goes before each. ``variables_without_gpu`` are set where nobody set them.
 
-    ``key_variable`` is where it reads the key that its callers must show. ``env`` is set for it
-    always, ``offline`` where the model is a directory of this machine. ``{host}`` and ``{port}`` in
+    ``key_variable`` is where it reads the key that its callers must show. ``env`` is set for it     always, ``offline`` where the model is a directory of this machine. ``{host}`` and ``{port}`` in
     either are put in. ``name_flag`` gives the model another name.
     """
 
@@ -67,8 +73,9 @@ class Program:
     default_port: int | None
     program: str
     install: str
-    words: tuple[str, ...]
-    module: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    serve: Callable[[str], Serve] | None = None
+    beside: Callable[[], tuple[str, ...]] = tuple
     host_flag: str | None = "--host"
     port_flag: str | None = "--port"
     model_flags: tuple[str, ...] = ("--model",)
@@ -86,15 +93,15 @@ class Program:
     help: tuple[str, ...] = ("--help",)
     base_path: str = "/v1"
     ready_path: str = "/health"
-    lists_models: bool = True
     other_names: Callable[[str], tuple[str, ...]] = lambda model: ()
     has_gpu: Callable[[], bool] = has_gpu
 
     def served_names(self, config: EngineConfig) -> tuple[str, ...]:
         """The model's name as it is written, as the user's flags have it, and what goes for it."""
+        model = _expanded(config.model)
         names = [*self._renamed(config), config.model]
-        if Path(_expanded(config.model)).exists():
-            names.append(str(Path(_expanded(config.model)).absolute()))
+        if Path(model).exists():
+            names += [str(Path(model).absolute()), Path(model).name]
         return tuple(dict.fromkeys((*names, *self.other_names(config.model))))
 
     def launch(self, config: EngineConfig, host: str, port: int) -> Launch:
@@ -103,24 +110,26 @@ class Program:
         self._refuse_ours(config)
         asked = self._found(config)
         model = self._model(config)
+        serve = Serve(self.words, model) if self.serve is None else self.serve(model)
         places = {"model": model, "host": host, "port": str(port)}
-        env, more_notes = self._environment(config, places)
-        flags, notes = self._flags(config, asked, env)
-        served = self._renamed(config) or (model,)
-        listening = [
-            word
-            for flag, value in ((self.host_flag, host), (self.port_flag, str(port)))
-            if flag is not None
-            for word in (flag, value)
-        ]
+        env, notes = self._environment(config, places)
+        flags, more_notes = self._flags(config, asked, env)
+        renamed = self._renamed(config)
+        words = list(serve.words)
+        if renamed and self.serve is not None and self.name_flag in words:
+            at = words.index(self.name_flag)
+            del words[at : at + 2]
+        for flag, value in ((self.host_flag, host), (self.port_flag, str(port))):
+            if flag is not None:
+                words += [flag, value]
         return Launch(
-            argv=(*asked, *(_filled(word, places) for word in self.words), *listening, *flags),
+            argv=(*asked, *(_filled(word, places) for word in words), *flags),
             env=env,
             base_url=f"http://{_bracketed(host)}:{port}{self.base_path}",
             ready_path=self.ready_path,
-            lists_models=self.lists_models,
-            model=served[0],
-            notes=(*more_notes, *notes),
+            model=(*renamed, serve.name)[0],
+            key_variable=self.key_variable,
+            notes=(*notes, *more_notes),
         )
 
     def _refuse_unsaid(self, config: EngineConfig) -> None:
@@ -133,15 +142,16 @@ class Program:
                     f"{self.names[0]} has no such setting; leave it out, or write a flag of its own "
                     "into extra_serve_flags",
                 )
-        if config.api_key is not None and self.key_variable is None:
-            raise LLMInvalidRequestError(
-                f"engine {config.name!r}: api_key is given, and {self.names[0]} asks for none that "
-                "could be handed to it in secret; leave it out (it listens on this machine only)",
-                param="api_key",
-            )
+        for name in ("api_key", "api_key_env"):
+            if getattr(config, name) is not None and self.key_variable is None:
+                raise LLMInvalidRequestError(
+                    f"engine {config.name!r}: {name} is given, and {self.names[0]} has no way to be "
+                    "told a key in secret; leave it out (it listens on this machine only)",
+                    param=name,
+                )
 
     def _refuse_ours(self, config: EngineConfig) -> None:
-        ours = {
+        ours: dict[str | None, str] = {
             self.host_flag: "leave it out: an engine that we start listens on this machine only",
             self.port_flag: "say port instead",
             self.key_flag: "say api_key_env instead: every user of this machine sees a command line",
@@ -173,8 +183,8 @@ class Program:
         path = path or shutil.which(self.program, path=str(Path(sys.executable).parent))
         if path is not None:
             return (path,)
-        if self.module and importlib.util.find_spec(self.module[0].partition(".")[0]) is not None:
-            return (sys.executable, "-m", self.module[0])
+        if beside := self.beside():
+            return beside
         raise LLMUnavailableError(
             f"engine {config.name!r}: {self.program} is not installed here (looked on PATH and "
             f"beside {sys.executable}); to have it: {self.install}; or say program",
@@ -199,9 +209,6 @@ class Program:
         for name, variable in self.variables.items():
             if getattr(config, name) is not None:
                 env[variable] = str(getattr(config, name))
-        key = config.api_key or (os.environ.get(config.api_key_env) if config.api_key_env else None)
-        if key and self.key_variable is not None:
-            env[self.key_variable] = key
         if self.variables_without_gpu and not self.has_gpu():
             for name, value in self.variables_without_gpu.items():
                 if name not in os.environ:
@@ -224,16 +231,11 @@ class Program:
             for name, flag in self.flags.items()
             if (value := getattr(config, name)) not in (None, False)
         ]
-        more = [
-            Flag(flag, (value,)) for flag, value in self.more(config, self.has_gpu()).items()
-        ]
+        more = [Flag(flag, (value,)) for flag, value in self.more(config, self.has_gpu()).items()]
         notes: list[str] = []
         known = None
         if ours or (more and config.extra_serve_flags):
-            # A key is no business of --help, and would be in the name under which that is kept.
-            known = known_flags(
-                (*asked, *self.help), {k: v for k, v in env.items() if k != self.key_variable}
-            )
+            known = known_flags((*asked, *self.help), env)
             if known is None:
                 notes.append(f"{asked[0]} did not tell which flags it knows: none is checked")
             else:

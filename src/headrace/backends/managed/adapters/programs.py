@@ -1,15 +1,17 @@
 """The programs whose ways a row says: one each, with what it was checked against.
 
-vLLM 0.32 and MAX 26.5 were started here. The others were checked against their documentation and
-source as of the dates named, and start in the tests as a stand-in does.
+Each was checked against the pages named, as of the dates named; docs/how-to/engines.md says which
+were also started.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from headrace.backends.managed.adapters.program import Program
+from headrace.backends.managed.adapters.program import Program, Serve
 from headrace.contracts.engines import EngineConfig
+from headrace.stores.models.store import default_cache
 
 # A directory is all there is to load: nobody needs to be asked for a newer revision of it.
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -28,6 +30,15 @@ def _max_devices(config: EngineConfig, has_gpu: bool) -> Mapping[str, str]:
 
 def _ollama_names(model: str) -> tuple[str, ...]:
     return (f"{model}:latest",) if ":" not in model else (model.removesuffix(":latest"),)
+
+
+def _ovms_serve(model: str) -> Serve:
+    if Path(model).is_dir():
+        name = Path(model).name
+        return Serve(("--model_path", str(Path(model).absolute()), "--model_name", name), name)
+    # It fetches and converts the model by itself, and keeps it there.
+    kept = ("--model_repository_path", str(default_cache() / "ovms"))
+    return Serve(("--source_model", model, *kept, "--task", "text_generation"), model)
 
 
 # https://docs.vllm.ai/en/latest/cli/serve.html and `vllm serve --help=all` of 0.32; on a CPU
@@ -59,7 +70,7 @@ VLLM = Program(
     variables_without_gpu={"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
 )
 
-# https://docs.modular.com/max/cli/serve and `max serve --help` of 26.5; the address it listens on
+# https://docs.modular.com/max/cli/serve and `max serve --help` of 26.6; the address it listens on
 # is a variable only.
 MAX = Program(
     names=("max",),
@@ -128,8 +139,7 @@ TGI = Program(
     offline=_OFFLINE,
 )
 
-# https://huggingface.co/docs/text-embeddings-inference/cli_arguments and its source of 2026-07; it
-# has no list of models.
+# https://huggingface.co/docs/text-embeddings-inference/cli_arguments and its source of 2026-07.
 TEI = Program(
     names=("tei",),
     provider="tei",
@@ -144,7 +154,6 @@ TEI = Program(
     key_variable="API_KEY",
     flags={"dtype": "--dtype"},
     offline=_OFFLINE,
-    lists_models=False,
 )
 
 # https://docs.ollama.com/faq and https://docs.ollama.com/api/openai-compatibility (source of
@@ -167,4 +176,26 @@ OLLAMA = Program(
     other_names=_ollama_names,
 )
 
-PROGRAMS = (VLLM, MAX, SGLANG, TGI, TEI, OLLAMA)
+# https://docs.openvino.ai/latest/model-server/ovms_docs_parameters.html and
+# https://docs.openvino.ai/latest/model-server/ovms_docs_rest_api_kfs.html (source of 2026-08).
+# Generation lies under /v3, readiness under KServe's /v2.
+OVMS = Program(
+    names=("ovms",),
+    provider="ovms",
+    default_port=8000,
+    program="ovms",
+    install="the package that "
+    "https://docs.openvino.ai/latest/model-server/ovms_docs_deploying_server_baremetal.html names",
+    serve=_ovms_serve,
+    host_flag="--rest_bind_address",
+    port_flag="--rest_port",
+    model_flags=("--model_path", "--source_model"),
+    name_flag="--model_name",
+    key_flag="--api_key_file",
+    key_variable="API_KEY",
+    flags={"reasoning_parser": "--reasoning_parser"},
+    base_path="/v3",
+    ready_path="/v2/health/ready",
+)
+
+PROGRAMS = (VLLM, MAX, SGLANG, TGI, TEI, OLLAMA, OVMS)
