@@ -14,7 +14,6 @@ ServerState: TypeAlias = Literal["stopped", "starting", "ready", "stopping", "fa
 
 # It names a folder as well.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# What is said of how a server is started means nothing where somebody else started it.
 _OF_A_START = {
     *("program", "port", "command", "extra_serve_flags", "extra_env", "dtype"),
     *("gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "enable_reasoning"),
@@ -254,14 +253,22 @@ class EngineConfig:
                 at.tensor_parallel_size,
             )
         if self.endpoint is not None:
-            for each in at:
-                unsaid = {} if each.name == "extra_env" else each.default
-                if each.name in _OF_A_START and getattr(self, each.name) != unsaid:
-                    raise WrongAmount(
-                        f"{each.name} is given beside endpoint, where nothing is started; leave "
-                        "one of them out",
-                        each,
-                    )
+            for name in of_a_start(self):
+                raise WrongAmount(
+                    f"{name} is given beside endpoint, where nothing is started; leave one of them "
+                    "out",
+                    getattr(at, name),
+                )
+
+
+def of_a_start(config: EngineConfig) -> list[str]:
+    """What is said of how its server is started: it means nothing where somebody else started it."""
+    return [
+        each.name
+        for each in fields(EngineConfig)
+        if each.name in _OF_A_START
+        and getattr(config, each.name) != ({} if each.name == "extra_env" else each.default)
+    ]
 
 
 @frozen(kw_only=True)
