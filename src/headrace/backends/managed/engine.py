@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+from attrs import evolve
+
 from headrace.backends.managed import processes
 from headrace.backends.managed.adapters import adapter_for
 from headrace.backends.managed.launch import Adapter
@@ -39,6 +41,10 @@ _LONG_LIFE_S = 60.0
 _RETRY_AFTER_S = 1.0
 _DEATH_SHOWS_WITHIN_S = 0.25
 _MEMORY_EVERY_S = 2.0
+
+
+class EngineDiedError(LLMUnavailableError):
+    """The engine's process ended while it answered; it is being started again."""
 
 
 class Managed:
@@ -80,6 +86,9 @@ class Managed:
         self._restarts = 0
         self._in_use = 0
         self._is_closed = False
+        self._predecessor: asyncio.Task[None] | None = None
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._memory: tuple[float, int | None] = (float("-inf"), None)
 
     @property
@@ -118,6 +127,17 @@ class Managed:
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(), name=f"end engine {self.name}")
         await asyncio.shield(self._ending)
+
+    async def retire(self, patience_s: float) -> None:
+        """As ``aclose``, once nothing is in flight any more or ``patience_s`` seconds are over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._unused.wait()
+        await self.aclose()
+
+    def starts_after(self, predecessor: asyncio.Task[None]) -> None:
+        """Do not start before ``predecessor`` is done, who has what this one needs."""
+        self._predecessor = predecessor
 
     async def aclose(self) -> None:
         """As ``stop``, for good."""
@@ -158,7 +178,8 @@ class Managed:
         """Whether it answers now, or will once it is asked: nothing is started to find out."""
         checked_at, state = Provenance.now_iso(), self.state
         if self._remote is not None:
-            return await self._remote.status()
+            now = await self._remote.status()
+            return evolve(now, details={**(now.details or {}), "state": state})
         will = self.config.lazy and not self._is_closed and state != "failed"
         message = str(self._failure) if self._failure else f"the engine is {state}"
         return BackendStatus(
@@ -191,6 +212,7 @@ class Managed:
     def _use(self) -> Iterator[None]:
         """Within the block it is not idle."""
         self._in_use += 1
+        self._unused.clear()
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -198,6 +220,8 @@ class Managed:
             yield
         finally:
             self._in_use -= 1
+            if not self._in_use:
+                self._unused.set()
             after_s = self.config.idle_timeout_s
             if not self._in_use and self.config.lazy and after_s is not None and self._life:
                 self._idle = self._world.clock.call_later(after_s, self._rest)
@@ -240,6 +264,9 @@ class Managed:
     async def _live(self) -> None:
         """Start it, and again when it has died."""
         clock = self._world.clock
+        if self._predecessor is not None:
+            await asyncio.wait({self._predecessor})
+            self._predecessor = None
         while True:
             if self._coming is None:
                 self._coming = asyncio.get_running_loop().create_future()
@@ -338,7 +365,7 @@ class Managed:
         while self._remote is remote and clock.monotonic() < until:
             await clock.sleep(0.01)
         if self._remote is not remote:
-            raise LLMUnavailableError(
+            raise EngineDiedError(
                 f"engine {self.name!r} died while it answered; it is being started again",
                 retry_after_s=_RETRY_AFTER_S,
                 provider=self.provider.name,
