@@ -39,7 +39,7 @@ def load_engines(path: str | Path, *, replace: bool = False) -> tuple[EngineConf
         raise LLMInvalidRequestError(
             f"the engines in {str(path)!r} cannot be read: {unreadable}"
         ) from unreadable
-    configs = read_engines(text, str(path))
+    configs = read_engines(text, str(path), EngineConfig)
     _add(configs, replace=replace)
     return configs
 

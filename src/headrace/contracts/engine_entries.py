@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from headrace.contracts.convert import from_plain
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
+
+E = TypeVar("E", bound=EngineConfig)
 
 _SHOWN = (
     "engines are a list of mappings, each with name and model, or a mapping from names to such, as in\n"
@@ -20,21 +23,16 @@ _SHOWN = (
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\['([^']*)'\]")
 
 
-def engine_of(said: Mapping[str, object], path: str = "$") -> EngineConfig:
-    """The engine that the fields ``said`` at ``path`` describe.
+def engine_of(said: Mapping[str, object]) -> EngineConfig:
+    """The engine that the fields ``said`` describe.
 
     Raises LLMInvalidRequestError that names the field, its value and what would be right.
     """
-    return from_plain(plain_entry(said, path), EngineConfig, path=path)
+    return from_plain(plain_entry(said), EngineConfig)
 
 
-def engines_of(listed: object, path: str = "$") -> tuple[EngineConfig, ...]:
-    """The engines ``listed`` at ``path``, in either form; raises as ``engine_of`` does."""
-    return tuple(engine_of(entry, where) for where, entry in entries(listed, path))
-
-
-def read_engines(text: str, source: str) -> tuple[EngineConfig, ...]:
-    """The engines in the YAML ``text``: under its key ``engines``, or all of it.
+def read_engines(text: str, source: str, kind: type[E]) -> tuple[E, ...]:
+    """The engines in the YAML ``text``, each a ``kind``: under its key ``engines``, or all of it.
 
     Raises LLMInvalidRequestError that names ``source``, the line and the field.
     """
@@ -48,7 +46,10 @@ def read_engines(text: str, source: str) -> tuple[EngineConfig, ...]:
     if isinstance(whole, dict) and "engines" in whole:
         listed, path = whole["engines"], "$.engines"
     try:
-        return engines_of(listed, path)
+        return tuple(
+            from_plain(plain_entry(entry, where), kind, path=where)
+            for where, entry in entries(listed, path)
+        )
     except LLMInvalidRequestError as error:
         line = line_of(text, _steps(error.param or ""))
         raise LLMInvalidRequestError(f"{source}:{line}: {error}", param=error.param) from error
@@ -102,14 +103,19 @@ def plain_entry(said: Mapping[str, object], path: str = "$") -> dict[str, object
                 "persistent",
             )
         plain["lazy"] = not persistent
+    # OMP_NUM_THREADS: 2 is a number to YAML, and a text to every program.
     env = plain.get("extra_env")
     if isinstance(env, Mapping):
-        # OMP_NUM_THREADS: 2 is a number to YAML, and a text to every program.
-        plain["extra_env"] = {
-            name: str(value) if type(value) in (int, float) else value
-            for name, value in env.items()
-        }
+        plain["extra_env"] = {name: _text(value) for name, value in env.items()}
+    for name in ("extra_serve_flags", "command"):
+        words = plain.get(name)
+        if isinstance(words, (list, tuple)):
+            plain[name] = [_text(word) for word in words]
     return plain
+
+
+def _text(value: object) -> object:
+    return str(value) if type(value) in (int, float) else value
 
 
 def _named(name: str, fields: dict[str, object], path: str) -> dict[str, object]:

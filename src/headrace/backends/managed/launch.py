@@ -8,6 +8,13 @@ from typing import Protocol
 from attrs import field, frozen
 
 from headrace.contracts.engines import EngineConfig
+from headrace.contracts.errors import LLMUnavailableError
+
+
+class ProgramMissingError(LLMUnavailableError):
+    """An engine's program is not installed here; the message has the line that installs it."""
+
+    default_transient = False
 
 
 @frozen(kw_only=True)
@@ -51,6 +58,6 @@ class Adapter(Protocol):
     def launch(self, config: EngineConfig, host: str, port: int) -> Launch:
         """How to start it.
 
-        Raises LLMUnavailableError with the pip or install line where the program is not here, and
+        Raises ProgramMissingError with the pip or install line where the program is not here, and
         LLMInvalidRequestError that names the field for a setting that it cannot carry out.
         """

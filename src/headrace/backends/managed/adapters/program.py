@@ -19,9 +19,9 @@ from headrace.backends.managed.adapters.flags import (
     plain,
     put_together,
 )
-from headrace.backends.managed.launch import Launch
+from headrace.backends.managed.launch import Launch, ProgramMissingError
 from headrace.contracts.engines import EngineConfig
-from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+from headrace.contracts.errors import LLMInvalidRequestError
 
 # The settings that are said to a program, each by a flag or a variable of its own, if it has one.
 _SAID = (
@@ -171,10 +171,9 @@ class Program:
         if config.program is not None:
             path = shutil.which(_expanded(config.program), path=config.extra_env.get("PATH"))
             if path is None:
-                raise LLMUnavailableError(
+                raise ProgramMissingError(
                     f"engine {config.name!r}: program is {config.program!r}, and there is none that "
                     f"can be run; to have it: {self.install}",
-                    transient=False,
                     param="program",
                 )
             return (path,)
@@ -185,10 +184,9 @@ class Program:
             return (path,)
         if beside := self.beside():
             return beside
-        raise LLMUnavailableError(
+        raise ProgramMissingError(
             f"engine {config.name!r}: {self.program} is not installed here (looked on PATH and "
             f"beside {sys.executable}); to have it: {self.install}; or say program",
-            transient=False,
             param="backend",
         )
 
