@@ -156,8 +156,7 @@ def open_engine(
     )
     key = None if found is None else found.secret
     return Managed(
-        # The adapter has the server ask for it.
-        evolve(entry, api_key=None if key is None else key.reveal()),
+        entry,
         world,
         key=key,
         limits=TimeLimits(
