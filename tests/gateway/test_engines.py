@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -64,14 +65,37 @@ def test_one_that_is_not_lazy_starts_with_the_gateway(tmp_path):
         until(lambda: server_of(served)["state"] == "ready")
 
 
-def test_an_engine_that_is_killed_is_started_again_and_routes_name_it_as_a_backend(tmp_path):
+def streamed(served: Served, model: str = "standing") -> str:
+    """The text of a streamed answer, which passes through unless the engine has to be started."""
+    with served.streaming(model=model) as response:
+        # Its first line was read when it began.
+        lines = [b"", *response.read().splitlines()]
+    events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
+    return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+
+
+@pytest.mark.parametrize("ask", [lambda served: said(served.chat(model="assistant")), streamed])
+def test_an_engine_that_is_killed_is_started_again_for_the_next_request(tmp_path, ask):
     route = {"name": "assistant", "backends": [{"backend": "standing"}]}
     with serving(tmp_path, entry(), routes=[route]) as served:
-        pid = int(said(served.chat(model="assistant")).split()[0])
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not is_alive(pid))
-        assert not said(served.chat(model="assistant")).startswith(str(pid))
-        assert server_of(served)["restarts"] == 1
+        for restarts in range(3):
+            # Twice each: the second time it runs already.
+            assert ask(served)
+            assert ask(served)
+            shown = server_of(served)
+            assert shown["restarts"] == restarts
+            os.kill(shown["pid"], signal.SIGKILL)
+            until(lambda pid=shown["pid"]: not is_alive(pid))
+
+
+def test_an_engine_is_not_idle_while_an_answer_passes_through(tmp_path):
+    slow = entry("--pieces", "6", "--piece-s", "0.15", idle_timeout_s=0.2)
+    with serving(tmp_path, slow) as served:
+        for _ in range(2):
+            assert streamed(served).count("and on") == 5
+        pid = server_of(served)["pid"]
+        until(lambda: server_of(served)["state"] == "stopped")
+        assert not is_alive(pid)
 
 
 def test_an_engine_that_cannot_start_says_why_and_the_others_answer(tmp_path):

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
-from headrace.backends.managed.engine import EngineDiedError, Managed
+from headrace.backends.managed.engine import Managed
 from headrace.backends.managed.server import end_orphans
-from headrace.contracts.errors import LLMError
+from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.config import Config
 from headrace.gateway.engines_config import EngineEntry
 from headrace.gateway.routes import Route
@@ -24,8 +24,8 @@ from headrace.traffic.retry import RetryPolicy
 log = logging.getLogger(__name__)
 
 # A call that an engine lost before it gave anything away waits for its next start. One whose engine
-# does not start is not made again: that took long enough.
-_AFTER_DEATH = RetryPolicy(retries=2, first_delay_s=0.0, kinds=(EngineDiedError,))
+# does not start is not made again, for that says so by itself.
+_AFTER_DEATH = RetryPolicy(retries=2, first_delay_s=0.1, kinds=(LLMUnavailableError,))
 
 
 @frozen(kw_only=True)
@@ -134,6 +134,7 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
             total_s=None,
         ),
     )
+    engine.is_used_besides(lambda: (lane.running, lane.stats().requests))
     route = Route(
         model=entry.name,
         lane=lane,

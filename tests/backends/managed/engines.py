@@ -32,7 +32,9 @@ def command(*flags: str) -> tuple[str, ...]:
 def stand_in(*flags: str, **fields: Any) -> EngineConfig:
     """An engine whose program is a stand-in with ``flags``."""
     usual = {"name": "standing", "model": "stand-in-1", "backend": "command"}
-    return EngineConfig(command=command(*flags), **{**usual, "startup_timeout_s": 20.0, **fields})
+    limits = {"startup_timeout_s": 20.0, "stop_timeout_s": 1.0}
+    line = () if "endpoint" in fields else command(*flags)
+    return EngineConfig(command=line, **{**usual, **limits, **fields})
 
 
 @asynccontextmanager
@@ -104,7 +106,7 @@ def no_process_left(state: Path) -> bool:
         if not each.name.isdigit() or int(each.name) == mine:
             continue
         try:
-            said = os.readlink(each / "fd" / "1")
+            said = str((each / "fd" / "1").readlink())
         except OSError:
             continue
         if said.startswith(str(state)) and is_alive(int(each.name)):

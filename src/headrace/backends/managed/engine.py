@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeAlias
 
 from attrs import evolve
 
@@ -41,6 +42,14 @@ _LONG_LIFE_S = 60.0
 _RETRY_AFTER_S = 1.0
 _DEATH_SHOWS_WITHIN_S = 0.25
 _MEMORY_EVERY_S = 2.0
+_RETIRE_LOOK_S = 0.05
+
+UsesBesides: TypeAlias = Callable[[], tuple[int, int]]
+"""How many requests run, and how many there were in all, that did not come by ``stream``."""
+
+
+def _none_besides() -> tuple[int, int]:
+    return 0, 0
 
 
 class EngineDiedError(LLMUnavailableError):
@@ -87,14 +96,19 @@ class Managed:
         self._in_use = 0
         self._is_closed = False
         self._predecessor: asyncio.Task[None] | None = None
-        self._unused = asyncio.Event()
-        self._unused.set()
+        self._uses_besides: UsesBesides = _none_besides
+        self._uses_seen = 0
         self._memory: tuple[float, int | None] = (float("-inf"), None)
 
     @property
     def provider(self) -> Provider:
         """The row by which its server is asked."""
         return provider(self._adapter.provider)
+
+    @property
+    def remote(self) -> Remote | None:
+        """The way to its server, while that answers."""
+        return self._remote
 
     @property
     def state(self) -> ServerState:
@@ -130,10 +144,15 @@ class Managed:
 
     async def retire(self, patience_s: float) -> None:
         """As ``aclose``, once nothing is in flight any more or ``patience_s`` seconds are over."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._unused.wait()
+        clock = self._world.clock
+        until = clock.monotonic() + patience_s
+        while (self._in_use or self._uses_besides()[0]) and clock.monotonic() < until:
+            await clock.sleep(_RETIRE_LOOK_S)
         await self.aclose()
+
+    def is_used_besides(self, uses: UsesBesides) -> None:
+        """It is also asked by those who take the way of its ``remote``; ``uses`` knows of them."""
+        self._uses_besides = uses
 
     def starts_after(self, predecessor: asyncio.Task[None]) -> None:
         """Do not start before ``predecessor`` is done, who has what this one needs."""
@@ -212,7 +231,6 @@ class Managed:
     def _use(self) -> Iterator[None]:
         """Within the block it is not idle."""
         self._in_use += 1
-        self._unused.clear()
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -220,15 +238,21 @@ class Managed:
             yield
         finally:
             self._in_use -= 1
-            if not self._in_use:
-                self._unused.set()
-            after_s = self.config.idle_timeout_s
-            if not self._in_use and self.config.lazy and after_s is not None and self._life:
-                self._idle = self._world.clock.call_later(after_s, self._rest)
+            if not self._in_use and self._life is not None:
+                self._await_rest()
+
+    def _await_rest(self) -> None:
+        after_s = self.config.idle_timeout_s
+        if self.config.lazy and after_s is not None:
+            self._uses_seen = self._uses_besides()[1]
+            self._idle = self._world.clock.call_later(after_s, self._rest)
 
     def _rest(self) -> None:
         self._idle = None
-        if not self._in_use and self._ending is None:
+        running, uses = self._uses_besides()
+        if running or uses != self._uses_seen:
+            self._await_rest()
+        elif not self._in_use and self._ending is None:
             log.info("engine %s was not used for %g s", self.name, self.config.idle_timeout_s)
             self._ending = asyncio.create_task(self._end(), name=f"end engine {self.name}")
 
@@ -383,11 +407,15 @@ class Managed:
 
 
 def _again(failure: LLMError, retry_after_s: float) -> LLMError:
-    """``failure`` for one more caller: an error that several raise gathers all their traces."""
+    """``failure`` for one more caller: an error that several raise gathers all their traces.
+
+    It is not transient: to ask again at once would be to wait for another start, which is ours to
+    decide.
+    """
     again = type(failure)(
         failure.message,
         status=failure.status,
-        transient=failure.transient,
+        transient=False,
         param=failure.param,
         code=failure.code,
         retry_after_s=retry_after_s if failure.transient else None,

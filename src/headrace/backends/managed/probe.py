@@ -15,7 +15,7 @@ from headrace.stores.secret import Secret
 GATEWAY = "headrace"
 """What our gateway calls itself in the header ``server`` where it lists models."""
 
-_LIMITS = TimeLimits(queue_s=2.0, connect_s=2.0, first_byte_s=5.0, idle_s=2.0, total_s=10.0)
+_LIMITS = TimeLimits(queue_s=2.0, connect_s=2.0, first_byte_s=3.0, idle_s=2.0, total_s=5.0)
 _MOST_BYTES = 1 << 20
 _MOST_NAMES = 20
 

@@ -40,7 +40,9 @@ HOST = "127.0.0.1"
 MARK = "_HEADRACE_ENGINE"
 """The variable in a process's environment by which what it leaves behind is known."""
 
-_LOOK_FIRST_S, _LOOK_MOST_S = 0.05, 0.5
+_LOOK_FIRST_S, _LOOK_MOST_S = 0.03, 0.5
+# Nobody waits for what those whose leader or whose users are gone have yet to do.
+_LEFT_BEHIND_S = 3.0
 _SPAWNS = 3
 _TAKEN = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind")
 
@@ -165,7 +167,7 @@ class Server:
                 joined = now.with_user(self._user)
                 self._folder.write(joined)
                 return joined
-            await _end(self._folder, now)
+            await _end(self._folder, now, is_orphan=True)
         wanted = self._config.port or self._adapter.default_port
         try:
             held = HeldPort(HOST, wanted or 0)
@@ -294,7 +296,7 @@ async def end_orphans(state: Path | None = None) -> None:
                     log.warning(
                         "engine %s (process %d) was left behind and is ended", now.name, now.pid
                     )
-                await _end(folder, now)
+                await _end(folder, now, is_orphan=True)
 
 
 async def stop_started(folder: Folder) -> bool:
@@ -315,11 +317,16 @@ def how_ended(status: int | None) -> str:
     return f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
 
 
-async def _end(folder: Folder, started: Started, *, is_known: bool = False) -> None:
+async def _end(
+    folder: Folder, started: Started, *, is_known: bool = False, is_orphan: bool = False
+) -> None:
     # Where its leader has been gone for a while, others may have its id: then only those with its
     # mark are its own.
     mark = None if is_known or started.runs else started.mark
-    if await processes.end(started.pid, started.born, started.stop_timeout_s, mark):
+    patience_s = started.stop_timeout_s
+    if is_orphan or not started.runs:
+        patience_s = min(patience_s, _LEFT_BEHIND_S)
+    if await processes.end(started.pid, started.born, patience_s, mark):
         log.warning("engine %s did not end by itself and was killed", started.name)
     folder.clear()
 
