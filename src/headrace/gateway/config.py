@@ -15,6 +15,7 @@ from headrace.backends.providers import fill_rows, providers
 from headrace.backends.row import Provider
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
+from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.engines_config import EngineEntry, check_engines
@@ -446,6 +447,9 @@ def load(
     try:
         if "providers" in tree:
             tree["providers"] = fill_rows(tree["providers"], "$.providers")
+        if "engines" in tree:
+            found = entries(tree["engines"], "$.engines")
+            tree["engines"] = [plain_entry(entry, where) for where, entry in found]
         config = from_plain(tree, Config)
         _check_names(config)
     except LLMInvalidRequestError as error:

@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=0, help="processes of its own")
     parser.add_argument("--pieces", type=int, default=3)
     parser.add_argument("--piece-s", type=float, default=0.0)
+    parser.add_argument("--ready-path", default="/health")
+    parser.add_argument("--base-path", default="/v1")
+    parser.add_argument("--lists-nothing", action="store_true")
     asked = parser.parse_args()
     if "missing" in asked.model:
         sys.exit(f"stand-in: error: there is no model {asked.model!r}")
@@ -81,12 +84,12 @@ class _Server:
             self._plain(connection, 401, {"error": {"message": "wrong key"}})
         elif self._asked.never_ready or time.monotonic() < self._ready_at:
             self._plain(connection, 503, {"error": {"message": "loading"}})
-        elif path == "/health":
+        elif path == self._asked.ready_path:
             self._plain(connection, 200, {})
-        elif path == "/v1/models":
+        elif path == f"{self._asked.base_path}/models" and not self._asked.lists_nothing:
             name = self._asked.served_model_name or self._asked.model
             self._plain(connection, 200, {"object": "list", "data": [{"id": name}]})
-        elif method == "POST" and path == "/v1/chat/completions":
+        elif method == "POST" and path == f"{self._asked.base_path}/chat/completions":
             self._stream(connection, json.loads(body)["model"])
         else:
             self._plain(connection, 404, {"error": {"message": "not found"}})

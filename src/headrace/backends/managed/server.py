@@ -212,6 +212,8 @@ class Server:
     def _spawn(self, launch: Launch, held: HeldPort) -> Started:
         config, mark = self._config, secrets.token_hex(16)
         env = {**os.environ, **launch.env, MARK: mark}
+        if launch.key_variable is not None and self._key is not None:
+            env[launch.key_variable] = self._key.reveal()
         output = self._folder.new_log()
         held.close()
         try:
@@ -267,7 +269,7 @@ class Server:
     async def _model_at(self, started: Started) -> str | None:
         """The name of its model, once it answers."""
         transport = self._world.transport
-        root = started.base_url.removesuffix("/v1")
+        root = f"http://{HOST}:{started.port}"
         try:
             if await answers(root + started.ready_path, transport, self._key) != 200:
                 return None

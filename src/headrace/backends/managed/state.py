@@ -20,7 +20,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from headrace.backends.managed.processes import is_alive, look
 from headrace.contracts.convert import from_json, to_json, to_plain
@@ -183,9 +183,9 @@ class Folder:
 
 def folder_of(config: EngineConfig, state: Path | None = None) -> Folder:
     """The folder of engines that are set up like ``config``."""
-    plain = to_plain(config)
-    assert isinstance(plain, dict)
-    said = sorted((name, value) for name, value in plain.items() if name not in _NOT_ITS_OWN)
+    # The gateway's entries say more, which is nothing to their processes.
+    names = sorted(each.name for each in fields(EngineConfig) if each.name not in _NOT_ITS_OWN)
+    said = [(name, to_plain(getattr(config, name))) for name in names]
     mark = hashlib.sha256(repr((said, place())).encode()).hexdigest()[:10]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", config.name)[:60].lstrip(".")
     return Folder(_engines(state) / f"{name}-{mark}")
