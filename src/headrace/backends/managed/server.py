@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from headrace.backends.managed import processes
 from headrace.backends.managed.launch import Adapter, Launch
-from headrace.backends.managed.logs import names_secret, tail, without_secrets
+from headrace.backends.managed.logs import names_secret, shorten, tail, without_secrets
 from headrace.backends.managed.ports import HeldPort
 from headrace.backends.managed.probe import answers, probe
 from headrace.backends.managed.state import (
@@ -43,6 +43,7 @@ MARK = "_HEADRACE_ENGINE"
 _LOOK_FIRST_S, _LOOK_MOST_S = 0.03, 0.5
 # Nobody waits for what those whose leader or whose users are gone have yet to do.
 _LEFT_BEHIND_S = 3.0
+_LOG_LOOK_S = 60.0
 _SPAWNS = 3
 _TAKEN = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind")
 
@@ -107,9 +108,20 @@ class Server:
         raise AssertionError("the last attempt returns or raises")
 
     async def ended(self) -> int | None:
-        """Wait until the process has ended by itself; its exit status, where we are its parent."""
+        """Wait until the process has ended by itself; its exit status, where we are its parent.
+
+        Meanwhile its log is kept from growing without end.
+        """
         assert self.started is not None
-        return await processes.ended(self.started.pid, self.started.born)
+        output = Path(self.started.log)
+        end = asyncio.create_task(processes.ended(self.started.pid, self.started.born))
+        try:
+            while not end.done():
+                await asyncio.wait({end}, timeout=_LOG_LOOK_S)
+                await asyncio.to_thread(shorten, output)
+            return end.result()
+        finally:
+            end.cancel()
 
     async def leave(self) -> None:
         """Use it no more; it ends where nobody else does, and that is waited for."""
