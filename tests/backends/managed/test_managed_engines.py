@@ -343,6 +343,24 @@ def test_an_endpoint_that_has_the_model_is_used_and_never_stopped(state, tmp_pat
     run(play())
 
 
+def test_a_server_of_somebody_else_that_goes_away_is_looked_for_again(state, tmp_path):
+    async def play():
+        async with managed(stand_in("--piece-s", "0.3"), state) as theirs:
+            await theirs.ensure_running()
+            port = theirs.snapshot().port
+            async with managed(stand_in(port=port, name="ours"), tmp_path / "ours") as engine:
+                pieces = texts(engine)
+                assert await anext(pieces)
+                await theirs.aclose()
+                with pytest.raises(LLMUnavailableError, match="died while it answered"):
+                    await anext(pieces)
+                # Nobody is there any more, so one is started at its port.
+                assert await answer(engine)
+                assert engine.snapshot().port == port
+
+    run(play())
+
+
 def test_an_endpoint_where_nobody_is_says_so(state):
     async def play():
         with socket.socket() as taken:
