@@ -35,8 +35,9 @@ from headrace.stores.secret import Secret
 
 log = logging.getLogger(__name__)
 
-# A prompt of any length may be computed before the first byte comes.
-_LIMITS = TimeLimits(connect_s=5.0, first_byte_s=600.0, idle_s=120.0)
+PATIENT = TimeLimits(connect_s=5.0, first_byte_s=600.0, idle_s=120.0)
+"""For a server of ours: a prompt of any length may be computed before the first byte comes."""
+
 _AGAIN_FIRST_S, _AGAIN_MOST_S = 0.5, 30.0
 _LONG_LIFE_S = 60.0
 _RETRY_AFTER_S = 1.0
@@ -76,7 +77,7 @@ class Managed:
         adapter: Adapter | None = None,
         key: Secret | None = None,
         state: Path | None = None,
-        limits: TimeLimits = _LIMITS,
+        limits: TimeLimits = PATIENT,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -380,14 +381,14 @@ class Managed:
 
     async def _look_at(self, remote: Remote, error: LLMError) -> None:
         """Raise what explains ``error``, where ``remote`` is gone; its death may show a moment later."""
-        clock = self._world.clock
         if self._serving is not None and self._serving.started is None:
-            if self._remote is remote and isinstance(error, LLMUnavailableError):
+            if self._remote is remote and not (await remote.status()).ok:
                 self._remote = self._serving = self._life = None  # the next call looks again
-            return
-        until = clock.monotonic() + _DEATH_SHOWS_WITHIN_S
-        while self._remote is remote and clock.monotonic() < until:
-            await clock.sleep(0.01)
+        else:
+            clock = self._world.clock
+            until = clock.monotonic() + _DEATH_SHOWS_WITHIN_S
+            while self._remote is remote and clock.monotonic() < until:
+                await clock.sleep(0.01)
         if self._remote is not remote:
             raise EngineDiedError(
                 f"engine {self.name!r} died while it answered; it is being started again",

@@ -44,7 +44,7 @@ _LOOK_FIRST_S, _LOOK_MOST_S = 0.03, 0.5
 # Nobody waits for what those whose leader or whose users are gone have yet to do.
 _LEFT_BEHIND_S = 3.0
 _LOG_LOOK_S = 60.0
-_SPAWNS = 3
+_SPAWNS = 2
 _TAKEN = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind")
 
 
@@ -58,7 +58,7 @@ class Serving:
 
 
 class PortLostError(LLMUnavailableError):
-    """Somebody took the port between our letting it go and the program's taking it."""
+    """Somebody else has the port, who took it between our letting it go and the program's start."""
 
 
 class Server:
@@ -77,7 +77,7 @@ class Server:
         """The process, from its start until it is left."""
         self._config, self._adapter, self._world, self._key = config, adapter, world, key
         self._state = state
-        self._folder = folder_of(config, state)
+        self._own_folder = self._folder = folder_of(config, state)
         self._user = new_user()
         self._told: set[str] = set()
 
@@ -91,6 +91,7 @@ class Server:
             return await self._at_endpoint(self._config.endpoint)
         await end_orphans(self._state)
         for attempt in range(1, _SPAWNS + 1):
+            self._folder = self._own_folder
             async with self._folder.alone():
                 found = await self._joined_or_spawned()
             if isinstance(found, Serving):
@@ -196,18 +197,34 @@ class Server:
                     self._told.add(note)
             return self._spawn(launch, held)
 
-    async def _on_taken(self, port: int) -> Serving | None:
+    async def _on_taken(self, port: int) -> Serving | Started | None:
         """The server at a port that is taken, where it has the model; ``None``: take another port."""
         base_url = f"http://{HOST}:{port}/v1"
         found = await probe(base_url, self._world.transport, self._key)
         served = found and found.serves(self._adapter.served_names(self._config))
         if served:
             log.info("engine %s: %s has the model already", self._config.name, base_url)
-            return Serving(base_url=base_url, model=served)
+            joined = await self._joined_elsewhere(port)
+            return joined or Serving(base_url=base_url, model=served)
         if self._config.port is None:
             return None
         what = "something that does not answer" if found is None else found.told()
         raise self._wrong(f"its port {port}", what, "port")
+
+    async def _joined_elsewhere(self, port: int) -> Started | None:
+        """What runs at ``port``, where it is an engine of another entry; from now on also ours."""
+        for folder, there in folders(self._state):
+            if there.port != port:
+                continue
+            # Not waited for: whoever is alone there may wait for us here.
+            async with folder.alone(at_once=True) as is_ours:
+                now = folder.read() if is_ours else None
+                if now is not None and now.port == port and now.runs and now.is_wanted:
+                    joined = now.with_user(self._user)
+                    folder.write(joined)
+                    self._folder = folder
+                    return joined
+        return None
 
     def _spawn(self, launch: Launch, held: HeldPort) -> Started:
         config, mark = self._config, secrets.token_hex(16)
@@ -282,9 +299,13 @@ class Server:
             return None
         if found.models is None:  # not every program lists what it serves
             return started.served
-        known = {started.served, *self._adapter.served_names(self._config)}
-        only = found.models[0][0] if len(found.models) == 1 else started.served
-        return found.serves(known) or only
+        served = found.serves({started.served, *self._adapter.served_names(self._config)})
+        if served is None:
+            raise PortLostError(
+                f"engine {self._config.name!r}: port {started.port}, where it was started, has "
+                f"{found.told()}, not {self._config.model!r}; if that is its own, say so as model"
+            )
+        return served
 
     def _did_not_start(self, started: Started, why: str) -> LLMUnavailableError:
         said = tail(Path(started.log), self._secrets())
