@@ -83,7 +83,8 @@ SILENT: dict[str, Any] = {
     "logit_bias": {},
 }
 
-every_row = pytest.mark.parametrize("row", PROVIDERS.values(), ids=list(PROVIDERS))
+CHATS = [row for row in PROVIDERS.values() if row.chat_path is not None]
+every_row = pytest.mark.parametrize("row", CHATS, ids=lambda row: row.name)
 hosted_rows = pytest.mark.parametrize(
     "row",
     [row for row in PROVIDERS.values() if row.needs_key],
@@ -227,6 +228,11 @@ def test_text_completions_are_refused_where_there_are_none(row):
         return
     with pytest.raises(LLMCapabilityError, match="no text completions"):
         ask(row, request)
+
+
+def test_a_chat_is_refused_where_there_are_none():
+    with pytest.raises(LLMCapabilityError, match="answers no chats"):
+        ask(PROVIDERS["tei"], ASK)
 
 
 @every_row
