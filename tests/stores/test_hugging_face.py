@@ -92,9 +92,8 @@ def test_weights_of_few_bits_are_written_as_what_they_stand_for(tmp_path, kind):
     export(write_tiny(tmp_path / "tiny.gguf", "qwen2", kind=kind), tmp_path / "out")
     wanted, found = gguf.GGMLQuantizationType[kind], tensors(tmp_path / "out")
     for name, array in weights("qwen2").items():
-        if array.ndim > 1:
-            array = gguf.dequantize(gguf.quantize(array, wanted), wanted)
-        assert np.array_equal(found[name], array), name
+        meant = gguf.dequantize(gguf.quantize(array, wanted), wanted) if array.ndim > 1 else array
+        assert np.array_equal(found[name], meant), name
 
 
 def test_llama_3_1_s_slower_waves_become_the_settings_that_they_were_made_from(tmp_path):

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.stores.models.ggml import K_TYPES, TYPES
+from headrace.stores.models.gguf_header import open_weights
 from headrace.stores.models.requantise import rewrite
 from headrace.stores.models.store import Progress
 
@@ -39,8 +40,6 @@ def quantise_file(source: Path, target: Path, weight_type: str, progress: Progre
     Raises LLMInvalidRequestError for a type that is none or a file that is there already,
     LLMCapabilityError for weights that cannot be read.
     """
-    import gguf
-
     wanted = weight_type.upper()
     if wanted not in TYPES and wanted not in K_TYPES:
         raise LLMInvalidRequestError(
@@ -51,7 +50,7 @@ def quantise_file(source: Path, target: Path, weight_type: str, progress: Progre
             f"{target} is there already and is left as it is; remove it, or name another file",
             param="output",
         )
-    reader = gguf.GGUFReader(source)
+    reader = open_weights(source)
     kinds = {t.name: _fitting(t, wanted) for t in reader.tensors if _is_matrix(t)}
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.stores.models.gguf_header import read_header, read_tensors
+from headrace.stores.models.gguf_header import open_weights, read_header, read_tensors
 from headrace.stores.models.hugging_face.config import read_config, read_generation
 from headrace.stores.models.hugging_face.tokenizer import (
     read_special,
@@ -74,10 +74,8 @@ def export_folder(source: Path, folder: Path, dtype: str, progress: Progress) ->
 
 
 def _write(source: Path, made: Path, dtype: str, progress: Progress) -> dict[str, Any]:
-    import gguf
-
     metadata, tensors = read_header(source), read_tensors(source)
-    found = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
+    found = {tensor.name: tensor for tensor in open_weights(source).tensors}
     factors = values(found[ROPE_FACTORS]).tolist() if ROPE_FACTORS in found else None
     config = read_config(metadata, tensors, dtype=DTYPES[dtype], rope_factors=factors)
     written = name_tensors(found, config)
