@@ -28,7 +28,7 @@ test: $(DEV_READY) ## Run the tests (the first run fetches the model)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and ask them through the gateway (slow, 5 GB)
-	@$(BIN)/pytest engines $(ARGS)
+	@$(BIN)/pytest tests/engines/check_real_engines.py $(ARGS)
 
 test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
 	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)

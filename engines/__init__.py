@@ -1,1 +1,0 @@
-"""Tests with real engines: they install themselves, serve the model in the box, and end."""
