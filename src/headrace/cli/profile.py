@@ -97,7 +97,7 @@ def profile(
             "no model: give a folder, a GGUF file or a known name (or --compare A B)", param="model"
         )
     from headrace.bench.profile.loading import usual_device
-    from headrace.bench.profile.report.files import write_all
+    from headrace.bench.profile.report.files import mark, write_all
     from headrace.bench.profile.report.saved import FILE_NAME
     from headrace.bench.profile.run import new_run_id
     from headrace.bench.profile.run import profile as run
@@ -120,12 +120,19 @@ def profile(
         trust_remote_code=trust_remote_code,
     )
     with _interrupts() as stop:
-        report = run(request, on_progress=_tell(), stop=stop, artifacts_dir=folder, run_id=run_id)
-    write_all(report, folder)
-    if as_json:
-        typer.echo((folder / FILE_NAME).read_text(encoding="utf-8"))
-    else:
-        _show(report)
+        try:
+            report = run(
+                request, on_progress=_tell(), stop=stop, artifacts_dir=folder, run_id=run_id
+            )
+        except LLMError as error:
+            if folder.is_dir():
+                mark(folder, error.message)
+            raise
+        write_all(report, folder)
+        if as_json:
+            typer.echo((folder / FILE_NAME).read_text(encoding="utf-8"))
+        else:
+            _show(report)
     typer.echo(f"Report: {folder}", err=True)
     if not report.complete:
         raise LLMError(f"the profile is incomplete: {report.ended}")
