@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from headrace.bench.profile import needs
 from headrace.bench.profile.brought import infers, side_of
+from headrace.bench.profile.fitting import check_fits
 from headrace.bench.profile.stopping import memory_told
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.profiling import LLMProfileRequest
@@ -90,7 +91,10 @@ def load(request: LLMProfileRequest) -> Loaded:
     dtype = _dtype(request, config)
     auto, sees = _auto(transformers, config, request)
     notes: list[str] = []
+    words = _words(config, path, request)
+    name = path.name if path.suffix != ".json" else path.parent.name
     hint = "take a smaller dtype, a smaller model, or a device with more memory"
+    check_fits(words, name=name, dtype=dtype, device=request.device, hint=hint)
     with memory_told(f"loading {path.name}", hint):
         if request.random_weights:
             model = _random(auto, config, request, dtype)
@@ -100,14 +104,13 @@ def load(request: LLMProfileRequest) -> Loaded:
         model = model.to(request.device).eval()
     own = infers(model)
     processor, tokenizer = _readers(transformers, place, request, sees and not own, notes)
-    words = _words(config, path, request)
     if own:
         notes.append(_prepared_by_itself(model, tokenizer, path, side_of(words)))
     sizes = [(p.numel(), p.element_size()) for p in model.parameters()]
     loaded = Loaded(
         model=model,
         config=words,
-        name=path.name if path.suffix != ".json" else path.parent.name,
+        name=name,
         device=request.device,
         dtype=dtype,
         attention=str(getattr(model.config, "_attn_implementation", None) or "the model's own"),
