@@ -160,6 +160,12 @@ class OperatorSummary:
         validator=or_none(number),
         metadata=_help("Its least possible time over its time; none where a peak is unknown."),
     )
+    share_of_stage: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=or_none(number),
+        metadata=_help("Its own time over that of all operators of its stage."),
+    )
 
 
 @frozen(kw_only=True)

@@ -205,6 +205,7 @@ def _operators(
     own: dict[tuple[str, str], _Own], found: dict[tuple[str, str], Counted], roof: Roof
 ) -> tuple[OperatorSummary, ...]:
     made = []
+    whole = _whole(own)
     for (stage, name), each in own.items():
         counted = found.get((stage, name))
         taken_us = each.device_us or each.host_us
@@ -223,18 +224,25 @@ def _operators(
                 flops=flops,
                 bytes=moved,
                 share_of_roof=share,
+                share_of_stage=taken_us / whole[stage] if whole[stage] else None,
             )
         )
     return tuple(sorted(made, key=lambda o: -(o.cuda_time_ms or o.total_time_ms)))
+
+
+def _whole(own: dict[tuple[str, str], _Own]) -> dict[str, float]:
+    """Own time of all operators of each stage, in microseconds."""
+    whole: dict[str, float] = {}
+    for (stage, _), each in own.items():
+        whole[stage] = whole.get(stage, 0.0) + (each.device_us or each.host_us)
+    return whole
 
 
 def _uncounted(
     own: dict[tuple[str, str], _Own], found: dict[tuple[str, str], Counted]
 ) -> tuple[str, ...]:
     """Operators without a formula that took time, and how much of their stage's."""
-    whole: dict[str, float] = {}
-    for (stage, _), each in own.items():
-        whole[stage] = whole.get(stage, 0.0) + (each.device_us or each.host_us)
+    whole = _whole(own)
     lines = []
     for (stage, name), each in own.items():
         counted = found.get((stage, name))
