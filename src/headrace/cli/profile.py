@@ -60,6 +60,13 @@ def profile(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
     ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="On a GPU: look at kernels with nsys and ncu too, where they are installed.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder for the report's files. [default: tmp/profiles/<run>]"),
@@ -118,6 +125,7 @@ def profile(
         attention=attention,
         compile=compile_model,
         trust_remote_code=trust_remote_code,
+        kernels=kernels,
     )
     with _interrupts() as stop:
         try:

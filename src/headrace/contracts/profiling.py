@@ -104,6 +104,14 @@ class LLMProfileRequest:
             "use_flash_attn says."
         ),
     )
+    kernels: bool = field(
+        default=False,
+        validator=_FLAG,
+        metadata=_help(
+            "On CUDA: look at kernels with nsys and ncu, where they are installed; each loads the "
+            "model once more."
+        ),
+    )
 
 
 @frozen(kw_only=True)

@@ -97,6 +97,11 @@ def test_cuda_that_is_not_there_is_told(tmp_path: Path, device: str) -> None:
         profile(tiny.asked(tiny.llama(tmp_path / "m"), tmp_path, device=device))
 
 
+def test_kernels_are_for_cuda_and_the_processor_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(LLMCapabilityError, match="on CUDA only, and device is 'cpu'"):
+        profile(tiny.asked(tiny.llama(tmp_path / "m"), tmp_path, kernels=True))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [("device", "tpu", "cpu, cuda or cuda:"), ("dtype", "int3", "bf16, fp16, fp32")],

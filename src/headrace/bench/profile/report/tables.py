@@ -91,6 +91,34 @@ def operators(report: ProfileReport, figures: Figures) -> str:
     )
 
 
+def kernels(report: ProfileReport, figures: Figures) -> str:
+    """Kernels of the GPU as NVIDIA's profilers tell them; the table sorts by any column."""
+    if not report.kernels:
+        return ""
+    body = [
+        row(
+            f"<code>{text_of(kernel.name, 160)}</code>",
+            [
+                f'<td class="text">{text_of(kernel.stage or NOTHING, 40)}</td>',
+                f'<td class="text">{kernel.source}</td>',
+                figures.cell(f"kernels[{n}].time_ms", time_ms),
+                figures.cell(f"kernels[{n}].calls", whole),
+                figures.cell(f"kernels[{n}].memory_share", share),
+                figures.cell(f"kernels[{n}].compute_share", share),
+            ],
+        )
+        for n, kernel in enumerate(report.kernels)
+    ]
+    heads = ["kernel", "~stage", "~told by", "time", "launches", "of memory", "of compute"]
+    return (
+        f'<section class="card long"><h2>Kernels ({count(len(body))})</h2>'
+        '<p class="quiet small">In processes of their own, apart from the timed passes. Shares are of '
+        "what the device sustains at most.</p>"
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Kernels">'
+        f"{table(heads, body, 'sorts')}</div></section>"
+    )
+
+
 def peaks(report: ProfileReport, figures: Figures) -> str:
     """What the device can do at best, and who says so."""
     if not report.peaks:
