@@ -9,9 +9,9 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
+from headrace.backends.managed.ending import end_orphans
 from headrace.backends.managed.engine import Managed
 from headrace.backends.managed.opening import key_of_engine, open_engine
-from headrace.backends.managed.server import end_orphans
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.config import Config
 from headrace.gateway.engines_config import EngineEntry
@@ -84,7 +84,7 @@ class EnginesHere:
         for old in self._standing:
             engine = _managed(old)
             if id(old) not in kept and engine is not None:
-                ending[old.entry.name] = self._begin(engine.retire(patience_s))
+                ending[old.entry.name] = self._begin(engine.life.retire(patience_s))
         before = {id(each) for each in self._standing}
         self._standing = placed
         for new in placed:
@@ -92,7 +92,7 @@ class EnginesHere:
             if id(new) in before or engine is None:
                 continue
             if new.entry.name in ending:
-                engine.starts_after(ending[new.entry.name])
+                engine.life.starts_after(ending[new.entry.name])
             if not new.entry.lazy:
                 self._begin(_start(engine))
 
@@ -145,7 +145,7 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
         ),
     )
     if isinstance(engine, Managed):
-        engine.is_used_besides(lambda: (lane.running, lane.stats().requests))
+        engine.life.is_used_besides(lambda: (lane.running, lane.stats().requests))
     route = Route(
         model=entry.name,
         lane=lane,

@@ -19,7 +19,7 @@ from backends.managed.engines import (
     stand_in,
     until,
 )
-from headrace.backends.managed.server import end_orphans, stop_started
+from headrace.backends.managed.ending import end_orphans, stop_started
 from headrace.backends.managed.state import folder_of, folders
 from headrace.contracts.convert import to_json
 from headrace.contracts.errors import LLMUnavailableError

@@ -389,7 +389,7 @@ def test_a_server_of_somebody_else_that_goes_away_is_looked_for_again(state, tmp
                 pieces = texts(engine)
                 assert await anext(pieces)
                 await theirs.aclose()
-                with pytest.raises(LLMUnavailableError, match="died while it answered"):
+                with pytest.raises(LLMUnavailableError, match="ended while it answered"):
                     await anext(pieces)
                 # Nobody is there any more, so one is started at its port.
                 assert await answer(engine)

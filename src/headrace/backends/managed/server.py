@@ -17,12 +17,12 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from headrace.backends.managed import processes
+from headrace.backends.managed.ending import end_orphans, end_started
 from headrace.backends.managed.launch import Adapter, Launch
 from headrace.backends.managed.logs import names_secret, shorten, tail, without_secrets
 from headrace.backends.managed.ports import HeldPort
 from headrace.backends.managed.probe import answers, probe
 from headrace.backends.managed.state import (
-    Folder,
     Started,
     folder_of,
     folders,
@@ -41,8 +41,6 @@ MARK = "_HEADRACE_ENGINE"
 """The variable in a process's environment by which what it leaves behind is known."""
 
 _LOOK_FIRST_S, _LOOK_MOST_S = 0.03, 0.5
-# Nobody waits for what those whose leader or whose users are gone have yet to do.
-_LEFT_BEHIND_S = 3.0
 _LOG_LOOK_S = 60.0
 _SPAWNS = 2
 _TAKEN = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind")
@@ -138,7 +136,7 @@ class Server:
                     self._folder.write(left)
                 else:
                     # We have held it until now, so its id is nobody else's yet.
-                    await _end(self._folder, left, is_known=True)
+                    await end_started(self._folder, left, is_known=True)
         self.started = None
 
     async def keep(self) -> None:
@@ -180,7 +178,7 @@ class Server:
                 joined = now.with_user(self._user)
                 self._folder.write(joined)
                 return joined
-            await _end(self._folder, now, is_orphan=True)
+            await end_started(self._folder, now, is_orphan=True)
         wanted = self._config.port or self._adapter.default_port
         try:
             held = HeldPort(HOST, wanted or 0)
@@ -319,49 +317,11 @@ class Server:
         return (*(() if self._key is None else (self._key,)), *hidden)
 
 
-async def end_orphans(state: Path | None = None) -> None:
-    """End every engine whose users were all killed before they could."""
-    for folder, _ in tuple(folders(state)):
-        async with folder.alone(at_once=True) as is_ours:
-            now = folder.read() if is_ours else None
-            if now is not None and not (now.runs and now.is_wanted):
-                if now.runs:
-                    log.warning(
-                        "engine %s (process %d) was left behind and is ended", now.name, now.pid
-                    )
-                await _end(folder, now, is_orphan=True)
-
-
-async def stop_started(folder: Folder) -> bool:
-    """End what runs in ``folder``, whoever uses it; whether anything did."""
-    async with folder.alone():
-        now = folder.read()
-        if now is None:
-            return False
-        runs = now.runs
-        await _end(folder, now)
-        return runs
-
-
 def how_ended(status: int | None) -> str:
     """In words."""
     if status is None:
         return "ended"
     return f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
-
-
-async def _end(
-    folder: Folder, started: Started, *, is_known: bool = False, is_orphan: bool = False
-) -> None:
-    # Where its leader has been gone for a while, others may have its id: then only those with its
-    # mark are its own.
-    mark = None if is_known or started.runs else started.mark
-    patience_s = started.stop_timeout_s
-    if is_orphan or not started.runs:
-        patience_s = min(patience_s, _LEFT_BEHIND_S)
-    if await processes.end(started.pid, started.born, patience_s, mark):
-        log.warning("engine %s did not end by itself and was killed", started.name)
-    folder.clear()
 
 
 def _found(launch: Launch, env: Mapping[str, str]) -> str:
