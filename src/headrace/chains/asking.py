@@ -71,9 +71,8 @@ class Askers:
                     )
                     value, usage, price = plain(made.output), made.usage, made.price_usd
             except LLMError as error:
-                if error.transient:
-                    raise
-                return Done(as_json([type(error).__name__, error.message]), failed=True)
+                said = as_json([type(error).__name__, error.message])
+                return Done(said, failed=True, passing=error.transient)
         return Done(
             as_json(value),
             prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,

@@ -68,8 +68,8 @@ def _nodes(path: Path) -> Iterator[Node]:
             continue
         yield place
         if isinstance(place, Branch):
-            for each in place.paths.values():
-                yield from _nodes(Path.of(each))
+            for way in place.paths.values():
+                yield from _nodes(Path.of(way))
 
 
 def _check_ids(nodes: tuple[Node, ...]) -> None:

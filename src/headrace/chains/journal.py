@@ -27,13 +27,17 @@ _FORMAT = 1
 
 @frozen
 class Done:
-    """What a node made of one value: JSON, or the reason why it made nothing."""
+    """What a node made of one value: JSON, or the reason why it made nothing.
+
+    A reason that may be ``passing`` (nobody answered, say) is not kept: the next run tries again.
+    """
 
     value: bytes
     failed: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
     price_usd: str | None = None
+    passing: bool = False
 
 
 class Journal:

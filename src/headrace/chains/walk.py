@@ -20,6 +20,7 @@ from headrace.chains.asking import Asked, Askers
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.standing import Standing
 from headrace.chains.values import Item, as_json, key_of
 from headrace.contracts.errors import LLMCancelledError, LLMError, LLMInvalidRequestError
 
@@ -45,10 +46,10 @@ class Came:
 class Walk:
     """Walks rows through ``chain``; what is under way is shared by those who wait for the same."""
 
-    def __init__(self, chain: Chain, journal: Journal, askers: Askers) -> None:
+    def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
+        self._standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
-        self.reused = self.made = 0
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``."""
@@ -136,7 +137,7 @@ class Walk:
         """What was made of it: before, by somebody who is at it, or now."""
         done = self._journal.find(key)
         if done is not None:
-            self.reused += 1
+            self._standing.reused += 1
             return done
         under_way = self._under_way.get(key)
         if under_way is not None:
@@ -144,8 +145,12 @@ class Walk:
         mine = self._under_way[key] = asyncio.get_running_loop().create_future()
         try:
             done = await work()
-            self._journal.keep(key, done)
-            self.made += 1
+            if not done.passing:
+                self._journal.keep(key, done)
+            standing = self._standing
+            standing.made += 1
+            standing.prompt_tokens += done.prompt_tokens
+            standing.completion_tokens += done.completion_tokens
             mine.set_result(done)
             return done
         except BaseException as error:

@@ -22,6 +22,7 @@ COMMANDS = (
     "selftest",
     "flops",
     "profile",
+    "run",
     "credentials",
 )
 """Each is a function in a file of its own, or a group there, by this name."""
