@@ -10,6 +10,7 @@ from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.record import RecordSink
 from headrace.stores.credentials import Credentials
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.traffic.retry import RetryPolicy
 
 _LONGEST_WAIT_S = 3600.0
 
@@ -19,12 +20,20 @@ def open_clients(
     engines: Iterable[EngineConfig],
     *,
     concurrency: int,
+    retries: int,
     sinks: tuple[RecordSink, ...] = (),
 ) -> dict[str, AsyncClient]:
     """A client for each of ``names``: an engine of ``engines``, or a ``provider/model``."""
     known: Mapping[str, EngineConfig] = {each.name: each for each in engines}
     endpoint = EndpointSettings(
-        max_running=concurrency, max_waiting=100 * concurrency, queue_s=_LONGEST_WAIT_S
+        max_running=concurrency,
+        max_waiting=100 * concurrency,
+        queue_s=_LONGEST_WAIT_S,
+        # Rows can wait, so nobody is given up for others' sake: every row has all its retries.
+        retry=RetryPolicy(retries=retries, first_delay_s=0.5) if retries else None,
+        retry_ratio=1.0,
+        breaker=None,
+        total_s=None,
     )
     clients = {}
     for name in names:

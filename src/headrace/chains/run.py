@@ -29,11 +29,13 @@ _ROWS_A_PLACE = 4
 class RunSettings:
     """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
 
-    ``concurrency`` requests are under way at each engine at most.
+    ``concurrency`` requests are under way at each engine at most. One that failed for a reason that
+    may pass is made again ``retries`` times at most.
     """
 
     run_dir: Path
     concurrency: int = 64
+    retries: int = 5
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
 
@@ -63,7 +65,10 @@ class Run:
             clients = settings.clients
             if clients is None:
                 opened = open_clients(
-                    self.chain.engines(), settings.engines, concurrency=settings.concurrency
+                    self.chain.engines(),
+                    settings.engines,
+                    concurrency=settings.concurrency,
+                    retries=settings.retries,
                 )
                 clients = opened
                 for client in opened.values():

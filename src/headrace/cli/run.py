@@ -50,6 +50,9 @@ def run(
     concurrency: Annotated[
         int, typer.Option(min=1, max=4096, help="Requests under way at each engine at most.")
     ] = 64,
+    retries: Annotated[
+        int, typer.Option(min=0, max=100, help="Further attempts where a failure may pass.")
+    ] = 5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the first prompts, and ask nobody.")
     ] = False,
@@ -77,12 +80,19 @@ def run(
         _show_first(found, rows)
         return
     folder = run_dir or Path(f"{found.name if output == '-' else output}.run")
-    settings = RunSettings(run_dir=folder, concurrency=concurrency, engines=engines)
+    settings = RunSettings(
+        run_dir=folder, concurrency=concurrency, retries=retries, engines=engines
+    )
     going = Run(found, settings)
     if output == input:
         raise LLMInvalidRequestError("output is the input; name another file", param="output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LLMInvalidRequestError(
+            f"run_dir is {str(folder)!r}, which cannot be made: {error.strerror}", param="run_dir"
+        ) from error
     results = results_at(output, shape)
-    folder.mkdir(parents=True, exist_ok=True)
     errors = Errors(folder / "errors.jsonl")
     began = time.monotonic()
     try:
