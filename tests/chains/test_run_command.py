@@ -18,7 +18,7 @@ ROWS = 120
 CHAIN = """
 engines:
   - name: small
-    backend: openai
+    backend: openai-compatible
     model: m
     endpoint: {url}
 steps:

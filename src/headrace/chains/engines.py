@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from headrace.backends.managed.adapters import known_backends
 from headrace.client.async_client import AsyncClient
 from headrace.contracts.engines import EngineConfig
-from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.record import RecordSink
-from headrace.stores.credentials import Credentials
 from headrace.traffic.endpoint import EndpointSettings
 from headrace.traffic.retry import RetryPolicy
 
@@ -42,33 +41,13 @@ def open_clients(
             clients[name] = AsyncClient(
                 name, endpoint=endpoint, sinks=sinks, max_connections=concurrency
             )
-        elif engine.endpoint is not None:
-            clients[name] = AsyncClient(
-                engine.model,
-                base_url=engine.endpoint,
-                api_key=_key_of(engine),
-                endpoint=endpoint,
-                sinks=sinks,
-                max_connections=concurrency,
-            )
-        elif engine.backend == "openai":
-            clients[name] = AsyncClient(
-                f"openai/{engine.model}",
-                api_key=_key_of(engine),
-                endpoint=endpoint,
-                sinks=sinks,
-                max_connections=concurrency,
-            )
         else:
-            raise LLMCapabilityError(
-                f"engine {name!r} has no endpoint: start its server, and name it as endpoint",
-                param="endpoint",
+            clients[name] = AsyncClient(
+                engine=engine, endpoint=endpoint, sinks=sinks, max_connections=concurrency
             )
     return clients
 
 
-def _key_of(engine: EngineConfig) -> str | None:
-    if engine.api_key_env is None:
-        return engine.api_key
-    found = Credentials().require(f"engine {engine.name!r}", (engine.api_key_env,))
-    return found.secret.reveal()
+def is_started(engine: EngineConfig) -> bool:
+    """Whether its server is one that we start and stop."""
+    return engine.endpoint is None and engine.backend in known_backends()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
@@ -35,6 +35,23 @@ class Chain:
     def engines(self) -> tuple[str, ...]:
         """The engines that its steps name, each once."""
         return tuple(dict.fromkeys(node.engine for node in self.nodes if isinstance(node, Step)))
+
+    def segments(self, lazy: Container[str]) -> tuple[dict[str, int], tuple[str | None, ...]]:
+        """Which nodes are done together where only one engine of ``lazy`` shall run at a time.
+
+        The number of each node's segment, and the engine of each segment. A node that asks no such
+        engine belongs to the segment of those before it.
+        """
+        numbers: dict[str, int] = {}
+        engines: list[str | None] = [None]
+        for node in self.nodes:
+            if isinstance(node, Step) and node.engine in lazy and node.engine != engines[-1]:
+                if engines[-1] is None:
+                    engines[-1] = node.engine
+                else:
+                    engines.append(node.engine)
+            numbers[node.id] = len(engines) - 1
+        return numbers, tuple(engines)
 
     def _walk(self, path: Path, given: frozenset[str], mark: bytes) -> tuple[frozenset[str], bytes]:
         before: Node | Group | None = None

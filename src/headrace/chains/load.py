@@ -13,6 +13,7 @@ from headrace.chains.graph import Chain
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
+from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.requests import LLMChatParams
@@ -90,7 +91,7 @@ class _Document:
         self._models = _mapping(self._top.get("models") or {}, "models", None)
 
     def chain(self, stem: str) -> tuple[Chain, tuple[EngineConfig, ...]]:
-        engines = tuple(self._engines())
+        engines = self._engines()
         steps = self._top.get("steps")
         if not isinstance(steps, list) or not steps:
             raise LLMInvalidRequestError("steps must be a list of at least one", param="steps")
@@ -108,16 +109,12 @@ class _Document:
                 )
         return chain, engines
 
-    def _engines(self) -> list[EngineConfig]:
-        said = self._top.get("engines") or []
-        if isinstance(said, Mapping):
-            said = [
-                {"name": name, **_mapping(each, f"engines.{name}", None)}
-                for name, each in said.items()
-            ]
-        if not isinstance(said, list):
-            raise LLMInvalidRequestError("engines must be a list or a mapping", param="engines")
-        return [from_plain(each, EngineConfig) for each in said]
+    def _engines(self) -> tuple[EngineConfig, ...]:
+        found = entries(self._top.get("engines") or [], "$.engines")
+        return tuple(
+            from_plain(plain_entry(entry, where), EngineConfig, path=where)
+            for where, entry in found
+        )
 
     def _node(self, said: object, place: str) -> Node | Group:
         if isinstance(said, Mapping) and "parallel" in said:

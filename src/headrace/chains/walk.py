@@ -8,10 +8,10 @@ for once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 from msgspec import json
@@ -23,6 +23,8 @@ from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item, as_json, key_of
 from headrace.contracts.errors import LLMCancelledError, LLMError, LLMInvalidRequestError
+
+T = TypeVar("T")
 
 
 @frozen
@@ -43,18 +45,31 @@ class Came:
     failed: tuple[Failed, ...] = ()
 
 
+class _NotYet(Exception):
+    """The rest is for a later segment."""
+
+
 class Walk:
-    """Walks rows through ``chain``; what is under way is shared by those who wait for the same."""
+    """Walks rows through ``chain``; what is under way is shared by those who wait for the same.
+
+    ``segments`` are the numbers of the nodes' segments, and nodes of those behind ``until`` are left
+    for later.
+    """
 
     def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
         self._standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
+        self.segments: Mapping[str, int] = {}
+        self.until = 0
 
     async def row(self, item: Item) -> Came:
-        """What the chain makes of ``item``."""
+        """What the chain makes of ``item``; nothing, where some of it is left for later."""
         failed: list[Failed] = []
-        items = await self._path(self._chain.path, item, failed)
+        try:
+            items = await self._path(self._chain.path, item, failed)
+        except _NotYet:
+            return Came()
         return Came(tuple(items), tuple(failed))
 
     async def _path(self, path: Path, item: Item, failed: list[Failed]) -> list[Item]:
@@ -87,7 +102,7 @@ class Walk:
     async def _beside(
         self, paths: Mapping[str, Path], failed: list[Failed], item: Item
     ) -> dict[str, list[Item]]:
-        ends = await asyncio.gather(*(self._path(p, item, failed) for p in paths.values()))
+        ends = await _each([self._path(p, item, failed) for p in paths.values()])
         return dict(zip(paths, ends, strict=True))
 
     async def _branch(
@@ -108,6 +123,8 @@ class Walk:
         return {name: await self._path(Path.of(branch.paths[name]), chosen, failed)}
 
     async def _node(self, node: Node, failed: list[Failed], item: Item) -> list[Item]:
+        if self.segments.get(node.id, 0) > self.until:
+            raise _NotYet
         work: Callable[[], Awaitable[Done]]
         if isinstance(node, Step):
             try:
@@ -201,10 +218,21 @@ def _given(node: Apply, value: Any) -> Any:
     return kind_of(node.input).read(value)
 
 
-async def _all(work: Callable[[Item], Awaitable[Any]], items: list[Item]) -> list[Any]:
+async def _all(work: Callable[[Item], Coroutine[Any, Any, T]], items: list[Item]) -> list[T]:
     if len(items) == 1:
         return [await work(items[0])]
-    return list(await asyncio.gather(*map(work, items)))
+    return await _each([work(item) for item in items])
+
+
+async def _each(works: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each gives; all of them are over before an error of one is raised."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    came = []
+    for each in results:
+        if isinstance(each, BaseException):
+            raise each
+        came.append(each)
+    return came
 
 
 def _end_of(path: Path) -> str:

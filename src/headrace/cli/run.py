@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -53,6 +54,10 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, max=100, help="Further attempts where a failure may pass.")
     ] = 5,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the first prompts, and ask nobody.")
     ] = False,
@@ -73,18 +78,24 @@ def run(
     from headrace.chains.writing import Errors, results_at
 
     found, engines = load_chain(chain)
-    rows: Iterable[Row] = read_rows(input, id_column=id_column)
-    if limit is not None:
-        rows = islice(rows, limit)
+    source = input
+
+    def rows() -> Iterable[Row]:
+        return islice(read_rows(source, id_column=id_column), limit)
+
     if dry_run:
-        _show_first(found, rows)
+        _show_first(found, rows())
         return
     folder = run_dir or Path(f"{found.name if output == '-' else output}.run")
     settings = RunSettings(
-        run_dir=folder, concurrency=concurrency, retries=retries, engines=engines
+        run_dir=folder,
+        concurrency=concurrency,
+        retries=retries,
+        window=window,
+        engines=engines,
     )
     going = Run(found, settings)
-    if output == input:
+    if output == input != "-":
         raise LLMInvalidRequestError("output is the input; name another file", param="output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +103,10 @@ def run(
         raise LLMInvalidRequestError(
             f"run_dir is {str(folder)!r}, which cannot be made: {error.strerror}", param="run_dir"
         ) from error
+    if input == "-" and going.takes_turns:
+        source = str(folder / "input.jsonl")  # it is gone through once for each engine
+        with Path(source).open("wb") as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept)
     results = results_at(output, shape)
     errors = Errors(folder / "errors.jsonl")
     began = time.monotonic()
@@ -118,7 +133,12 @@ def run(
 
 
 async def _run(
-    going: Run, rows: Iterable[Row], results: Results, errors: Errors, *, progress: bool
+    going: Run,
+    rows: Callable[[], Iterable[Row]],
+    results: Results,
+    errors: Errors,
+    *,
+    progress: bool,
 ) -> None:
     shown = asyncio.create_task(_show(going.standing)) if progress else None
     try:
