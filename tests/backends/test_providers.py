@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "tools": (ToolSpec(name="look"),),
     "response_schema": {"type": "object"},
     "response_format": {"type": "json_object"},
-    "tool_choice": "auto",
+    "tool_choice": "required",
     "parallel_tool_calls": False,
     "top_p": 0.5,
     "top_k": 5,
@@ -81,6 +81,7 @@ SILENT: dict[str, Any] = {
     "presence_penalty": 0.0,
     "repetition_penalty": 1.0,
     "logit_bias": {},
+    "tool_choice": "auto",
 }
 
 CHATS = [row for row in PROVIDERS.values() if row.chat_path is not None]

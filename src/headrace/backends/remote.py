@@ -168,7 +168,8 @@ class Remote:
         if url is None:
             query = urlencode(self.provider.query)
             url = parse_url(self.base_url + path + (f"?{query}" if query else ""))
-            if _MODEL not in (self.provider.chat_path or ""):  # or there would be one for every model
+            # Or there would be one for every model.
+            if _MODEL not in (self.provider.chat_path or ""):
                 self._urls[path] = url
         return url
 
