@@ -132,7 +132,7 @@ async def end(leader: int, born: str, patience_s: float, mark: str | None = None
     if await _asked_to_end(signal.SIGTERM, leader, born, patience_s, mark):
         return False
     if not await _asked_to_end(signal.SIGKILL, leader, born, _KILLED_WITHIN_S, mark):
-        left = [each.pid for each in await _found(leader, born, mark)]
+        left = [each.pid for each in members(leader, born, mark)]
         raise LLMUnavailableError(
             f"processes {left} have been killed and are still there", transient=False
         )
@@ -142,23 +142,22 @@ async def end(leader: int, born: str, patience_s: float, mark: str | None = None
 async def _asked_to_end(
     sign: signal.Signals, leader: int, born: str, patience_s: float, mark: str | None
 ) -> bool:
-    for each in await _found(leader, born, mark):
+    for each in members(leader, born, mark):
         with contextlib.suppress(ProcessLookupError):
             os.kill(each.pid, sign)
     wait_s, loop = _LOOK_FIRST_S, asyncio.get_running_loop()
     until = loop.time() + patience_s
-    while await _found(leader, born, mark):
+    # To look at all processes takes a while where there are thousands, so its leader is waited for.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await ended(leader, born)
+    while members(leader, born, mark):
         if loop.time() > until:
             return False
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LOOK_MOST_S)
     _status(leader)
     return True
-
-
-async def _found(leader: int, born: str, mark: str | None) -> list[Process]:
-    # In a thread: where a machine has thousands of processes, to look at all takes a while.
-    return await asyncio.to_thread(members, leader, born, mark)
 
 
 async def _readable(descriptor: int) -> None:
