@@ -14,6 +14,7 @@ COMMANDS = (
     "serve",
     "chat",
     "compare",
+    "model",
     "models",
     "model",
     "doctor",
@@ -24,6 +25,8 @@ COMMANDS = (
     "flops",
     "profile",
     "credentials",
+    "engines",
+    "warmup",
 )
 """Each is a function in a file of its own, or a group there, by this name."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from headrace.backends.managed.adapters.command import CommandLine
+from headrace.backends.managed.adapters.llama_server import LLAMA_SERVER
+from headrace.backends.managed.adapters.programs import PROGRAMS
 from headrace.backends.managed.launch import Adapter
 from headrace.contracts.errors import LLMInvalidRequestError
 
-ADAPTERS: tuple[Adapter, ...] = (CommandLine(),)
+ADAPTERS: tuple[Adapter, ...] = (*PROGRAMS, LLAMA_SERVER, CommandLine())
 
 
 def adapter_for(backend: str) -> Adapter:
