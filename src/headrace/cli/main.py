@@ -24,6 +24,7 @@ COMMANDS = (
     "selftest",
     "flops",
     "profile",
+    "run",
     "credentials",
     "engines",
     "warmup",
