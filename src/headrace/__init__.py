@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         ModelInfo,
         ToolCallingMode,
     )
+    from headrace.contracts.engine_metrics import EngineMetrics
     from headrace.contracts.errors import (
         LLMAuthError,
         LLMBadResponseError,
@@ -175,6 +176,7 @@ _HOMES = {
         "ModelInfo",
         "ToolCallingMode",
     ),
+    "headrace.contracts.engine_metrics": ("EngineMetrics",),
     "headrace.contracts.errors": (
         "LLMAuthError",
         "LLMBadResponseError",
@@ -297,6 +299,7 @@ __all__ = [
     "EmbeddingResult",
     "EndpointSettings",
     "EndpointStats",
+    "EngineMetrics",
     "EngineSnapshot",
     "FilePart",
     "FinishReason",

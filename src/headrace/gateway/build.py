@@ -30,6 +30,7 @@ from headrace.stores.models.fetch import find_or_fetch
 from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
 from headrace.traffic.embedding import EmbeddingLane, batch_window
+from headrace.traffic.gauge import gauge_for
 from headrace.traffic.lane import Lane
 from headrace.traffic.retry import RetryPolicy
 
@@ -191,6 +192,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         one_answer_a_call=True,
         admission=doors[0],
         doors=dict(zip(engines, doors, strict=True)),
+        gauge=gauge_for(engine, world.clock),
         # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
         retry=_OTHER_ENGINE if engine.openvino is not None else None,
     )
