@@ -29,6 +29,15 @@ TOLD = {
         prompt_tokens=80,
         completion_tokens=8,
     ),
+    "recorded/vllm.txt": EngineMetrics(
+        engine="vllm",
+        running=1,
+        queued=0,
+        cache_usage=0.0027548209366391463,
+        prefix_hit_rate=0.0,
+        prompt_tokens=79,
+        completion_tokens=9,
+    ),
     "written/llama-server-before-2025.txt": EngineMetrics(
         engine="llama-server",
         running=4,

@@ -1,6 +1,6 @@
 // Tables and cards. Rows are kept and their cells rewritten only where a text has changed.
 
-import { NOTHING, bytes, clock, count, dollars, seconds } from "./format.js";
+import { NOTHING, bytes, clock, count, dollars, seconds, share } from "./format.js";
 
 const QUANTILES = ["mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "max_s"];
 const CIRCUITS = { closed: ["ok", "closed"], open: ["error", "open"], half_open: ["warn", "half open"] };
@@ -158,6 +158,8 @@ export function showLanes(s) {
     const isOurs = lane.provider === null;
     parts.enginesName.hidden = parts.engines.hidden = !isOurs;
     if (isOurs) showEngines(parts.engines, lane.engines);
+    parts.toldName.hidden = parts.told.hidden = lane.metrics.length === 0;
+    showTold(parts.told, lane.metrics);
   });
 }
 
@@ -170,6 +172,24 @@ function showEngines(box, engines) {
     pill.className = ready ? "pill ok" : "pill";
     pill.title = ready ? "answers" : "does not answer now";
     put(pill, restarts ? `${name}, restarts: ${restarts}` : name);
+  });
+}
+
+/** What engines say of themselves, those figures that they know. */
+function showTold(box, metrics) {
+  while (box.children.length > metrics.length) box.lastElementChild.remove();
+  metrics.forEach((told, place) => {
+    const line = box.children[place] ?? box.appendChild(node("p"));
+    const figures = [
+      [told.running, (n) => `${count(n)} running`],
+      [told.queued, (n) => `${count(n)} waiting`],
+      [told.batch_occupancy, (n) => `batch ${share(n)}`],
+      [told.cache_usage, (n) => `cache ${share(n)}`],
+      [told.prefix_hit_rate, (n) => `prefix hits ${share(n)}`],
+      [told.loaded, (names) => `loaded: ${names.join(", ") || "nothing"}`],
+    ];
+    const known = figures.filter(([value]) => value !== null).map(([value, words]) => words(value));
+    put(line, `${told.engine}: ${known.join(" · ")}`);
   });
 }
 
@@ -203,6 +223,8 @@ function laneCard() {
   const ended = list.appendChild(node("dd", "pills"));
   const enginesName = list.appendChild(node("dt", "", "engines"));
   const engines = list.appendChild(node("dd", "pills"));
-  card.parts = { name, provider, circuit, places, waiting, tokens, ended, enginesName, engines };
+  const toldName = list.appendChild(node("dt", "", "engine says"));
+  const told = list.appendChild(node("dd", "pills"));
+  card.parts = { name, provider, circuit, places, waiting, tokens, ended, enginesName, engines, toldName, told };
   return card;
 }
