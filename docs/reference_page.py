@@ -33,6 +33,7 @@ TOPICS = {
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
+    "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.snapshot": "Snapshots",

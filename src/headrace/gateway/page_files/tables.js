@@ -189,7 +189,11 @@ function showTold(box, metrics) {
       [told.loaded, (names) => `loaded: ${names.join(", ") || "nothing"}`],
     ];
     const known = figures.filter(([value]) => value !== null).map(([value, words]) => words(value));
-    put(line, `${told.engine}: ${known.join(" · ")}`);
+    const words = [told.engine, ...known];
+    while (line.children.length > words.length) line.lastElementChild.remove();
+    words.forEach((word, at) => {
+      put(line.children[at] ?? line.appendChild(node("span", at ? "pill" : "")), word);
+    });
   });
 }
 
