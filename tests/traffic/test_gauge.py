@@ -174,6 +174,17 @@ def test_each_engine_is_asked_where_it_tells(row, base, place):
     assert found.origin + found.target == place
 
 
+def test_only_the_engine_itself_is_believed_on_a_port_beside_its_own():
+    async def main():
+        stranger = Engine(page(4), row=PROVIDERS["max"], url="http://h:8000/v1")
+        assert await stranger.look() == ()
+        own = ScriptedAnswer(body=b"maxserve_num_requests_running 4.0\n")
+        (told,) = await Engine(own, row=PROVIDERS["max"], url="http://h:8000/v1").look()
+        assert (told.engine, told.running) == ("max", 4)
+
+    play(main)
+
+
 def test_the_key_is_shown_to_the_server_that_it_belongs_to_and_to_no_other():
     async def asked(**more):
         engine = Engine(page(1), key="secret", **more)

@@ -57,9 +57,15 @@ async def ask_metrics(engine: Reached) -> EngineMetrics | None:
                 f"{engine.name} answers {url.target.partition('?')[0]} with {reply.status}",
                 provider=engine.provider.name,
             )
-        return read_engine_metrics(await reply.read(_MOST_BYTES))
+        told = read_engine_metrics(await reply.read(_MOST_BYTES))
     finally:
         await reply.aclose()
+    row = engine.provider
+    # On that other port another server may have been first.
+    is_elsewhere = engine.metrics_url is None and row.metrics_port is not None
+    if is_elsewhere and told is not None and told.engine != row.name:
+        return None
+    return told
 
 
 def metrics_place(row: Provider, base_url: str, metrics_url: str | None = None) -> Url | None:
