@@ -31,12 +31,12 @@ TOLD = {
     ),
     "recorded/vllm.txt": EngineMetrics(
         engine="vllm",
-        running=1,
-        queued=0,
-        cache_usage=0.0027548209366391463,
+        running=32,
+        queued=8,
+        cache_usage=0.2644628099173554,
         prefix_hit_rate=0.0,
-        prompt_tokens=79,
-        completion_tokens=9,
+        prompt_tokens=1976,
+        completion_tokens=8323,
     ),
     "written/llama-server-before-2025.txt": EngineMetrics(
         engine="llama-server",

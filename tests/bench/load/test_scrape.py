@@ -28,8 +28,8 @@ maxserve_num_requests_queued{otel_scope_name="modular"} 1
 """
 
 PAGES = [
-    (VLLM, {"vllm:num_requests_running": 1, "vllm:num_requests_waiting": 0,
-            "vllm:kv_cache_usage_perc": 0.0027548209366391463}),
+    (VLLM, {"vllm:num_requests_running": 32, "vllm:num_requests_waiting": 8,
+            "vllm:kv_cache_usage_perc": 0.2644628099173554}),
     (LLAMA, {"llamacpp:requests_processing": 2, "llamacpp:requests_deferred": 3,
              "llamacpp:n_busy_slots_per_decode": 1}),
     (SGLANG, {"sglang:num_running_reqs": 161, "sglang:num_queue_reqs": 2826,
@@ -45,7 +45,7 @@ def having_made(tokens):
     """vLLM's page once it has made so many."""
     name = b'vllm:generation_tokens_total{engine="0",model_name="smollm2"} '
     assert name in VLLM
-    return VLLM.replace(name + b"9.0", name + b"%d.0" % tokens)
+    return VLLM.replace(name + b"8323.0", name + b"%d.0" % tokens)
 
 
 def scraped(pages, *, urls=("http://server:8000/metrics",), seconds=10.0, **more):
