@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.engine import (
+        AsyncEngine,
+        Engine,
+        generate,
+    )
+    from headrace.client.registry import (
+        get_engine_config,
+        load_engines,
+        register_engine,
+        unregister_engine,
+    )
     from headrace.client.settings import (
         Settings,
     )
@@ -41,6 +52,11 @@ if TYPE_CHECKING:
         ToolCallingMode,
     )
     from headrace.contracts.engine_metrics import EngineMetrics
+    from headrace.contracts.engines import (
+        EngineConfig,
+        ServerSnapshot,
+        ServerState,
+    )
     from headrace.contracts.errors import (
         LLMAuthError,
         LLMBadResponseError,
@@ -48,6 +64,7 @@ if TYPE_CHECKING:
         LLMCapabilityError,
         LLMContentFilterError,
         LLMContextLengthError,
+        LLMEngineNotFoundError,
         LLMError,
         LLMInsufficientFundsError,
         LLMInvalidRequestError,
@@ -165,6 +182,13 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
+    "headrace.client.registry": (
+        "get_engine_config",
+        "load_engines",
+        "register_engine",
+        "unregister_engine",
+    ),
     "headrace.client.settings": ("Settings",),
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
@@ -177,6 +201,7 @@ _HOMES = {
         "ToolCallingMode",
     ),
     "headrace.contracts.engine_metrics": ("EngineMetrics",),
+    "headrace.contracts.engines": ("EngineConfig", "ServerSnapshot", "ServerState"),
     "headrace.contracts.errors": (
         "LLMAuthError",
         "LLMBadResponseError",
@@ -184,6 +209,7 @@ _HOMES = {
         "LLMCapabilityError",
         "LLMContentFilterError",
         "LLMContextLengthError",
+        "LLMEngineNotFoundError",
         "LLMError",
         "LLMInsufficientFundsError",
         "LLMInvalidRequestError",
@@ -282,6 +308,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncClient",
+    "AsyncEngine",
     "Attempt",
     "AudioPart",
     "Backend",
@@ -299,6 +326,8 @@ __all__ = [
     "EmbeddingResult",
     "EndpointSettings",
     "EndpointStats",
+    "Engine",
+    "EngineConfig",
     "EngineMetrics",
     "EngineSnapshot",
     "FilePart",
@@ -320,6 +349,7 @@ __all__ = [
     "LLMContentFilterError",
     "LLMContextLengthError",
     "LLMDelta",
+    "LLMEngineNotFoundError",
     "LLMError",
     "LLMInsufficientFundsError",
     "LLMInvalidRequestError",
@@ -358,6 +388,8 @@ __all__ = [
     "ResponseMode",
     "RetryPolicy",
     "Secret",
+    "ServerSnapshot",
+    "ServerState",
     "Settings",
     "Snapshot",
     "StageMark",
@@ -378,9 +410,14 @@ __all__ = [
     "Usage",
     "WorkerSnapshot",
     "__version__",
+    "generate",
+    "get_engine_config",
+    "load_engines",
     "log_records",
     "read_providers",
+    "register_engine",
     "register_provider",
+    "unregister_engine",
 ]
 
 

@@ -23,6 +23,8 @@ COMMANDS = (
     "flops",
     "profile",
     "credentials",
+    "engines",
+    "warmup",
 )
 """Each is a function in a file of its own, or a group there, by this name."""
 

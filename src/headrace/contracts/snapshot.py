@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from headrace.contracts.engine_metrics import EngineMetrics
+from headrace.contracts.engines import ServerSnapshot
 
 Outcome: TypeAlias = Literal["ok", "error", "cancelled"]
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
@@ -68,8 +69,9 @@ class LaneSnapshot:
 
     ``running`` of ``places`` are taken and ``waiting`` wait for one, at most ``max_waiting``;
     ``tokens`` of ``max_tokens`` are held by those that run, where tokens are counted. ``circuit``
-    is the breaker's state, where there is one. ``engines`` are a backend in the box's. ``metrics``
-    are what its engines told of themselves within the last seconds; none where they do not.
+    is the breaker's state, where there is one. ``engines`` are a backend in the box's. ``server``
+    is the process of an engine that we start. ``metrics`` are what its engines told of themselves
+    within the last seconds; none where they do not.
     """
 
     name: str
@@ -84,6 +86,7 @@ class LaneSnapshot:
     circuit: CircuitState | None = None
     engines: tuple[EngineSnapshot, ...] = ()
     metrics: tuple[EngineMetrics, ...] = ()
+    server: ServerSnapshot | None = None
 
 
 @frozen(kw_only=True)
