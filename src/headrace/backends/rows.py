@@ -264,6 +264,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url_env=("OLLAMA_BASE_URL",),
         unsupported=_NOT_OPENAI | {"logit_bias", "n", "tool_choice"},
         ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
+        metrics_path="/api/ps",
         structured=ENGINE,
         asked_whole=False,  # llama.cpp is inside
     ),
@@ -277,6 +278,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"logit_bias", "n", "reasoning_effort"},
         ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
         embeddings_path=None,
+        metrics_path="/metrics",
         structured=ENGINE,
         asked_whole=False,
     ),

@@ -19,6 +19,7 @@ from headrace.backends.managed.server import Server, Serving, how_ended
 from headrace.backends.providers import Provider, provider
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import EngineConfig, ServerSnapshot, ServerState
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -205,6 +206,15 @@ class Managed:
             ok=will, message=message, details={"state": state}, checked_at=checked_at
         )
 
+    @property
+    def tells_metrics(self) -> bool:
+        """Whether its program tells how full it is."""
+        return self.provider.metrics_path is not None
+
+    async def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What it tells of itself while it runs; nothing is started to find out."""
+        return () if self._remote is None else await self._remote.metrics()
+
     def snapshot(self) -> ServerSnapshot:
         """How its server stands."""
         serving, started = self._serving, self._server.started
@@ -342,6 +352,7 @@ class Managed:
             world=self._world,
             key=self._key,
             model=serving.model,
+            metrics_url=None if serving.started is None else serving.started.metrics_url,
             limits=self._limits,
         )
         log.info("engine %s answers at %s", self.name, serving.base_url)
