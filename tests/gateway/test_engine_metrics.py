@@ -21,23 +21,23 @@ FAMILIES = {
 
 
 @pytest.fixture(scope="module")
-def engines():
+def far_engines():
     with far("tells", "hangs", "hosted") as found:
         found[0].metrics = (PAGES / "written/vllm-0.8.txt").read_bytes()
         yield {each.name: each for each in found}
 
 
 @pytest.fixture(scope="module")
-def watched(engines, tmp_path_factory):
+def watched(far_engines, tmp_path_factory):
     """A gateway before an engine that tells how full it is, one that hangs, and one unasked."""
     config = {
         **NO_MODEL,
         "backends": [
-            engines["tells"].backend(provider="vllm", models=["m"]),
-            engines["hangs"].backend(
-                models=["other"], metrics_url=f"{engines['hangs'].url}/metrics"
+            far_engines["tells"].backend(provider="vllm", models=["m"]),
+            far_engines["hangs"].backend(
+                models=["other"], metrics_url=f"{far_engines['hangs'].url}/metrics"
             ),
-            engines["hosted"].backend(models=["third"]),
+            far_engines["hosted"].backend(models=["third"]),
         ],
     }
     served = Served(tmp_path_factory.mktemp("watched"), config)
@@ -89,15 +89,15 @@ def test_who_tells_nothing_by_its_providers_row_is_not_asked(watched):
     assert metrics_of(watched, "hosted") == []
 
 
-def test_who_watches_sees_it_change(watched, engines):
-    page = engines["tells"].metrics
+def test_who_watches_sees_it_change(watched, far_engines):
+    page = far_engines["tells"].metrics
     try:
-        engines["tells"].metrics = b"vllm:num_requests_running 7\nvllm:num_requests_waiting 1\n"
+        far_engines["tells"].metrics = b"vllm:num_requests_running 7\nvllm:num_requests_waiting 1\n"
         until(lambda: [each["running"] for each in metrics_of(watched, "tells")] == [7])
-        engines["tells"].metrics = b"<html>gone</html>"
+        far_engines["tells"].metrics = b"<html>gone</html>"
         until(lambda: metrics_of(watched, "tells") == [])
     finally:
-        engines["tells"].metrics = page
+        far_engines["tells"].metrics = page
 
 
 def test_the_engine_in_the_box_tells_what_it_does(gateway):

@@ -129,12 +129,19 @@ def test_who_has_to_know_waits_but_not_for_long():
     play(main)
 
 
-def test_an_engine_that_tells_half_of_it_has_no_queue_that_is_known():
+@pytest.mark.parametrize(
+    ("told", "queue"),
+    [
+        (b"vllm:num_requests_running 7\n", 7),
+        (b"vllm:num_requests_waiting 7\n", None),
+        (b"maxserve_num_requests_running 9\nmaxserve_num_requests_queued 4\n", 9),
+    ],
+)
+def test_an_engine_has_as_many_as_it_tells_and_nobody_knows_how_many_where_it_does_not(told, queue):
     async def main():
-        engine = Engine(ScriptedAnswer(body=b"vllm:num_requests_running 7\n"))
-        (told,) = await engine.look()
-        assert told.running == 7
-        assert queue_of(engine.lane) is None
+        engine = Engine(ScriptedAnswer(body=told))
+        await engine.look()
+        assert queue_of(engine.lane) == queue
 
     play(main)
 

@@ -184,12 +184,15 @@ class Lane:
 
 
 def queue_of(lane: Lane) -> int | None:
-    """The requests in the lane's engines, running and waiting, whoever sent them; ``None`` unless
-    all of them told so a moment ago."""
-    told = [(each.running, each.queued) for each in lane.metrics()]
-    if not told or any(running is None or queued is None for running, queued in told):
-        return None
-    return sum((running or 0) + (queued or 0) for running, queued in told)
+    """The requests in the lane's engines, running and waiting, whoever sent them, as far as they
+    told a moment ago; ``None`` unless each of them did."""
+    total = 0
+    told = lane.metrics()
+    for each in told:
+        if each.running is None:
+            return None
+        total += each.running + (each.queued or 0)
+    return total if told else None
 
 
 def prompt_bound(request: LLMRequest) -> int:
