@@ -67,9 +67,11 @@ What an engine does not tell is `null` in the snapshot, and has no line in `/met
 - With `server.workers`, the supervisor asks for the page and `/metrics`, and each worker for itself
   where its routes choose by it.
 
-vLLM, SGLang, MAX, llama-server and the engines in the box are asked where their
-[provider's row](providers.md) says (`metrics_path`, and for MAX the port 8001, `metrics_port`). For
-any other place, and for a server of another provider, name it:
+vLLM, SGLang, MAX, llama-server, TGI, Ollama and the engines in the box are asked where their
+[provider's row](providers.md) says (`metrics_path`, and for MAX the port 8001, `metrics_port`). An
+engine that the gateway starts is started with its metrics on, and asked while it runs; none is
+started, or kept from being stopped, to find out. For any other place, and for a server of another
+provider, name it:
 
 ```yaml
 backends:
@@ -82,7 +84,8 @@ backends:
 ```
 
 The backend's key is shown there only where it is the server that the key belongs to. SGLang has
-metrics when it is started with `--enable-metrics`, llama-server with `--metrics`.
+metrics when it is started with `--enable-metrics`, llama-server with `--metrics`: write them where
+you start it yourself.
 
 ## What each engine calls it
 
