@@ -98,10 +98,12 @@ models are added up, shares are averaged. A load test reads the same names
 ENDING = """
 ## What to know of them
 
-- **Checked on**: pages of llama-server (xllamacpp) and vLLM 0.32 (CPU) as they ran. SGLang, TGI,
-  Ollama, MAX and the older names are after their documents, and have not been seen here.
+- **Checked on**: pages of llama-server (xllamacpp), vLLM 0.32 (CPU) and MAX 26.6 (CPU), as they
+  were under load. SGLang, TGI, Ollama and the older names are after their documents, and have not
+  been seen here.
 - **MAX** counts a request that waits for its scheduler among those that run, since its HTTP server
-  does; here it is not.
+  does; here it is not. It tells a figure once it has one: tokens after the first answer, its queue
+  and cache after the first batch.
 - **llama-server**'s own prompt tokens leave out the cached ones; here they are in. Older builds tell
   no cached ones, newer builds no use of the cache.
 - **Batch occupancy** needs the number of places, which no engine tells: it is there for the engines

@@ -38,6 +38,16 @@ TOLD = {
         prompt_tokens=1976,
         completion_tokens=8323,
     ),
+    "recorded/max.txt": EngineMetrics(
+        engine="max",
+        running=4,
+        queued=2,
+        batch_size=264 / 67,
+        cache_usage=4 / 64,
+        prefix_hit_rate=0.0,
+        prompt_tokens=208,
+        completion_tokens=160,
+    ),
     "written/llama-server-before-2025.txt": EngineMetrics(
         engine="llama-server",
         running=4,
@@ -115,10 +125,15 @@ def test_a_share_of_nothing_is_unknown_and_no_share_is_more_than_all():
 
 
 def test_who_waits_at_max_is_not_counted_among_those_who_run():
-    page = b"maxserve_num_requests_running 6.0\nmaxserve_num_requests_queued 4.0\n"
-    told = read_engine_metrics(page)
+    page = (PAGES / "recorded/max.txt").read_text()
+    assert "maxserve_num_requests_running 6.0" in page
+    assert "maxserve_num_requests_queued 2.0" in page
+    told = read_engine_metrics(page.encode())
     assert told is not None
-    assert (told.running, told.queued) == (2, 4)
+    assert (told.running, told.queued) == (4, 2)
+    before_its_first_batch = read_engine_metrics(b"maxserve_num_requests_running 6.0\n")
+    assert before_its_first_batch is not None
+    assert (before_its_first_batch.running, before_its_first_batch.queued) == (6, None)
 
 
 @pytest.mark.parametrize(
