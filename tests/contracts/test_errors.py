@@ -71,7 +71,7 @@ def test_the_tree_has_no_class_that_is_not_in_the_table():
 
 
 def test_an_unknown_engine_is_a_key_error_that_shows_its_words_as_they_are():
-    with pytest.raises(KeyError, match="^there is no engine 'x'$") as caught:
+    with pytest.raises(KeyError) as caught:
         raise LLMEngineNotFoundError("there is no engine 'x'")
     assert str(caught.value) == "there is no engine 'x'"
 

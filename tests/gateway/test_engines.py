@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,28 @@ def test_a_gateway_is_never_taken_for_an_engine(tmp_path):
             refused = second.chat(model="standing")
             assert refused.status == 503
             assert "a headrace gateway, which is no engine" in refused.error["message"]
+
+
+def test_llama_server_answers_through_the_gateway_and_leaves_nothing(tmp_path, box_model):
+    with socket.socket() as free:  # at its usual port somebody else's may run
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    real = {
+        "name": "llama",
+        "port": port,
+        "backend": "llama-server",
+        "model": str(box_model.path),
+        "models": ["small"],
+        "extra_serve_flags": ["--parallel", 2, "--threads", 1],
+        "max_model_len": 2048,
+    }
+    with serving(tmp_path, real) as served:
+        assert said(served.chat("Say hello.", model="small", max_tokens=8))
+        pid = server_of(served, "llama")["pid"]
+        with served.streaming(model="small", max_tokens=400):
+            os.kill(pid, signal.SIGKILL)
+        # It is being started again, and nobody is told.
+        assert said(served.chat("Say hello.", model="small", max_tokens=8))
+        shown = server_of(served, "llama")
+        assert (shown["state"], shown["restarts"]) == ("ready", 1)
+        assert shown["memory_bytes"] > 50e6

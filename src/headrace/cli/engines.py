@@ -30,13 +30,20 @@ engines = typer.Typer(
 @engines.command("list")
 def list_engines(config: Config = None, as_json: Json = False) -> None:
     """List the engines that run on this machine, and those of a file that do not."""
+    from headrace.backends.managed.adapters import known_backends
     from headrace.contracts.engines import ServerSnapshot
 
     running = asyncio.run(_standing())
     shown = {each.name for each in running}
     named = () if config is None else entries_of(config)
     found = running + [
-        ServerSnapshot(name=each.name, model=each.model, backend=each.backend, url=each.endpoint)
+        ServerSnapshot(
+            name=each.name,
+            model=each.model,
+            backend=each.backend,
+            url=each.endpoint,
+            reused=each.endpoint is not None or each.backend not in known_backends(),
+        )
         for each in named
         if each.name not in shown
     ]
@@ -57,7 +64,7 @@ def list_engines(config: Config = None, as_json: Json = False) -> None:
             each.name,
             each.backend,
             each.model,
-            each.state,
+            "not ours" if each.reused else each.state,
             each.url or "-",
             str(each.pid or "-"),
             _lasting(each.uptime_s),

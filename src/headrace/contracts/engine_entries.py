@@ -51,7 +51,10 @@ def read_engines(text: str, source: str, kind: type[E]) -> tuple[E, ...]:
             for where, entry in entries(listed, path)
         )
     except LLMInvalidRequestError as error:
-        line = line_of(text, _steps(error.param or ""))
+        steps = _steps(error.param or "")
+        written = ["env" if step == "extra_env" else step for step in steps]
+        # The name that its writer chose leads further than the one that is not there.
+        line = max(line_of(text, steps), line_of(text, written))
         raise LLMInvalidRequestError(f"{source}:{line}: {error}", param=error.param) from error
 
 

@@ -18,7 +18,7 @@ from headrace.contracts.convert import from_plain
 from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
-from headrace.gateway.engines_config import EngineEntry, check_engines
+from headrace.gateway.engines_config import EngineEntry, check_engines, plain_engines
 from headrace.gateway.fields import at_least, between
 from headrace.gateway.route_config import RouteConfig, check_routes
 from headrace.stores.models import PRESETS
@@ -450,6 +450,8 @@ def load(
         if "engines" in tree:
             found = entries(tree["engines"], "$.engines")
             tree["engines"] = [plain_entry(entry, where) for where, entry in found]
+        if "engines" in tree:
+            tree["engines"] = plain_engines(tree["engines"])
         config = from_plain(tree, Config)
         _check_names(config)
     except LLMInvalidRequestError as error:

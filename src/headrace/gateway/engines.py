@@ -9,8 +9,9 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
+from headrace.backends.managed.ending import end_orphans
 from headrace.backends.managed.engine import Managed
-from headrace.backends.managed.server import end_orphans
+from headrace.backends.managed.opening import key_of_engine, open_engine
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.config import Config
 from headrace.gateway.engines_config import EngineEntry
@@ -18,6 +19,7 @@ from headrace.gateway.routes import Route
 from headrace.net.clock import World
 from headrace.net.transport import TimeLimits
 from headrace.stores.credentials import Credentials
+from headrace.traffic.breaker import BreakerPolicy
 from headrace.traffic.endpoint import EndpointSettings, open_lane
 from headrace.traffic.retry import RetryPolicy
 
@@ -80,22 +82,23 @@ class EnginesHere:
         ending: dict[str, asyncio.Task[None]] = {}
         kept = {id(each) for each in placed}
         for old in self._standing:
-            if id(old) not in kept:
-                ending[old.entry.name] = self._begin(_managed(old).retire(patience_s))
+            engine = _managed(old)
+            if id(old) not in kept and engine is not None:
+                ending[old.entry.name] = self._begin(engine.life.retire(patience_s))
         before = {id(each) for each in self._standing}
         self._standing = placed
         for new in placed:
-            if id(new) in before:
-                continue
             engine = _managed(new)
+            if id(new) in before or engine is None:
+                continue
             if new.entry.name in ending:
-                engine.starts_after(ending[new.entry.name])
+                engine.life.starts_after(ending[new.entry.name])
             if not new.entry.lazy:
                 self._begin(_start(engine))
 
     async def aclose(self) -> None:
         """End them all."""
-        ends = [_managed(each).aclose() for each in self._standing]
+        ends = [each.route.lane.backend.aclose() for each in self._standing]
         self._standing = ()
         for result in await asyncio.gather(*ends, *self._tasks, return_exceptions=True):
             if isinstance(result, Exception):
@@ -120,7 +123,14 @@ def engine_route(entry: EngineEntry, route: Route) -> Route:
 
 def _route(config: Config, entry: EngineEntry, world: World) -> Route:
     size, wait_ms = entry.queue_size, entry.queue_timeout_ms
-    engine = open_engine(entry, world)
+    engine = open_engine(
+        entry,
+        world,
+        key=key_of_engine(entry, Credentials()),
+        limits=TimeLimits(
+            connect_s=5.0, first_byte_s=entry.first_token_timeout_ms / 1000, idle_s=120.0
+        ),
+    )
     lane = open_lane(
         engine,
         world.clock,
@@ -129,12 +139,13 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
             max_waiting=config.batching.max_queue_size if size is None else size,
             queue_s=(config.batching.timeout_ms if wait_ms is None else wait_ms) / 1000,
             retry=_AFTER_DEATH,
-            # It knows by itself whether it runs, and when it may be tried again.
-            breaker=None,
+            # One of ours knows by itself whether it runs, and when it may be tried again.
+            breaker=None if isinstance(engine, Managed) else BreakerPolicy(),
             total_s=None,
         ),
     )
-    engine.is_used_besides(lambda: (lane.running, lane.stats().requests))
+    if isinstance(engine, Managed):
+        engine.life.is_used_besides(lambda: (lane.running, lane.stats().requests))
     route = Route(
         model=entry.name,
         lane=lane,
@@ -145,31 +156,10 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
     return engine_route(entry, route)
 
 
-def open_engine(
-    entry: EngineEntry, world: World, credentials: Credentials | None = None
-) -> Managed:
-    """``entry`` with its key; raises LLMAuthError where that is named and not to be found."""
-    keys = credentials or Credentials()
-    found = (
-        keys.find((), given=entry.api_key)
-        if entry.api_key_env is None
-        else keys.require(f"engine {entry.name!r}", (entry.api_key_env,), given=entry.api_key)
-    )
-    key = None if found is None else found.secret
-    return Managed(
-        entry,
-        world,
-        key=key,
-        limits=TimeLimits(
-            connect_s=5.0, first_byte_s=entry.first_token_timeout_ms / 1000, idle_s=120.0
-        ),
-    )
-
-
-def _managed(placed: PlacedEngine) -> Managed:
+def _managed(placed: PlacedEngine) -> Managed | None:
+    """Its process' keeper; ``None`` where somebody else runs it."""
     backend = placed.route.lane.backend
-    assert isinstance(backend, Managed)
-    return backend
+    return backend if isinstance(backend, Managed) else None
 
 
 async def _start(engine: Managed) -> None:

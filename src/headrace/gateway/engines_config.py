@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from attrs import field, frozen
 
-from headrace.backends.managed.adapters import adapter_for
+from headrace.backends.managed.opening import check_engine
+from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.fields import at_least
@@ -17,8 +18,8 @@ class EngineEntry(EngineConfig):
     """A server that the gateway starts, watches and stops; routes name it as they name a backend.
 
     A lazy one is started by the first request for it, which waits, and stopped when nobody has
-    asked it for ``idle_timeout_s``. One that dies is started again. What somebody else starts is
-    one of ``backends``.
+    asked it for ``idle_timeout_s``. One that dies is started again. What somebody else runs is told
+    more of as one of ``backends``.
     """
 
     models: tuple[str, ...] = field(
@@ -54,17 +55,15 @@ class EngineEntry(EngineConfig):
 
 
 def check_engines(engines: Sequence[EngineEntry], taken: Sequence[str]) -> None:
-    """Raise LLMInvalidRequestError, naming the field, for a program that we do not know how to
-    start, or a name that another engine or one of ``taken`` has."""
+    """Raise LLMInvalidRequestError, naming the field, for what no engine can be, or a name that
+    another one has or one of ``taken``."""
     names = list(taken)
     for i, engine in enumerate(engines):
         try:
-            adapter_for(engine.backend)
-        except LLMInvalidRequestError as unknown:
-            raise LLMInvalidRequestError(
-                f"{unknown}; what somebody else runs belongs into backends @ $.engines[{i}].backend",
-                param=f"engines[{i}].backend",
-            ) from unknown
+            check_engine(engine)
+        except LLMInvalidRequestError as wrong:
+            place = f"engines[{i}]" + (f".{wrong.param}" if wrong.param else "")
+            raise LLMInvalidRequestError(f"{wrong} @ $.{place}", param=place) from wrong
         if engine.name in names:
             raise LLMInvalidRequestError(
                 f"{engine.name!r} is the name of another backend or engine; choose another "
@@ -72,3 +71,8 @@ def check_engines(engines: Sequence[EngineEntry], taken: Sequence[str]) -> None:
                 param=f"engines[{i}].name",
             )
         names.append(engine.name)
+
+
+def plain_engines(listed: object) -> list[dict[str, object]]:
+    """The engines as ``from_plain`` wants them, in whichever form and words they are ``listed``."""
+    return [plain_entry(entry, where) for where, entry in entries(listed, "$.engines")]

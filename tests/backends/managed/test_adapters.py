@@ -18,7 +18,7 @@ from headrace.backends.managed.adapters.programs import MAX, OLLAMA, OVMS, TEI, 
 from headrace.backends.managed.launch import ProgramMissingError
 from headrace.backends.providers import PROVIDERS
 from headrace.contracts.engines import EngineConfig
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.stores.secret import Secret
 
 PORT = 8123
@@ -250,9 +250,7 @@ def test_a_retired_reasoning_flag_is_left_out_with_a_note(bin_):
     launched = launch(VLLM, bin_, enable_reasoning=True, reasoning_parser="deepseek_r1")
     assert flags(launched)[-2:] == ("--reasoning-parser", "deepseek_r1")
     assert "--enable-reasoning is left out" in launched.notes[0]
-    with pytest.raises(
-        LLMInvalidRequestError, match="enable_reasoning is True; .*reasoning_parser"
-    ):
+    with pytest.raises(LLMInvalidRequestError, match="enable_reasoning is True; this version"):
         launch(VLLM, bin_, enable_reasoning=True)
 
 
@@ -336,6 +334,42 @@ def test_llama_server_serves_a_file_and_a_name_of_hugging_face(bin_, tmp_path):
     assert named.model == "mine"
     with pytest.raises(LLMInvalidRequestError, match="no GGUF file, no model known by name"):
         launch(LLAMA_SERVER, bin_, model="nothing")
+
+
+def test_the_server_of_our_own_wheel_answers_whoever_shows_its_key(box_model, tmp_path):
+    config = EngineConfig(
+        name="wheel",
+        model=str(box_model.path),
+        backend="llama-server",
+        max_model_len=512,
+        api_key="sk-secret-of-this-test",
+        extra_serve_flags=("--threads", "1", "--parallel", "2"),
+        extra_env={"PATH": str(tmp_path)},
+    )
+
+    async def run():
+        key = Secret("sk-secret-of-this-test")
+        async with managed(config, tmp_path / "state", key=key) as started:
+            assert await answer(started)
+            assert started.snapshot().model == str(box_model.path)
+        assert no_process_left(tmp_path / "state")
+        async with managed(evolve(config, model="smoll"), tmp_path / "state") as started:
+            with pytest.raises(LLMUnavailableError, match="no GGUF file, no model known by name"):
+                await answer(started)
+
+    asyncio.run(run())
+
+
+def test_the_server_of_our_own_wheel_refuses_flags_that_it_does_not_know(box_model, tmp_path):
+    config = EngineConfig(
+        name="wheel",
+        model=str(box_model.path),
+        backend="llama-server",
+        reasoning_parser="deepseek",
+        extra_env={"PATH": str(tmp_path)},
+    )
+    with pytest.raises(LLMInvalidRequestError, match="knows no --reasoning-format"):
+        LLAMA_SERVER.launch(config, "127.0.0.1", PORT)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from backends.managed.engines import (
     stand_in,
     until,
 )
-from headrace.backends.managed.server import end_orphans, stop_started
+from headrace.backends.managed.ending import end_orphans, stop_started
 from headrace.backends.managed.state import folder_of, folders
 from headrace.contracts.convert import to_json
 from headrace.contracts.errors import LLMUnavailableError
@@ -135,6 +135,20 @@ def test_engines_that_are_set_up_otherwise_are_not_shared(state):
             assert (await answer(one)).split()[0] != (await answer(other)).split()[0]
 
     asyncio.run(play())
+
+
+def test_an_entry_that_finds_another_ones_engine_at_its_port_uses_it_too(state):
+    async def play(pid):
+        port = folder_of(stand_in(), state).read().port
+        async with managed(stand_in(name="another", port=port), state) as engine:
+            assert int((await answer(engine)).split()[0]) == pid
+            first.stdin.close()
+            first.wait()
+            assert int((await answer(engine)).split()[0]) == pid
+        assert not is_alive(pid)
+
+    with user(state) as first:
+        asyncio.run(play(engine_of(first)))
 
 
 def test_logs_of_earlier_starts_are_kept(state):

@@ -29,6 +29,24 @@ def tail(path: Path, secrets: Iterable[Secret | str] = (), lines: int = _LINES) 
     return redact("\n".join(text.rstrip().splitlines()[-lines:]), secrets)
 
 
+def shorten(path: Path, most_bytes: int = 64 << 20, left_bytes: int = 1 << 20) -> None:
+    """Leave the last ``left_bytes`` of a log that has become longer than ``most_bytes``.
+
+    Whoever writes it goes on behind them. What comes in that very moment is lost.
+    """
+    try:
+        with path.open("r+b") as file:
+            size = file.seek(0, 2)
+            if size > most_bytes:
+                file.seek(size - left_bytes)
+                last = file.read()
+                file.seek(0)
+                file.truncate()
+                file.write(last)
+    except FileNotFoundError:
+        return
+
+
 def without_secrets(argv: Sequence[str], secrets: Iterable[Secret | str]) -> tuple[str, ...]:
     """A command line that may be shown."""
     shown, is_secret = [], False

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from headrace.backends.managed.adapters import known_backends
-from headrace.backends.managed.engine import Managed
+from headrace.backends.managed.engine import PATIENT, Managed
 from headrace.backends.providers import provider, providers, usual_base_url
 from headrace.backends.remote import Remote
 from headrace.backends.row import Provider
 from headrace.contracts.engines import EngineConfig, of_a_start
 from headrace.contracts.errors import LLMAuthError, LLMInvalidRequestError
 from headrace.net.clock import World
+from headrace.net.transport import TimeLimits
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret
 
@@ -79,11 +80,15 @@ def open_engine(
     *,
     key: Secret | None = None,
     state: Path | None = None,
+    limits: TimeLimits | None = None,
 ) -> Managed | Remote:
-    """The backend of ``config``, of which nothing has been started or asked yet."""
+    """The backend of ``config``, of which nothing has been started or asked yet.
+
+    ``limits`` are for asking it, once it runs.
+    """
     check_engine(config)
     if config.backend in known_backends():
-        return Managed(config, world, key=key, state=state)
+        return Managed(config, world, key=key, state=state, limits=limits or PATIENT)
     row = row_of_engine(config)
     base_url = config.endpoint or usual_base_url(row)
     if base_url is None:
@@ -98,4 +103,5 @@ def open_engine(
         world=world,
         key=key,
         model=config.model,
+        limits=limits or TimeLimits(),
     )

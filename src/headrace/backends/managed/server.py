@@ -17,12 +17,12 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from headrace.backends.managed import processes
+from headrace.backends.managed.ending import end_orphans, end_started
 from headrace.backends.managed.launch import Adapter, Launch
-from headrace.backends.managed.logs import names_secret, tail, without_secrets
+from headrace.backends.managed.logs import names_secret, shorten, tail, without_secrets
 from headrace.backends.managed.ports import HeldPort
 from headrace.backends.managed.probe import answers, probe
 from headrace.backends.managed.state import (
-    Folder,
     Started,
     folder_of,
     folders,
@@ -41,9 +41,8 @@ MARK = "_HEADRACE_ENGINE"
 """The variable in a process's environment by which what it leaves behind is known."""
 
 _LOOK_FIRST_S, _LOOK_MOST_S = 0.03, 0.5
-# Nobody waits for what those whose leader or whose users are gone have yet to do.
-_LEFT_BEHIND_S = 3.0
-_SPAWNS = 3
+_LOG_LOOK_S = 60.0
+_SPAWNS = 2
 _TAKEN = ("address already in use", "address in use", "errno 98", "errno 48", "couldn't bind")
 
 
@@ -57,7 +56,7 @@ class Serving:
 
 
 class PortLostError(LLMUnavailableError):
-    """Somebody took the port between our letting it go and the program's taking it."""
+    """Somebody else has the port, who took it between our letting it go and the program's start."""
 
 
 class Server:
@@ -76,7 +75,7 @@ class Server:
         """The process, from its start until it is left."""
         self._config, self._adapter, self._world, self._key = config, adapter, world, key
         self._state = state
-        self._folder = folder_of(config, state)
+        self._own_folder = self._folder = folder_of(config, state)
         self._user = new_user()
         self._told: set[str] = set()
 
@@ -90,6 +89,7 @@ class Server:
             return await self._at_endpoint(self._config.endpoint)
         await end_orphans(self._state)
         for attempt in range(1, _SPAWNS + 1):
+            self._folder = self._own_folder
             async with self._folder.alone():
                 found = await self._joined_or_spawned()
             if isinstance(found, Serving):
@@ -107,9 +107,20 @@ class Server:
         raise AssertionError("the last attempt returns or raises")
 
     async def ended(self) -> int | None:
-        """Wait until the process has ended by itself; its exit status, where we are its parent."""
+        """Wait until the process has ended by itself; its exit status, where we are its parent.
+
+        Meanwhile its log is kept from growing without end.
+        """
         assert self.started is not None
-        return await processes.ended(self.started.pid, self.started.born)
+        output = Path(self.started.log)
+        end = asyncio.create_task(processes.ended(self.started.pid, self.started.born))
+        try:
+            while not end.done():
+                await asyncio.wait({end}, timeout=_LOG_LOOK_S)
+                await asyncio.to_thread(shorten, output)
+            return end.result()
+        finally:
+            end.cancel()
 
     async def leave(self) -> None:
         """Use it no more; it ends where nobody else does, and that is waited for."""
@@ -125,7 +136,7 @@ class Server:
                     self._folder.write(left)
                 else:
                     # We have held it until now, so its id is nobody else's yet.
-                    await _end(self._folder, left, is_known=True)
+                    await end_started(self._folder, left, is_known=True)
         self.started = None
 
     async def keep(self) -> None:
@@ -167,7 +178,7 @@ class Server:
                 joined = now.with_user(self._user)
                 self._folder.write(joined)
                 return joined
-            await _end(self._folder, now, is_orphan=True)
+            await end_started(self._folder, now, is_orphan=True)
         wanted = self._config.port or self._adapter.default_port
         try:
             held = HeldPort(HOST, wanted or 0)
@@ -184,18 +195,34 @@ class Server:
                     self._told.add(note)
             return self._spawn(launch, held)
 
-    async def _on_taken(self, port: int) -> Serving | None:
+    async def _on_taken(self, port: int) -> Serving | Started | None:
         """The server at a port that is taken, where it has the model; ``None``: take another port."""
         base_url = f"http://{HOST}:{port}/v1"
         found = await probe(base_url, self._world.transport, self._key)
         served = found and found.serves(self._adapter.served_names(self._config))
         if served:
             log.info("engine %s: %s has the model already", self._config.name, base_url)
-            return Serving(base_url=base_url, model=served)
+            joined = await self._joined_elsewhere(port)
+            return joined or Serving(base_url=base_url, model=served)
         if self._config.port is None:
             return None
         what = "something that does not answer" if found is None else found.told()
         raise self._wrong(f"its port {port}", what, "port")
+
+    async def _joined_elsewhere(self, port: int) -> Started | None:
+        """What runs at ``port``, where it is an engine of another entry; from now on also ours."""
+        for folder, there in folders(self._state):
+            if there.port != port:
+                continue
+            # Not waited for: whoever is alone there may wait for us here.
+            async with folder.alone(at_once=True) as is_ours:
+                now = folder.read() if is_ours else None
+                if now is not None and now.port == port and now.runs and now.is_wanted:
+                    joined = now.with_user(self._user)
+                    folder.write(joined)
+                    self._folder = folder
+                    return joined
+        return None
 
     def _spawn(self, launch: Launch, held: HeldPort) -> Started:
         config, mark = self._config, secrets.token_hex(16)
@@ -271,9 +298,13 @@ class Server:
             return None
         if found.models is None:  # not every program lists what it serves
             return started.served
-        known = {started.served, *self._adapter.served_names(self._config)}
-        only = found.models[0][0] if len(found.models) == 1 else started.served
-        return found.serves(known) or only
+        served = found.serves({started.served, *self._adapter.served_names(self._config)})
+        if served is None:
+            raise PortLostError(
+                f"engine {self._config.name!r}: port {started.port}, where it was started, has "
+                f"{found.told()}, not {self._config.model!r}; if that is its own, say so as model"
+            )
+        return served
 
     def _did_not_start(self, started: Started, why: str) -> LLMUnavailableError:
         said = tail(Path(started.log), self._secrets())
@@ -287,49 +318,11 @@ class Server:
         return (*(() if self._key is None else (self._key,)), *hidden)
 
 
-async def end_orphans(state: Path | None = None) -> None:
-    """End every engine whose users were all killed before they could."""
-    for folder, _ in tuple(folders(state)):
-        async with folder.alone(at_once=True) as is_ours:
-            now = folder.read() if is_ours else None
-            if now is not None and not (now.runs and now.is_wanted):
-                if now.runs:
-                    log.warning(
-                        "engine %s (process %d) was left behind and is ended", now.name, now.pid
-                    )
-                await _end(folder, now, is_orphan=True)
-
-
-async def stop_started(folder: Folder) -> bool:
-    """End what runs in ``folder``, whoever uses it; whether anything did."""
-    async with folder.alone():
-        now = folder.read()
-        if now is None:
-            return False
-        runs = now.runs
-        await _end(folder, now)
-        return runs
-
-
 def how_ended(status: int | None) -> str:
     """In words."""
     if status is None:
         return "ended"
     return f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
-
-
-async def _end(
-    folder: Folder, started: Started, *, is_known: bool = False, is_orphan: bool = False
-) -> None:
-    # Where its leader has been gone for a while, others may have its id: then only those with its
-    # mark are its own.
-    mark = None if is_known or started.runs else started.mark
-    patience_s = started.stop_timeout_s
-    if is_orphan or not started.runs:
-        patience_s = min(patience_s, _LEFT_BEHIND_S)
-    if await processes.end(started.pid, started.born, patience_s, mark):
-        log.warning("engine %s did not end by itself and was killed", started.name)
-    folder.clear()
 
 
 def _found(launch: Launch, env: Mapping[str, str]) -> str:

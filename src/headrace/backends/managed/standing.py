@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headrace.backends.managed import processes
+from headrace.backends.managed.ending import stop_started
 from headrace.backends.managed.probe import answers
-from headrace.backends.managed.server import HOST, stop_started
+from headrace.backends.managed.server import HOST
 from headrace.backends.managed.state import Folder, Started, default_state, folders
 from headrace.contracts.engines import ServerSnapshot
 from headrace.contracts.errors import LLMBadResponseError

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -26,6 +27,8 @@ from headrace.contracts.convert import from_json, to_json, to_plain
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
+log = logging.getLogger(__name__)
+
 _LOCKED_LOOK_S = 0.05
 _LOGS_KEPT = 5
 # Settings that change nothing about the process.
@@ -38,7 +41,14 @@ def default_state() -> Path:
     named = os.environ.get("HEADRACE_STATE")
     if named:
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "headrace"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "headrace"
+    except RuntimeError as homeless:
+        raise LLMUnavailableError(
+            "there is no home directory to keep the state of engines in; name a folder with "
+            "HEADRACE_STATE",
+            transient=False,
+        ) from homeless
 
 
 @frozen(kw_only=True)
@@ -138,15 +148,13 @@ class Folder:
     def read(self) -> Started | None:
         """What was started; ``None`` where nothing was, or it was ended."""
         try:
-            text = self._file.read_bytes()
+            return from_json(self._file.read_bytes(), Started)
         except FileNotFoundError:
             return None
-        try:
-            return from_json(text, Started)
-        except LLMInvalidRequestError as wrong:
+        except (LLMInvalidRequestError, OSError) as wrong:
             raise LLMUnavailableError(
-                f"{self._file} is not what this version writes ({wrong}); see whether the engine "
-                "that it speaks of runs, and remove the file",
+                f"{self._file} cannot be read as what this version writes ({wrong}); see whether "
+                "the engine that it speaks of runs, and remove the file",
                 transient=False,
             ) from wrong
 
@@ -186,12 +194,13 @@ def folder_of(config: EngineConfig, state: Path | None = None) -> Folder:
 
 def folders(state: Path | None = None) -> Iterator[tuple[Folder, Started]]:
     """All in which something was started here, and what."""
-    engines = _engines(state)
-    if not engines.is_dir():
-        return
-    for path in sorted(engines.iterdir()):
-        folder = Folder(path)
-        started = folder.read() if path.is_dir() else None
+    for file in sorted(_engines(state).glob("*/engine.json")):
+        folder = Folder(file.parent)
+        try:
+            started = folder.read()
+        except LLMUnavailableError as unreadable:
+            log.warning("%s", unreadable)
+            continue
         if started is not None and started.place == place():
             yield folder, started
 

@@ -8,9 +8,9 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from attrs import field, frozen
@@ -82,21 +82,23 @@ def known_flags(asked: Sequence[str], env: Mapping[str, str]) -> Known | None:
         stat = program.stat()
     except OSError:
         return None
-    told = json.dumps(
-        [list(asked), str(program), stat.st_mtime_ns, stat.st_size, sorted(env.items())]
-    )
-    return _known(
-        tuple(asked), tuple(sorted(env.items())), hashlib.sha256(told.encode()).hexdigest()
-    )
-
-
-@lru_cache(maxsize=64)
-def _known(asked: tuple[str, ...], env: tuple[tuple[str, str], ...], key: str) -> Known | None:
-    kept = default_cache() / "flags" / f"{key[:32]}.json"
+    told = [list(asked), str(program), stat.st_mtime_ns, stat.st_size, sorted(env.items())]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    kept = default_cache() / "flags" / f"{key}.json"
+    if asked[0] == sys.executable:
+        # Its file says nothing of the module that it runs.
+        return _asked(asked, env)
     try:
         return Known(json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        pass  # not kept yet, or not whole: it is asked
+        pass  # not kept yet, or not whole
+    known = _asked(asked, env)
+    if known is not None:
+        _keep(kept, known)
+    return known
+
+
+def _asked(asked: Sequence[str], env: Mapping[str, str]) -> Known | None:
     try:
         answer = subprocess.run(
             asked,
@@ -105,7 +107,7 @@ def _known(asked: tuple[str, ...], env: tuple[tuple[str, str], ...], key: str) -
             text=True,
             errors="replace",
             timeout=_HELP_S,
-            env={**os.environ, **dict(env)},
+            env={**os.environ, **env},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as failure:
@@ -115,7 +117,6 @@ def _known(asked: tuple[str, ...], env: tuple[tuple[str, str], ...], key: str) -
     if answer.returncode != 0 or not known.first_of:
         log.warning("%s did not tell its flags: exit status %d", " ".join(asked), answer.returncode)
         return None
-    _keep(kept, known)
     return known
 
 
