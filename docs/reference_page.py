@@ -36,10 +36,10 @@ TOPICS = {
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
-    "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.snapshot": "Snapshots",
+    "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
 }
