@@ -12,7 +12,7 @@ TORCH ?= torch==2.13.0
 RAY_VENV := .venv-ray
 RAY_READY := $(RAY_VENV)/.ready
 
-.PHONY: serve load-test test test-profile test-ray check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-engines test-profile test-ray check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -26,6 +26,9 @@ load-test: $(RUN_READY) ## Drive a load against the gateway that runs at PORT (A
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and ask them through the gateway (slow, 5 GB)
+	@$(BIN)/pytest tests/engines/check_real_engines.py $(ARGS)
 
 test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
 	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)
@@ -44,14 +47,14 @@ format: $(DEV_READY) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dark, at three widths (slow)
-	@HEADRACE_SCREENSHOTS=$(or $(SCREENSHOTS),build/page) $(BIN)/pytest tests/page/check_in_a_browser.py $(ARGS)
+page-check: $(DEV_READY) ## Look at the pages in headless Chromium, light and dark, at three widths (slow)
+	@HEADRACE_SCREENSHOTS=$(or $(SCREENSHOTS),build/page) $(BIN)/pytest tests/page/check_in_a_browser.py tests/page/check_profile_report.py $(ARGS)
 
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-test-profile: $(PROFILE_READY) ## FLOPs judged by torch, and profiles of small models, in an environment of its own
-	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile tests/cli/test_profile_command.py $(ARGS)
+test-profile: $(PROFILE_READY) ## FLOPs judged by torch, profiles of small models, exported models by transformers, in an environment of its own
+	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile tests/cli/test_profile_command.py tests/stores/test_hugging_face_judged.py $(ARGS)
 
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)

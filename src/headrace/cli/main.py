@@ -14,6 +14,7 @@ COMMANDS = (
     "serve",
     "chat",
     "compare",
+    "model",
     "models",
     "doctor",
     "load",

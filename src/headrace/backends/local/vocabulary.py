@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from headrace.contracts.errors import LLMCapabilityError
+from headrace.stores.models import byte_pairs
 from headrace.stores.models.gguf_header import read_header
 
 _KEYS = (
@@ -23,30 +24,6 @@ _KEYS = (
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",
     "tokenizer.chat_template",
-)
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-# As llama.cpp has them (llama-vocab.cpp): whatever token has one of these texts ends an answer.
-_ENDS = frozenset(
-    [
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<|flush|>",
-        "<|calls|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<|eom_id|>",
-        "< EOT >",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "<|end▁of▁sentence|>",
-        "<end_of_utterance>",
-        "<eos>",
-    ]
 )
 # A model whose template speaks of these writes down what it thinks; llama.cpp takes that apart
 # from the answer, which the tokens alone do not tell.
@@ -79,7 +56,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     if not isinstance(context_tokens, int):
         raise LLMCapabilityError(f"its file does not say its context length ({context})")
     return Vocabulary(
-        pieces=tuple(_pieces(header)), ends=_ends(header), context_tokens=context_tokens
+        pieces=tuple(_pieces(header)), ends=byte_pairs.ends(header), context_tokens=context_tokens
     )
 
 
@@ -91,29 +68,14 @@ def writes_reasoning(template: str | None) -> bool:
 def _pieces(header: dict[str, Any]) -> list[bytes]:
     tokens: list[str] = header["tokenizer.ggml.tokens"]
     kinds: list[int] = header.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    letters = _bytes_of_letters()
+    letters = {letter: bytes([byte]) for byte, letter in enumerate(byte_pairs.letters())}
     pieces = []
     for token, kind in zip(tokens, kinds, strict=True):
-        if kind in (_UNKNOWN, _CONTROL):
+        if kind in (byte_pairs.UNKNOWN, byte_pairs.CONTROL):
             pieces.append(b"")
-        elif kind == _USER_DEFINED:
+        elif kind == byte_pairs.USER_DEFINED:
             pieces.append(token.encode(errors="surrogateescape"))
         else:
             # A letter that stands for no byte can only be meant as itself.
             pieces.append(b"".join(letters.get(c) or c.encode() for c in token))
     return pieces
-
-
-def _ends(header: dict[str, Any]) -> frozenset[int]:
-    tokens: list[str] = header["tokenizer.ggml.tokens"]
-    named = (header.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
-    ends = {place for place, token in enumerate(tokens) if token in _ENDS}
-    return frozenset(ends | {place for place in named if place is not None})
-
-
-def _bytes_of_letters() -> dict[str, bytes]:
-    """GPT-2's letters for bytes: printable ones are themselves, the others follow from U+0100 on."""
-    themselves = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(themselves)]
-    letters = {chr(byte): bytes([byte]) for byte in themselves}
-    return letters | {chr(0x100 + place): bytes([byte]) for place, byte in enumerate(others)}

@@ -1,9 +1,9 @@
 """Counts a text's tokens as llama.cpp does, by the vocabulary in a GGUF file alone.
 
 Only byte-level BPE, which most models of today have, and only with ways of cutting a text into
-words that are known here. They are llama.cpp's (``llm_tokenizer_bpe`` in src/llama-vocab.cpp), and
-were compared with the token ids that llama.cpp's tests expect. Words are kept once merged, so that
-a thousand tokens take some hundred microseconds.
+words that are known here (``stores.models.byte_pairs``). They were compared with the token ids that
+llama.cpp's tests expect. Words are kept once merged, so that a thousand tokens take some hundred
+microseconds.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from headrace.stores.models import byte_pairs
 from headrace.stores.models.gguf_header import read_header
 
 _KEYS = (
@@ -25,30 +25,9 @@ _KEYS = (
     "tokenizer.ggml.merges",
     "tokenizer.ggml.token_type",
 )
-_USER_DEFINED = 4
 _MOST_KEPT = 200_000
 # Python's \s also has the four separators of ASCII.
 _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# {L} letters, {N} numbers, {S} white space, to stand in a class.
-_DIGIT = "[{N}]"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?[{L}]+| ?[{N}]+| ?[^{S}{L}{N}]+|[{S}]+(?![^{S}])"
-_LATER = (
-    r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\r\n{L}{N}]?[{L}]+|[{N}]COUNT"
-    r"| ?[^{S}{L}{N}]+[\r\n]*|[{S}]*[\r\n]+|[{S}]+(?![^{S}])|[{S}]+"
-)
-_LLAMA3 = (_LATER.replace("COUNT", "{1,3}"),)
-_QWEN2 = (_LATER.replace("COUNT", ""),)
-_WAYS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("gpt-2", "mpt", "olmo", "jais", "trillion"), (_GPT2,)),
-    **dict.fromkeys(
-        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
-        (_DIGIT, _GPT2),
-    ),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan"), _QWEN2),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3"), _LLAMA3),
-}
-# Of these a word that is a token is that token, whether or not the merges lead there.
-_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3"})
 
 
 class GgufTokenizer:
@@ -63,11 +42,11 @@ class GgufTokenizer:
     def __init__(self, path: Path) -> None:
         header = read_header(path, _KEYS)
         kind, pre = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.pre")
-        ways = _WAYS.get(str(pre))
+        ways = byte_pairs.CUTS.get(str(pre))
         if kind != "gpt2" or ways is None:
             raise ValueError(
                 f"{path}: cannot count with its tokenizer ({kind}, {pre}); known is byte-level BPE"
-                f" (gpt2) that cuts as {', '.join(_WAYS)}"
+                f" (gpt2) that cuts as {', '.join(byte_pairs.CUTS)}"
             )
         self.source = f"{path.name} ({pre})"
         self._patterns = [re.compile(_with_classes(way)) for way in ways]
@@ -79,12 +58,12 @@ class GgufTokenizer:
             (
                 token
                 for token, kind in zip(header["tokenizer.ggml.tokens"], kinds, strict=False)
-                if kind == _USER_DEFINED
+                if kind == byte_pairs.USER_DEFINED
             ),
             key=len,
             reverse=True,
         )
-        self._words_first = pre in _WORDS_FIRST
+        self._words_first = pre in byte_pairs.WORDS_FIRST
         self._kept: dict[str, int] = {}
 
     def count(self, text: str) -> int:
@@ -113,7 +92,7 @@ class GgufTokenizer:
 
     def _merged(self, word: str) -> int:
         """Byte pair encoding: of all neighbours those that were merged first in training."""
-        letters = _letters()
+        letters = byte_pairs.letters()
         parts = [letters[byte] for byte in word.encode("utf-8", "surrogatepass")]
         if self._words_first and "".join(parts) in self._tokens:
             return 1
@@ -147,10 +126,8 @@ def _cut(pattern: re.Pattern[str], text: str) -> list[str]:
 
 def _ranks(header: dict[str, Any]) -> dict[tuple[str, str], int]:
     ranks: dict[tuple[str, str], int] = {}
-    for rank, merge in enumerate(header["tokenizer.ggml.merges"]):
-        # A piece may itself begin with a space in no vocabulary: a space is written as a letter.
-        first, _, second = merge.partition(" ")
-        ranks.setdefault((first, second), rank)
+    for rank, pair in enumerate(byte_pairs.merges(header)):
+        ranks.setdefault(pair, rank)
     return ranks
 
 
@@ -177,11 +154,3 @@ def _classes() -> tuple[str, str]:
         "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs[kind]) for kind in "LN"
     )
     return letters, numbers
-
-
-@lru_cache(maxsize=1)
-def _letters() -> list[str]:
-    """GPT-2's letters for bytes: printable ones are themselves, the others follow from U+0100 on."""
-    themselves = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in themselves else next(others)) for byte in range(256)]

@@ -67,6 +67,21 @@ def read_tensors(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
         ) from wrong
 
 
+def open_weights(path: Path) -> Any:
+    """llama.cpp's own reader of the file, with the tensors' data mapped into memory.
+
+    Raises LLMInvalidRequestError for a file that is cut short or no GGUF file.
+    """
+    import gguf
+
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, LookupError, OverflowError) as wrong:
+        raise LLMInvalidRequestError(
+            f"model file {str(path)!r} is damaged or no GGUF file: {wrong}", param="model"
+        ) from wrong
+
+
 def context_tokens(path: Path) -> int | None:
     """How many tokens the model in ``path`` was made for; ``None`` where the file does not say."""
     try:

@@ -7,15 +7,44 @@ arrays it needs would stay with the process that did it; prints ``done total`` p
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
+
+from headrace.stores.models.ggml import encoded
+
+Kinds: TypeAlias = Mapping[str, str]
+"""By a tensor's name: the type that its weights are to have."""
+
+# Where most weights have this type, the file is said to be of that one (ggml's enum llama_ftype).
+_FILE_TYPES = {
+    "F32": "ALL_F32",
+    "Q3_K": "MOSTLY_Q3_K_S",
+    "Q4_K": "MOSTLY_Q4_K_S",
+    "Q5_K": "MOSTLY_Q5_K_S",
+}
 
 
 def requantise(source: Path, target: Path, from_type: str, to_type: str) -> None:
     """Write ``source`` to ``target`` with its ``from_type`` tensors as ``to_type``; others as they are."""
     import gguf
 
-    old, new = gguf.GGMLQuantizationType[from_type], gguf.GGMLQuantizationType[to_type]
     reader = gguf.GGUFReader(source)
+    kinds = {t.name: to_type for t in reader.tensors if t.tensor_type.name == from_type}
+
+    def tell(done: int, total: int) -> None:
+        sys.stdout.write(f"{done} {total}\n")
+        sys.stdout.flush()
+
+    rewrite(reader, target, kinds, to_type, tell)
+
+
+def rewrite(
+    reader: Any, target: Path, kinds: Kinds, mostly: str, tell: Callable[[int, int], None]
+) -> None:
+    """Write a reader's file anew, one tensor at a time; what has no place in ``kinds`` stays as it is."""
+    import gguf
+
     architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
     writer = gguf.GGUFWriter(target, arch=architecture)
     written_anyway = {gguf.Keys.General.ARCHITECTURE, gguf.Keys.General.FILE_TYPE}
@@ -25,18 +54,33 @@ def requantise(source: Path, target: Path, from_type: str, to_type: str) -> None
         kind = item.types[0]
         part_kind = item.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(item.name, item.contents(), kind, sub_type=part_kind)
-    writer.add_file_type(int(gguf.LlamaFileType[f"MOSTLY_{to_type}"]))
-    for done, tensor in enumerate(reader.tensors, 1):
-        data, data_type = tensor.data, tensor.tensor_type
-        if data_type == old:
-            data, data_type = gguf.quantize(gguf.dequantize(data, old), new), new
-        writer.add_tensor(tensor.name, data, raw_dtype=data_type)
-        sys.stdout.write(f"{done} {len(reader.tensors)}\n")
-        sys.stdout.flush()
+    writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPES.get(mostly, f"MOSTLY_{mostly}")]))
+    for tensor in reader.tensors:
+        _announce(writer, tensor, kinds.get(tensor.name))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for done, tensor in enumerate(reader.tensors, 1):
+        data, wanted = tensor.data, kinds.get(tensor.name)
+        if wanted is not None and wanted != tensor.tensor_type.name:
+            data = encoded(gguf.dequantize(data, tensor.tensor_type), wanted)
+        writer.write_tensor_data(data)
+        tell(done, len(reader.tensors))
     writer.close()
+
+
+def _announce(writer: Any, tensor: Any, wanted: str | None) -> None:
+    import gguf
+    import numpy as np
+
+    data, kind = tensor.data, tensor.tensor_type
+    shape, dtype, size = data.shape, data.dtype, data.nbytes
+    if wanted is not None and wanted != kind.name:
+        kind = gguf.GGMLQuantizationType[wanted]
+        numbers = tuple(int(count) for count in reversed(tensor.shape))
+        shape, dtype = gguf.quant_shape_to_byte_shape(numbers, kind), np.dtype(np.uint8)
+        size = int(np.prod(shape))
+    writer.add_tensor_info(tensor.name, shape, dtype, size, raw_dtype=kind)
 
 
 if __name__ == "__main__":
