@@ -23,6 +23,7 @@ COMMANDS = (
     "selftest",
     "flops",
     "profile",
+    "run",
     "credentials",
     "engines",
     "warmup",
