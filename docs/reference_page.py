@@ -38,6 +38,7 @@ TOPICS = {
     "headrace.contracts.responses": "Responses",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
+    "headrace.contracts.routing": "Records",
     "headrace.contracts.snapshot": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",

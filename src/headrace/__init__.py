@@ -132,6 +132,10 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from headrace.contracts.routing import (
+        RouteCandidate,
+        RouteDecision,
+    )
     from headrace.contracts.snapshot import (
         CircuitState,
         EndpointStats,
@@ -276,6 +280,10 @@ _HOMES = {
         "TopLogprob",
         "Usage",
     ),
+    "headrace.contracts.routing": (
+        "RouteCandidate",
+        "RouteDecision",
+    ),
     "headrace.contracts.snapshot": (
         "CircuitState",
         "EndpointStats",
@@ -384,6 +392,8 @@ __all__ = [
     "RecordSink",
     "ResponseMode",
     "RetryPolicy",
+    "RouteCandidate",
+    "RouteDecision",
     "Secret",
     "ServerSnapshot",
     "ServerState",
