@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from attrs import evolve, field, frozen
@@ -61,6 +61,15 @@ class Known:
             return route
         candidate = self.candidate(route.alone.ways[0], route.model, clock)
         return evolve(route, limited=Choice(route.model, [candidate], Ordered(), clock))
+
+
+def load_prices(candidates: Iterable[Candidate[Way]]) -> None:
+    """Have published prices at hand where a call will ask for them: to load them takes a while."""
+    remotes = [each.way.lane.backend for each in candidates]
+    if any(isinstance(each, Remote) and each.provider.prices for each in remotes):
+        from headrace.numbers.price import load
+
+        load()
 
 
 def _published(way: Way, clock: Clock) -> PriceOf:

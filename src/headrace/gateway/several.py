@@ -8,7 +8,7 @@ from random import Random
 from attrs import evolve
 
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.gateway.candidates import Known
+from headrace.gateway.candidates import Known, load_prices
 from headrace.gateway.config import Config
 from headrace.gateway.route_config import RouteConfig, WayConfig, is_pattern
 from headrace.gateway.routes import Route, Way
@@ -76,6 +76,8 @@ def _several(
         known.candidate(_way(each, single, config.name), config.name, clock, each)
         for each in config.backends
     ]
+    if config.policy in ("lowest_cost", "task_profile"):
+        load_prices(candidates)
     choice = Choice(
         config.name,
         candidates,

@@ -72,19 +72,21 @@ class Occasion:
 class Look(Generic[W]):
     """A candidate as one call sees it; ``values`` are what was looked at, for the record."""
 
-    __slots__ = ("candidate", "occasion", "values", "why_not")
+    __slots__ = ("_busy", "candidate", "occasion", "values", "why_not")
 
     def __init__(self, candidate: Candidate[W], occasion: Occasion) -> None:
         self.candidate = candidate
         self.occasion = occasion
         self.values: dict[str, float] = {}
         self.why_not: str | None = None
+        self._busy: int | None = None
 
     def busy(self) -> int:
         """How many requests run or wait there."""
-        busy = self.candidate.busy()
-        self.values["busy"] = busy
-        return busy
+        if self._busy is None:
+            self._busy = self.candidate.busy()
+            self.values["busy"] = self._busy
+        return self._busy
 
     def cost_usd(self) -> float | None:
         """What the call would cost there if its answer were as long as it may get."""
