@@ -17,6 +17,7 @@ from headrace import _HOME_OF, _HOMES
 TOPICS = {
     "headrace.client.sync_client": "The client",
     "headrace.client.async_client": "The client",
+    "headrace.client.choosing": "The client's settings",
     "headrace.client.settings": "The client's settings",
     "headrace.client.engine": "Engines",
     "headrace.client.registry": "Engines",

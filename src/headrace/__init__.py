@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.choosing import (
+        ClientPolicy,
+    )
     from headrace.client.engine import (
         AsyncEngine,
         Engine,
@@ -185,6 +188,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
         "get_engine_config",
@@ -325,6 +329,7 @@ __all__ = [
     "CallRecord",
     "CircuitState",
     "Client",
+    "ClientPolicy",
     "ContentPart",
     "Credentials",
     "Embedder",

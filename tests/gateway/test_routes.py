@@ -357,7 +357,7 @@ def test_the_model_in_the_box_is_a_backend_by_its_name(
 
 def test_the_examples_of_a_configuration_in_the_documents_are_right(tmp_path: Path) -> None:
     found = []
-    for page in ("configuration.md", "operations.md"):
+    for page in ("configuration.md", "operations.md", "how-to/route-requests.md"):
         text = (ROOT / "docs" / page).read_text()
         for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             if "scrape_configs" not in block:

@@ -12,7 +12,8 @@ from headrace.contracts.quick import quick_init
 @quick_init
 @frozen(kw_only=True)
 class RouteCandidate:
-    """One backend of a route, as it was seen when a call came.
+    """One backend of a route, as it was seen when a call came; ``model`` is its own name for the
+    model, where it has one.
 
     ``values`` are what was looked at: ``busy`` (requests that run or wait there), ``latency_s``,
     ``cost_usd``, ``quality``, ``weight``, ``score``. What nobody knows is not among them. ``why_not``
@@ -20,6 +21,7 @@ class RouteCandidate:
     """
 
     backend: str
+    model: str | None = None
     values: Mapping[str, float] = field(factory=dict)
     why_not: str | None = None
 

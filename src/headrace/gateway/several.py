@@ -8,7 +8,7 @@ from random import Random
 from attrs import evolve
 
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.gateway.candidates import Known, load_prices
+from headrace.gateway.candidates import Known
 from headrace.gateway.config import Config
 from headrace.gateway.route_config import RouteConfig, WayConfig, is_pattern
 from headrace.gateway.routes import Route, Way
@@ -28,6 +28,7 @@ from headrace.traffic.routing.policies import (
     Policy,
     Weighted,
 )
+from headrace.traffic.routing.prices import load_prices
 
 
 def join(
@@ -77,7 +78,7 @@ def _several(
         for each in config.backends
     ]
     if config.policy in ("lowest_cost", "task_profile"):
-        load_prices(candidates)
+        load_prices(each.way.lane.backend for each in candidates)
     choice = Choice(
         config.name,
         candidates,

@@ -156,4 +156,6 @@ def ill_last(ranked: Sequence[Look[W]]) -> list[Look[W]]:
 def _told(look: Look[W]) -> RouteCandidate:
     candidate = look.candidate
     values = look.values if candidate.weight == 1 else {**look.values, "weight": candidate.weight}
-    return RouteCandidate(backend=candidate.name, values=values, why_not=look.why_not)
+    return RouteCandidate(
+        backend=candidate.name, model=candidate.way.model, values=values, why_not=look.why_not
+    )

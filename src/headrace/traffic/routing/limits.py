@@ -17,6 +17,7 @@ from headrace.traffic.routing.candidate import Look, W
 LATENCY_QUANTILE = 0.95
 """The share of a backend's late answers that have to be within a limit of time."""
 
+_ALLOW = "allow unknown ones (a route's 'unknown: allow', a client's allow_unknown)"
 _Test: TypeAlias = Callable[[Look[W], TaskProfile, bool], str | None]
 
 
@@ -100,8 +101,8 @@ def _of_cost(looks: Sequence[Look[W]], profile: TaskProfile, route: str) -> str:
     limit = f"max_cost_usd is {profile.max_cost_usd:g}"
     if not known:
         return (
-            f"{limit}, but no backend of {route!r} has a known price: give each its input_price_usd "
-            "and output_price_usd, or the route 'unknown: allow'"
+            f"{limit}, but no backend of {route!r} has a known price: name its prices in the route, "
+            f"or {_ALLOW}"
         )
     cost, best = min(known, key=lambda each: each[0])
     asking = best.occasion.asking
@@ -117,10 +118,7 @@ def _of_latency(looks: Sequence[Look[W]], profile: TaskProfile, route: str) -> s
     known = [(took, look) for look in looks if (took := look.latency_s("answer", q)) is not None]
     limit = f"max_latency_ms is {profile.max_latency_ms}"
     if not known:
-        return (
-            f"{limit}, but no backend of {route!r} was measured yet: ask without it first, or give "
-            "the route 'unknown: allow'"
-        )
+        return f"{limit}, but no backend of {route!r} was measured yet: ask without it first, or {_ALLOW}"
     took_s, best = min(known, key=lambda each: each[0])
     return (
         f"{limit}, but of the answers of the quickest backend of {route!r}, {best.candidate.name}, "
