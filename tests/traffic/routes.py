@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve
 
+from headrace.contracts.errors import LLMRateLimitError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.record import CallRecord, Timeline
 from headrace.contracts.requests import LLMRequest, TaskProfile
@@ -126,4 +127,4 @@ def falls_ill(candidate: Candidate[Alternative], for_s: float = 60.0) -> None:
     """It asks to be left alone."""
     health = candidate.way.lane.health
     assert health is not None
-    health._fall(for_s)
+    health.failed(health.era, LLMRateLimitError("leave me alone", retry_after_s=for_s))

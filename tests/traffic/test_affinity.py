@@ -67,7 +67,8 @@ def test_where_one_falls_ill_only_its_own_move_and_they_come_back_with_it(lost):
         assert meanwhile[user] == before[user] or before[user] == gone.name
     taken_over = {meanwhile[user] for user in users if before[user] == gone.name}
     assert len(taken_over) > 1
-    gone.way.lane.health.well = True
+    health = gone.way.lane.health
+    health.answers(health.era)
     assert placed(route, users) == before
 
 

@@ -35,7 +35,7 @@ def test_a_larger_one_may_have_more_before_it_is_the_busier():
 
 
 def test_what_others_have_in_the_engine_s_own_queue_counts_where_it_is_known():
-    a, b = backend(CLOCK, "a", engine_load=lambda: 7), backend(CLOCK, "b", busy=2)
+    a, b = backend(CLOCK, "a", engine_load=lambda _: 7), backend(CLOCK, "b", busy=2)
     assert names(choice(CLOCK, [a, b], "least_busy").choose(asking())) == ["b", "a"]
 
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from attrs import evolve, field, frozen
 
 from headrace.gateway.route_config import WayConfig
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.numbers.pace import Paces
-from headrace.traffic.routing.candidate import Candidate
+from headrace.traffic.lane import Lane
+from headrace.traffic.routing.candidate import Candidate, EngineLoad
 from headrace.traffic.routing.choice import Choice
 from headrace.traffic.routing.policies import Ordered
 from headrace.traffic.routing.prices import published
 from headrace.traffic.routing.prices import told as told_price
 
-EngineLoad: TypeAlias = Callable[[str], int | None]
-"""How many requests run and wait at the engine of a backend's name; ``None`` where unknown."""
 
-
-def _nobody_tells(_: str) -> int | None:
+def _nobody_tells(_: Lane) -> int | None:
     return None
 
 
@@ -37,12 +32,11 @@ class Known:
     ) -> Candidate[Way]:
         """``way`` as one of those that ``route`` may choose, with what the configuration has
         ``told`` of it."""
-        name = way.lane.name
         candidate = Candidate(
             way=way,
             price=published(way.lane.backend, clock),
-            pace=self.paces.of(name, route),
-            engine_load=lambda: self.engine_load(name),
+            pace=self.paces.of(way.lane.name, route),
+            engine_load=self.engine_load,
         )
         if told is None:
             return candidate

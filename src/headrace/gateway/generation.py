@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from types import ModuleType
 from typing import Any
@@ -88,7 +88,8 @@ class Generation:
         body = await read_body(scope, receive, standing.config.server)
         inbound = await self._read(scope, body)
         del body
-        request = with_profile(inbound.request, headers_of(scope))
+        headers = headers_of(scope)
+        request = with_profile(inbound.request, headers)
         if request is not inbound.request:
             inbound = evolve(inbound, request=request)
         route = standing.routes.pick(inbound.request.model)
@@ -98,7 +99,7 @@ class Generation:
         request_id = scope["headrace.request_id"]
         earlier: Earlier | None = scope.get("headrace.earlier")
         # Whom to ask may be settled: to ask a route for it is to take a turn.
-        chosen = scope.get("headrace.chosen") or choose(scope, route, inbound)
+        chosen = scope.get("headrace.chosen") or choose(headers, route, inbound)
         if chosen.decision is not None:
             scope["headrace.headers"].append((ROUTE_HEADER, route_header(chosen.decision)))
         asked = Asked(
@@ -241,14 +242,14 @@ class Generation:
             await send({"type": "http.response.body", "body": last})
 
 
-def choose(scope: Scope, route: Route, inbound: Inbound) -> Chosen[Way]:
-    """Whom to ask for ``inbound``, where it came in by ``scope``."""
+def choose(headers: Mapping[str, str], route: Route, inbound: Inbound) -> Chosen[Way]:
+    """Whom to ask for ``inbound``, which came with these headers."""
     return route.choose(
         AsRequest(
             request=inbound.request,
             model=route.asked(inbound.request.model),
             prompts=inbound.prompts,
-            headers=headers_of(scope),
+            headers=headers,
         )
     )
 

@@ -9,12 +9,17 @@ from attrs import field, frozen
 
 from headrace.numbers.pace import Measure, Pace
 from headrace.traffic.fallback import Alternative
+from headrace.traffic.lane import Lane
 from headrace.traffic.routing.asking import Asking
 
 W = TypeVar("W", bound=Alternative)
 
 PriceOf: TypeAlias = Callable[[str | None, int, int], float | None]
 """US dollars for a model's name, tokens of prompt and tokens of answer; ``None`` where unknown."""
+
+
+EngineLoad: TypeAlias = Callable[[Lane], int | None]
+"""How many requests run and wait at a lane's engines, whoever sent them; ``None`` where unknown."""
 
 
 def _unknown(*_: object) -> None:
@@ -26,8 +31,8 @@ class Candidate(Generic[W]):
     """One backend of a route, with what is said and known of it.
 
     ``weight`` is its share, or its size beside the others; 0: only where others fail. ``quality`` is
-    what somebody thinks of its answers, from 0 to 1. ``engine_load`` tells how many requests run and
-    wait at the engine itself, others' among them, where that is known.
+    what somebody thinks of its answers, from 0 to 1. ``engine_load`` tells of requests at the
+    engine that others have sent.
     """
 
     way: W
@@ -36,7 +41,7 @@ class Candidate(Generic[W]):
     tags: frozenset[str] = frozenset()
     price: PriceOf = _unknown
     pace: Pace = field(factory=Pace)
-    engine_load: Callable[[], int | None] = _unknown
+    engine_load: EngineLoad = _unknown
 
     @property
     def name(self) -> str:
@@ -54,7 +59,7 @@ class Candidate(Generic[W]):
         lane = self.way.lane
         ours = lane.running + lane.waiting
         # What it tells is a moment old, and has ours in it.
-        return max(ours, self.engine_load() or 0)
+        return max(ours, self.engine_load(lane) or 0)
 
 
 @frozen(kw_only=True)
