@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.choosing import (
+        ClientPolicy,
+    )
     from headrace.client.engine import (
         AsyncEngine,
         Engine,
@@ -133,6 +136,10 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from headrace.contracts.routing import (
+        RouteCandidate,
+        RouteDecision,
+    )
     from headrace.contracts.snapshot import (
         CircuitState,
         EndpointStats,
@@ -182,6 +189,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
         "get_engine_config",
@@ -278,6 +286,10 @@ _HOMES = {
         "TopLogprob",
         "Usage",
     ),
+    "headrace.contracts.routing": (
+        "RouteCandidate",
+        "RouteDecision",
+    ),
     "headrace.contracts.snapshot": (
         "CircuitState",
         "EndpointStats",
@@ -319,6 +331,7 @@ __all__ = [
     "CallRecord",
     "CircuitState",
     "Client",
+    "ClientPolicy",
     "ContentPart",
     "Credentials",
     "Embedder",
@@ -387,6 +400,8 @@ __all__ = [
     "RecordSink",
     "ResponseMode",
     "RetryPolicy",
+    "RouteCandidate",
+    "RouteDecision",
     "Secret",
     "ServerSnapshot",
     "ServerState",

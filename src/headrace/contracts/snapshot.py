@@ -125,7 +125,7 @@ class RecentCall:
     """One finished call in a line, without anything that was said in it.
 
     ``ended`` is Unix time; times are seconds, ``None`` where they are not known; ``attempts`` is
-    how often a backend was asked.
+    how often a backend was asked. ``policy`` and ``reason`` say how its route chose the first.
     """
 
     ended: float
@@ -135,6 +135,8 @@ class RecentCall:
     model: str | None = None
     backend: str | None = None
     provider: str | None = None
+    policy: str | None = None
+    reason: str | None = None
     stream: bool = False
     status: int | None = None
     error: str | None = None

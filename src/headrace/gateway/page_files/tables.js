@@ -121,6 +121,7 @@ export function showRecent(s) {
     },
     { text: r.model ?? NOTHING, className: "text cut", title: `${r.operation}: ${r.model ?? "no model"}` },
     { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut wide" },
+    { text: r.reason ?? NOTHING, className: "text cut wide", title: r.policy ? `${r.policy}: ${r.reason}` : "one backend alone" },
     { text: count(r.prompt_tokens), className: "mid" },
     { text: count(r.completion_tokens), className: "mid" },
     { text: seconds(r.queue_s), className: "wide" },
