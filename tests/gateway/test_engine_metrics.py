@@ -111,3 +111,38 @@ def test_the_engine_in_the_box_tells_what_it_does(gateway):
     assert told["prompt_tokens"] > 0
     assert 0 <= told["batch_occupancy"] <= 1
     assert told["queued"] == 0
+
+
+def test_a_route_by_load_asks_the_engine_that_says_that_it_is_free(tmp_path):
+    full, free = (
+        b"vllm:num_requests_running %d\nvllm:num_requests_waiting 0\n" % n for n in (9, 0)
+    )
+    with far("one", "two") as found:
+        config = {
+            **NO_MODEL,
+            "backends": [each.backend(provider="vllm", models=[]) for each in found],
+            "routes": [
+                {
+                    "name": "either",
+                    "policy": "least_busy",
+                    "backends": [{"backend": each.name, "model": "m"} for each in found],
+                }
+            ],
+        }
+        found[0].metrics, found[1].metrics = full, free
+        served = Served(tmp_path, config)
+        try:
+            served.wait_until_ready()
+
+            def answered():
+                reply = served.chat(model="either")
+                return reply.json["choices"][0]["message"]["content"].split()[0]
+
+            until(lambda: all(metrics_of(served, name) for name in ("one", "two")))
+            assert [answered() for _ in range(4)] == ["two"] * 4
+            found[0].metrics, found[1].metrics = free, full
+            until(lambda: [each["running"] for each in metrics_of(served, "two")] == [9])
+            until(lambda: [each["running"] for each in metrics_of(served, "one")] == [0])
+            assert [answered() for _ in range(4)] == ["one"] * 4
+        finally:
+            served.stop()

@@ -8,7 +8,7 @@ from headrace.gateway.route_config import WayConfig
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.numbers.pace import Paces
-from headrace.traffic.lane import Lane
+from headrace.traffic.lane import queue_of
 from headrace.traffic.routing.candidate import Candidate, EngineLoad
 from headrace.traffic.routing.choice import Choice
 from headrace.traffic.routing.policies import Ordered
@@ -16,16 +16,12 @@ from headrace.traffic.routing.prices import published
 from headrace.traffic.routing.prices import told as told_price
 
 
-def _nobody_tells(_: Lane) -> int | None:
-    return None
-
-
 @frozen(kw_only=True)
 class Known:
     """Where routes find out about backends; it outlives every reading of the configuration."""
 
     paces: Paces = field(factory=Paces)
-    engine_load: EngineLoad = _nobody_tells
+    engine_load: EngineLoad = queue_of
 
     def candidate(
         self, way: Way, route: str, clock: Clock, told: WayConfig | None = None
