@@ -8,8 +8,7 @@ from headrace.gateway.route_config import WayConfig
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.numbers.pace import Paces
-from headrace.traffic.lane import queue_of
-from headrace.traffic.routing.candidate import Candidate, EngineLoad
+from headrace.traffic.routing.candidate import Candidate
 from headrace.traffic.routing.choice import Choice
 from headrace.traffic.routing.policies import Ordered
 from headrace.traffic.routing.prices import published
@@ -21,7 +20,6 @@ class Known:
     """Where routes find out about backends; it outlives every reading of the configuration."""
 
     paces: Paces = field(factory=Paces)
-    engine_load: EngineLoad = queue_of
 
     def candidate(
         self, way: Way, route: str, clock: Clock, told: WayConfig | None = None
@@ -32,7 +30,6 @@ class Known:
             way=way,
             price=published(way.lane.backend, clock),
             pace=self.paces.of(way.lane.name, route),
-            engine_load=self.engine_load,
         )
         if told is None:
             return candidate

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from headrace.numbers.pace import Measure, Pace
 from headrace.traffic.fallback import Alternative
-from headrace.traffic.lane import Lane
+from headrace.traffic.lane import Lane, queue_of
 from headrace.traffic.routing.asking import Asking
 
 W = TypeVar("W", bound=Alternative)
@@ -41,7 +41,7 @@ class Candidate(Generic[W]):
     tags: frozenset[str] = frozenset()
     price: PriceOf = _unknown
     pace: Pace = field(factory=Pace)
-    engine_load: EngineLoad = _unknown
+    engine_load: EngineLoad = queue_of
 
     @property
     def name(self) -> str:
