@@ -102,8 +102,8 @@ ENDING = """
   were under load. SGLang, TGI, Ollama and the older names are after their documents, and have not
   been seen here.
 - **MAX** counts a request that waits for its scheduler among those that run, since its HTTP server
-  does; here it is not. It tells a figure once it has one: tokens after the first answer, its queue
-  and cache after the first batch.
+  does; here it is not, where it tells how many wait. Of its queue and its cache it tells only what
+  came of a batch since somebody last asked, so they are unknown while it has nothing to do.
 - **llama-server**'s own prompt tokens leave out the cached ones; here they are in. Older builds tell
   no cached ones, newer builds no use of the cache.
 - **Batch occupancy** needs the number of places, which no engine tells: it is there for the engines
