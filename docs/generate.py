@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from attrs import NOTHING, Factory, fields, resolve_types
+from engine_metrics_page import engine_metrics_page
 from load_report_page import fields_page, schema
 from reference_page import reference
 
@@ -227,6 +228,7 @@ def listing(names: Any) -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "commands.md": commands,
+    "engine-metrics.md": lambda: engine_metrics_page(NOTE),
     "reference.md": lambda: reference(NOTE),
     "load-report-fields.md": lambda: fields_page(NOTE),
     "load-report.schema.json": schema,

@@ -17,6 +17,7 @@ from headrace import _HOME_OF, _HOMES
 TOPICS = {
     "headrace.client.sync_client": "The client",
     "headrace.client.async_client": "The client",
+    "headrace.client.choosing": "The client's settings",
     "headrace.client.settings": "The client's settings",
     "headrace.client.engine": "Engines",
     "headrace.client.registry": "Engines",
@@ -38,7 +39,9 @@ TOPICS = {
     "headrace.contracts.responses": "Responses",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
+    "headrace.contracts.routing": "Records",
     "headrace.contracts.snapshot": "Snapshots",
+    "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
 }

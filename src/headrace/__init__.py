@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.choosing import (
+        ClientPolicy,
+    )
     from headrace.client.engine import (
         AsyncEngine,
         Engine,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         ModelInfo,
         ToolCallingMode,
     )
+    from headrace.contracts.engine_metrics import EngineMetrics
     from headrace.contracts.engines import (
         EngineConfig,
         ServerSnapshot,
@@ -132,6 +136,10 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from headrace.contracts.routing import (
+        RouteCandidate,
+        RouteDecision,
+    )
     from headrace.contracts.snapshot import (
         CircuitState,
         EndpointStats,
@@ -181,6 +189,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
         "get_engine_config",
@@ -199,6 +208,7 @@ _HOMES = {
         "ModelInfo",
         "ToolCallingMode",
     ),
+    "headrace.contracts.engine_metrics": ("EngineMetrics",),
     "headrace.contracts.engines": ("EngineConfig", "ServerSnapshot", "ServerState"),
     "headrace.contracts.errors": (
         "LLMAuthError",
@@ -276,6 +286,10 @@ _HOMES = {
         "TopLogprob",
         "Usage",
     ),
+    "headrace.contracts.routing": (
+        "RouteCandidate",
+        "RouteDecision",
+    ),
     "headrace.contracts.snapshot": (
         "CircuitState",
         "EndpointStats",
@@ -317,6 +331,7 @@ __all__ = [
     "CallRecord",
     "CircuitState",
     "Client",
+    "ClientPolicy",
     "ContentPart",
     "Credentials",
     "Embedder",
@@ -326,6 +341,7 @@ __all__ = [
     "EndpointStats",
     "Engine",
     "EngineConfig",
+    "EngineMetrics",
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
@@ -384,6 +400,8 @@ __all__ = [
     "RecordSink",
     "ResponseMode",
     "RetryPolicy",
+    "RouteCandidate",
+    "RouteDecision",
     "Secret",
     "ServerSnapshot",
     "ServerState",

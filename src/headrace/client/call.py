@@ -11,6 +11,7 @@ from headrace.client.endpoints import Endpoints
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Provenance
+from headrace.contracts.routing import RouteDecision
 from headrace.traffic.call import CallSheet, new_call_id
 from headrace.wire.assemble import Assembler, of_one
 
@@ -42,6 +43,7 @@ class Call:
             way.endpoint.provider,
             stream=stream,
             parent_id=parent_id,
+            decision=way.decision,
         )
         self.call_id = sheet.call_id
 
@@ -106,6 +108,7 @@ def sheet_of(
     *,
     stream: bool,
     parent_id: str | None = None,
+    decision: RouteDecision | None = None,
 ) -> CallSheet:
     """What is known of a call that begins now."""
     return CallSheet(
@@ -116,6 +119,7 @@ def sheet_of(
         requested_model=model,
         route=route,
         parent_id=parent_id,
+        decision=decision,
     )
 
 

@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 from headrace.contracts.quick import quick_init
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
+from headrace.contracts.routing import RouteDecision
 
 Operation: TypeAlias = Literal["chat", "completion", "embeddings", "rerank"]
 
@@ -107,7 +108,8 @@ class CallRecord:
     """What one call did, when and at what cost; every number is computed from these.
 
     ``chunks`` counts the pieces of output received. ``fingerprint`` is a hash of the request.
-    ``request`` and ``response`` are kept only when asked for: they hold the user's text.
+    ``decision`` is what the route made of it, where several backends answer there. ``request`` and
+    ``response`` are kept only when asked for: they hold the user's text.
     """
 
     call_id: str
@@ -122,6 +124,7 @@ class CallRecord:
     requested_model: str | None = None
     model: str | None = None
     route: str | None = None
+    decision: RouteDecision | None = None
     stream: bool = False
     chunks: int = 0
     attempts: tuple[Attempt, ...] = ()

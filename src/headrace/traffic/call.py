@@ -15,6 +15,7 @@ from headrace.contracts.quick import quick_init
 from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
+from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall, Tally
 from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
@@ -35,8 +36,8 @@ PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], 
 class CallSheet:
     """What is known of a call before it begins; ``queued`` is an instant of the clock.
 
-    ``call_id`` is no other call's: it is also the idempotency key. ``total_s`` takes the place of
-    the lane's own for this call.
+    ``call_id`` is no other call's: it is also the idempotency key. ``decision`` is how its lane was
+    chosen among others. ``total_s`` takes the place of the lane's own for this call.
     """
 
     call_id: str
@@ -45,6 +46,7 @@ class CallSheet:
     stream: bool = False
     requested_model: str | None = None
     route: str | None = None
+    decision: RouteDecision | None = None
     parent_id: str | None = None
     total_s: float | None = None
 
@@ -323,6 +325,7 @@ def _record(
         requested_model=sheet.requested_model,
         model=seen.model or request.model,
         route=sheet.route,
+        decision=sheet.decision,
         stream=sheet.stream,
         chunks=seen.chunks,
         attempts=tuple(call.attempts),

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.messages import TextPart
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
@@ -14,6 +15,7 @@ from headrace.contracts.snapshot import EndpointStats, LaneSnapshot
 from headrace.traffic.admission import Admission
 from headrace.traffic.breaker import Breaker
 from headrace.traffic.counts import Counts
+from headrace.traffic.gauge import Gauge
 from headrace.traffic.health import Health
 from headrace.traffic.retry import RetryBudget, RetryPolicy
 
@@ -65,6 +67,8 @@ class Lane:
     Where the backend is one of several engines, ``doors`` are theirs, by engine, and ``admission``
     is not used: places and tokens belong to the engine that runs the request, so that one that is
     full keeps nobody from another. Each attempt chooses anew.
+
+    ``gauge`` has what the engines tell of themselves, where they do.
     """
 
     backend: Backend
@@ -78,6 +82,7 @@ class Lane:
     first_token_s: float | None = None
     total_s: float | None = None
     whole_s: float | None = None
+    gauge: Gauge | None = field(default=None, repr=False, eq=False)
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
 
@@ -130,6 +135,14 @@ class Lane:
         well = self.health is None or self.health.well
         return well or self.budget is None or self.budget.spend()
 
+    def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What its engines told of themselves a moment ago; to ask has them asked again."""
+        return () if self.gauge is None else self.gauge.look(self.backend)
+
+    async def read_metrics(self, within_s: float) -> tuple[EngineMetrics, ...]:
+        """The same, after they were asked, or have not answered ``within_s``."""
+        return () if self.gauge is None else await self.gauge.read(self.backend, within_s)
+
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
         return self.counts.stats(
@@ -168,6 +181,18 @@ class Lane:
             return 0
         answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
         return prompt_bound(request) // _TOKEN_BYTES + answer
+
+
+def queue_of(lane: Lane) -> int | None:
+    """The requests in the lane's engines, running and waiting, whoever sent them, as far as they
+    told a moment ago; ``None`` unless each of them did."""
+    total = 0
+    told = lane.metrics()
+    for each in told:
+        if each.running is None:
+            return None
+        total += each.running + (each.queued or 0)
+    return total if told else None
 
 
 def prompt_bound(request: LLMRequest) -> int:
