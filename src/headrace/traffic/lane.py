@@ -130,6 +130,21 @@ class Lane:
         well = self.health is None or self.health.well
         return well or self.budget is None or self.budget.spend()
 
+    def has_room(self, request: LLMRequest) -> bool:
+        """Whether it is well and ``request`` would be asked here at once, waiting for nobody."""
+        if self.health is not None and not self.health.well:
+            return False
+        if self.breaker is not None and self.breaker.open_until is not None:
+            return False
+        door, places = self.seat(request).admission, request.n or 1
+        tokens = 0
+        if door.max_tokens is not None:
+            answer = places * (request.max_tokens or self.default_answer_tokens)
+            tokens = prompt_bound(request) + answer
+        limits = door.limits
+        rate_s = 0.0 if limits is None else limits.wait_s(self.rated_tokens(request))
+        return rate_s <= 0 and door.fits(tokens, places)
+
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
         return self.counts.stats(
