@@ -19,6 +19,7 @@ from headrace.contracts.errors import (
     LLMTimeoutError,
 )
 from headrace.contracts.record import Marks
+from headrace.contracts.requests import TaskProfile
 from headrace.net.scripted import ScriptedAnswer
 from headrace.net.transport import TimeLimits
 from headrace.numbers import timeline
@@ -251,6 +252,10 @@ def test_the_second_goes_to_the_next_that_is_well_and_has_room():
     [
         ("it leaves something behind at the backend", {"provider_options": {"store": True}}),
         ("it leaves something behind at the backend", {"provider_options": {"background": True}}),
+        (
+            "its limit of cost is one request's",
+            {"task_profile": TaskProfile(max_cost_usd=0.1, max_latency_ms=90_000)},
+        ),
         ("no other backend is well and has room", {"others": 0}),
         ("the budget is spent", {"max_extra": 0.5}),
         ("its time is nearly over", {"total_s": 5.5}),

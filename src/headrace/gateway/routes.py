@@ -15,6 +15,7 @@ from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.traffic.choice import Choice
 from headrace.traffic.fallback import Alternative
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 
@@ -87,6 +88,8 @@ class Route:
     created: int = 0
     format: str = "openai"
     choice: Choice[Way] | None = None
+    hedging: Hedging | None = None
+    """How its calls are asked a second time where their first token is late."""
     _alone: tuple[Way, ...] = field(init=False, repr=False, eq=False)
 
     @_alone.default

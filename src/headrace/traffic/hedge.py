@@ -81,7 +81,11 @@ class Hedging:
         return self._first_tokens.quantile(0.5) or 0.0
 
 
-def may_be_doubled(request: LLMRequest) -> bool:
-    """Whether nothing is left behind or set going at a backend that is asked for ``request``."""
-    options = request.provider_options
-    return not any(options.get(name) for name in _LEAVES_SOMETHING & options.keys())
+def why_not_twice(request: LLMRequest) -> str | None:
+    """Why ``request`` may not be made twice; ``None`` where it may."""
+    options, profile = request.provider_options, request.task_profile
+    if any(options.get(name) for name in _LEAVES_SOMETHING & options.keys()):
+        return "it leaves something behind at the backend"
+    if profile is not None and profile.max_cost_usd is not None:
+        return "its limit of cost is one request's"
+    return None

@@ -16,7 +16,7 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import Usage
 from headrace.net.clock import Timer
 from headrace.traffic.fallback import Alternative, Earlier, another_may_mend
-from headrace.traffic.hedge import Hedging, may_be_doubled
+from headrace.traffic.hedge import Hedging, why_not_twice
 from headrace.traffic.lane import Lane
 from headrace.traffic.opening import asked_there, opened
 from headrace.traffic.visit import Running, Visit
@@ -146,9 +146,9 @@ class Race:
     def _hedge(self, asking: Visit, after_s: float) -> None:
         """Ask a second time, or note why not."""
         call = self._call
-        way = self._next_way(asking)
-        if not may_be_doubled(self._request):
-            reason = "it leaves something behind at the backend"
+        way, twice = self._next_way(asking), why_not_twice(self._request)
+        if twice is not None:
+            reason = twice
         elif call.patience.left_s("total_s") <= self._hedging.usual_s():
             reason = "its time is nearly over"
         elif way is None:
