@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from headrace.contracts.record import (
         Attempt,
         CallRecord,
+        Hedge,
+        HedgeOutcome,
         Marks,
         Operation,
         RecordSink,
@@ -160,6 +162,9 @@ if TYPE_CHECKING:
     )
     from headrace.traffic.endpoint import (
         EndpointSettings,
+    )
+    from headrace.traffic.hedge import (
+        HedgePolicy,
     )
     from headrace.traffic.otel import (
         OpenTelemetrySink,
@@ -244,6 +249,8 @@ _HOMES = {
     "headrace.contracts.record": (
         "Attempt",
         "CallRecord",
+        "Hedge",
+        "HedgeOutcome",
         "Marks",
         "Operation",
         "RecordSink",
@@ -295,6 +302,7 @@ _HOMES = {
     "headrace.stores.secret": ("Secret",),
     "headrace.traffic.breaker": ("BreakerPolicy",),
     "headrace.traffic.endpoint": ("EndpointSettings",),
+    "headrace.traffic.hedge": ("HedgePolicy",),
     "headrace.traffic.otel": ("OpenTelemetrySink",),
     "headrace.traffic.retry": ("RetryPolicy",),
     "headrace.traffic.sinks": (
@@ -330,6 +338,9 @@ __all__ = [
     "FilePart",
     "FinishReason",
     "GroupSnapshot",
+    "Hedge",
+    "HedgeOutcome",
+    "HedgePolicy",
     "HistorySnapshot",
     "ImageDetail",
     "ImagePart",

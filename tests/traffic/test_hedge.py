@@ -395,10 +395,13 @@ def test_there_are_never_more_than_the_budget_allows():
     assert hedges > 0.02 * calls
 
 
-@pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
-def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(ValueError, match="max_extra is"):
-        HedgePolicy(max_extra=share)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_extra", 0.0), ("max_extra", 1.5), ("after_p", 95), ("after_s", 0), ("min_samples", 0)],
+)
+def test_a_policy_that_could_not_be_is_refused_by_its_field(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        HedgePolicy(**{name: value})
 
 
 def simulated(hedging: Hedging | None, calls: int = 4000) -> tuple[list[float], int, Stage]:

@@ -18,6 +18,7 @@ from headrace.net.transport import Transport
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.traffic.hedge import HedgePolicy
 
 _NO_ENGINE = ("provider", "base_url", "api_key")
 
@@ -44,9 +45,9 @@ class Settings:
     ``model`` is the default, as ``provider/model``; where ``base_url`` (or ``provider``) is set it
     is the model's own name there. ``engine`` is an engine by its registered name, or its
     EngineConfig, in the place of a model: it is started by the first call, and ended with the client.
-    ``fallbacks`` are further ``provider/model`` names, asked in
-    order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
-    retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
+    ``fallbacks`` are further ``provider/model`` names, asked in order where the first cannot answer,
+    and with ``hedge`` also where its first token is late. ``endpoint`` bounds what goes to each
+    provider (its queue, retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
     ``output`` says how answers as objects are asked for.
     ``proxy`` is the HTTP proxy on the way to every provider, as ``http://[user:password@]host:port``;
@@ -62,6 +63,7 @@ class Settings:
     base_url: str | None = None
     api_key: Secret | None = field(default=None, converter=as_secret, repr=False)
     fallbacks: tuple[str, ...] = field(default=(), converter=tuple)
+    hedge: HedgePolicy | None = None
     endpoint: EndpointSettings = field(
         default=Factory(lambda self: _usual_endpoint(self.engine), takes_self=True)
     )
@@ -107,6 +109,12 @@ class Settings:
                 "with it, or leave it out and set the provider's variable",
                 param="api_key",
             )
+        if settings.hedge is not None and not (settings.fallbacks or settings.hedge.same_backend):
+            raise LLMInvalidRequestError(
+                "hedge has nobody to ask a second time: name fallbacks, or make it "
+                "HedgePolicy(same_backend=True)",
+                param="hedge",
+            )
         return settings
 
     def snapshot(self) -> dict[str, object]:
@@ -118,6 +126,7 @@ class Settings:
             "base_url": self.base_url,
             "api_key": "given" if self.api_key is not None else None,
             "fallbacks": list(self.fallbacks),
+            "hedge": None if self.hedge is None else asdict(self.hedge),
             "endpoint": _endpoint(self.endpoint),
             "connect_s": self.connect_s,
             "first_byte_s": self.first_byte_s,

@@ -25,6 +25,11 @@ def _share(_: object, attribute: Any, value: float) -> None:
         raise ValueError(f"{attribute.name} is {value}, must be above 0 and at most 1")
 
 
+def _some(_: object, attribute: Any, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{attribute.name} is {value}, must be above 0")
+
+
 @frozen(kw_only=True)
 class HedgePolicy:
     """A second request where the first token takes longer than the share ``after_p`` of those before.
@@ -35,9 +40,9 @@ class HedgePolicy:
     """
 
     after_p: float = field(default=0.95, validator=_share)
-    after_s: float | None = None
+    after_s: float | None = field(default=None, validator=_some)
     max_extra: float = field(default=0.05, validator=_share)
-    min_samples: int = 100
+    min_samples: int = field(default=100, validator=_some)
     same_backend: bool = False
 
 
