@@ -367,7 +367,7 @@ def test_none_is_made_before_enough_first_tokens_were_seen():
             await stage.text(first, second, hedging=hedging)
         assert hedging.after_s() is None
         await stage.text(first, second, hedging=hedging)
-        assert hedging.after_s() == pytest.approx(1, rel=0.01)
+        assert hedging.after_s() == pytest.approx(1, rel=0.02)
         assert outcomes(stage) == [None] * 50
 
     play(main)
@@ -380,6 +380,16 @@ def test_the_estimate_follows_a_backend_that_has_become_slower():
         for _ in range(2000):
             hedging.took(chance.uniform(0, mean))
         assert hedging.after_s() == pytest.approx(0.95 * mean, rel=0.05)
+
+
+def test_hardly_anybody_is_late_where_all_take_nearly_as_long():
+    hedging, chance = Hedging(HedgePolicy(min_samples=100)), Random(4)
+    late = 0
+    for n in range(2000):
+        took = chance.uniform(1.0, 1.01)
+        late += n >= 200 and took > hedging.after_s()
+        hedging.took(took)
+    assert late <= 0.06 * 1800
 
 
 def test_there_are_never_more_than_the_budget_allows():
@@ -404,7 +414,7 @@ def test_a_policy_that_could_not_be_is_refused_by_its_field(name, value):
         HedgePolicy(**{name: value})
 
 
-def simulated(hedging: Hedging | None, calls: int = 4000) -> tuple[list[float], int, Stage]:
+def simulated(hedging: Hedging | None, calls: int = 3000) -> tuple[list[float], int, Stage]:
     """First-token times of calls that follow one another, of which 3% meet a backend that stalls."""
     stage = Stage()
     chance = Random(11)
@@ -419,13 +429,14 @@ def simulated(hedging: Hedging | None, calls: int = 4000) -> tuple[list[float], 
         for _ in range(calls):
             await stage.text(*lanes, hedging=hedging)
         assert all(map(is_idle, lanes))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    play(main)
+    asyncio.run(main())
     took = sorted(timeline.arrival_to_first_token(record.timeline) for record in stage.records)
     return took, stage.sent("a") + stage.sent("b"), stage
 
 
-def test_hedging_lowers_the_p99_of_a_backend_that_stalls_tenfold_for_under_5_percent_more_requests():
+def test_hedging_lowers_the_p99_where_3_percent_stall_to_a_seventh_for_under_5_percent_more_requests():
     plain, asked, _ = simulated(None)
     hedged, asked_hedged, stage = simulated(Hedging(HedgePolicy()))
     p99 = [took[int(0.99 * len(took))] for took in (plain, hedged)]

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from headrace.contracts.requests import LLMRequest
+from headrace.numbers.histogram import ACCURACY
 from headrace.numbers.lately import Lately
 
 # So many hedges at once where none was needed for a while.
@@ -79,7 +80,9 @@ class Hedging:
             return self.policy.after_s
         if self._first_tokens.count < self.policy.min_samples:
             return None
-        return self._first_tokens.quantile(self.policy.after_p)
+        told = self._first_tokens.quantile(self.policy.after_p)
+        # A quantile is told within so much; where all take nearly as long, half would be late by it.
+        return None if told is None else told / (1 - ACCURACY)
 
     def usual_s(self) -> float:
         """How long a first token usually takes: the median; 0 where nobody knows."""

@@ -131,19 +131,18 @@ class Lane:
         return well or self.budget is None or self.budget.spend()
 
     def has_room(self, request: LLMRequest) -> bool:
-        """Whether it is well and ``request`` would be asked here at once, waiting for nobody."""
+        """Whether it is well and ``request`` would be asked here at once, waiting for nobody.
+
+        Of several engines behind it one has to have room: to choose one is to ask it.
+        """
         if self.health is not None and not self.health.well:
             return False
         if self.breaker is not None and self.breaker.open_until is not None:
             return False
-        door, places = self.seat(request).admission, request.n or 1
-        tokens = 0
-        if door.max_tokens is not None:
-            answer = places * (request.max_tokens or self.default_answer_tokens)
-            tokens = prompt_bound(request) + answer
-        limits = door.limits
-        rate_s = 0.0 if limits is None else limits.wait_s(self.rated_tokens(request))
-        return rate_s <= 0 and door.fits(tokens, places)
+        limits = self.admission.limits
+        if limits is not None and limits.wait_s(self.rated_tokens(request)) > 0:
+            return False
+        return any(door.fits(*self._most(request, door)) for door in self._doors())
 
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
@@ -170,11 +169,19 @@ class Lane:
         places = request.n or 1
         if admission.max_tokens is None:
             return 0, places
-        answer = places * (request.max_tokens or self.default_answer_tokens)
-        bound = prompt_bound(request) + answer
+        bound, _ = self._most(request, admission)
         if admission.fits(bound, places) or not isinstance(backend, CountsTokens):
             return bound, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
         return await backend.count_tokens(request) + answer, places
+
+    def _most(self, request: LLMRequest, door: Admission) -> tuple[int, int]:
+        """Tokens and places that ``request`` surely does not pass behind ``door``."""
+        places = request.n or 1
+        if door.max_tokens is None:
+            return 0, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
+        return prompt_bound(request) + answer, places
 
     def rated_tokens(self, request: LLMRequest) -> int:
         """What ``request`` is believed to count against tokens a minute; 0 where none are limited."""
