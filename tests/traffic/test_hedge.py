@@ -222,8 +222,8 @@ def test_who_waits_for_a_place_is_not_late():
 def test_the_second_goes_to_the_next_that_is_well_and_has_room():
     async def main():
         stage = Stage()
-        names = ["a", "open", "full", "ill", "last"]
-        scripts = [[SLOW], [], [answer("x", gap_s=99)], [], [QUICK]]
+        names = ["a", "open", "full", "ill", "asleep", "last"]
+        scripts = [[SLOW], [], [answer("x", gap_s=99)], [], [], [QUICK]]
         lanes = [
             stage.lane(
                 script,
@@ -239,6 +239,7 @@ def test_the_second_goes_to_the_next_that_is_well_and_has_room():
         ill = Health(stage.clock)
         ill.failed(0, LLMProviderError("no"), 50.0)
         lanes[3] = evolve(lanes[3], health=ill)
+        lanes[4] = evolve(lanes[4], backend=Asleep(lanes[4].backend))
         busy = asyncio.ensure_future(stage.text(lanes[2]))
         assert await stage.text(*lanes, hedging=after(5)) == "quick"
         assert stage.records[0].hedge.backend == "last"
@@ -446,6 +447,15 @@ def test_hedging_lowers_the_p99_where_3_percent_stall_to_a_seventh_for_under_5_p
     assert p99[1] < 1.25
     assert p99[0] / p99[1] > 7
     assert outcomes(stage).count("won") > 0.02 * len(plain)
+
+
+class Asleep:
+    """A backend whose server would have to be started."""
+
+    remote = None
+
+    def __init__(self, backend):
+        self.name, self.stream = backend.name, backend.stream
 
 
 class Lingering:

@@ -47,8 +47,9 @@ class Settings:
     EngineConfig, in the place of a model: it is started by the first call, and ended with the client.
     ``fallbacks`` are further ``provider/model`` names, asked in order where the first cannot answer,
     and with ``hedge`` also where its first token is late. ``endpoint`` bounds what goes to each
-    provider (its queue, retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
-    longest waits in seconds for a connection, for an answer to begin, and between its pieces.
+    provider (its queue, retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and
+    ``idle_s`` are the longest waits in seconds for a connection, for an answer to begin, and between
+    its pieces.
     ``output`` says how answers as objects are asked for.
     ``proxy`` is the HTTP proxy on the way to every provider, as ``http://[user:password@]host:port``;
     "environment" is what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, and

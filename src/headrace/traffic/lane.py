@@ -39,6 +39,15 @@ class OfEngines(Protocol):
         """Who shall answer ``request``, where ``running`` others run or wait already."""
 
 
+@runtime_checkable
+class OnDemand(Protocol):
+    """A backend whose server is started when it is asked, and need not run before."""
+
+    @property
+    def remote(self) -> Backend | None:
+        """The way to its server, while that answers."""
+
+
 @frozen
 class Seat:
     """Who answers a request, and the door that leads there."""
@@ -136,6 +145,8 @@ class Lane:
         Of several engines behind it one has to have room: to choose one is to ask it.
         """
         if self.health is not None and not self.health.well:
+            return False
+        if isinstance(self.backend, OnDemand) and self.backend.remote is None:
             return False
         if self.breaker is not None and self.breaker.open_until is not None:
             return False
