@@ -21,6 +21,7 @@ from headrace.contracts.schema import schemas
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
 from headrace.gateway.engines_config import EngineEntry
+from headrace.gateway.hedge_config import HedgeConfig
 from headrace.gateway.openapi import describe
 from headrace.gateway.profiles import BASE
 from headrace.gateway.route_config import RouteConfig, WayConfig
@@ -92,6 +93,8 @@ def configuration() -> str:
         if section.name == "routes":
             lines += ["Each of its `backends`: " + first_paragraph(WayConfig), ""]
             lines += table("", WayConfig, names)
+            lines += ["Its `hedge`: " + first_paragraph(HedgeConfig), ""]
+            lines += table("", HedgeConfig, names)
     lines += [
         "Other variables: `HEADRACE_CACHE` (where models lie, else `~/.cache/headrace`),",
         "`HEADRACE_STATE` (what engines run, and their logs, else `~/.local/state/headrace`),",

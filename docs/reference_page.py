@@ -27,6 +27,7 @@ TOPICS = {
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",
+    "headrace.traffic.hedge": "The client's settings",
     "headrace.net.transport": "The client's settings",
     "headrace.stores.credentials": "Keys",
     "headrace.stores.secret": "Keys",

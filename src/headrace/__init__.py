@@ -104,6 +104,8 @@ if TYPE_CHECKING:
     from headrace.contracts.record import (
         Attempt,
         CallRecord,
+        Hedge,
+        HedgeOutcome,
         Marks,
         Operation,
         RecordSink,
@@ -168,6 +170,9 @@ if TYPE_CHECKING:
     )
     from headrace.traffic.endpoint import (
         EndpointSettings,
+    )
+    from headrace.traffic.hedge import (
+        HedgePolicy,
     )
     from headrace.traffic.otel import (
         OpenTelemetrySink,
@@ -254,6 +259,8 @@ _HOMES = {
     "headrace.contracts.record": (
         "Attempt",
         "CallRecord",
+        "Hedge",
+        "HedgeOutcome",
         "Marks",
         "Operation",
         "RecordSink",
@@ -309,6 +316,7 @@ _HOMES = {
     "headrace.stores.secret": ("Secret",),
     "headrace.traffic.breaker": ("BreakerPolicy",),
     "headrace.traffic.endpoint": ("EndpointSettings",),
+    "headrace.traffic.hedge": ("HedgePolicy",),
     "headrace.traffic.otel": ("OpenTelemetrySink",),
     "headrace.traffic.retry": ("RetryPolicy",),
     "headrace.traffic.sinks": (
@@ -346,6 +354,9 @@ __all__ = [
     "FilePart",
     "FinishReason",
     "GroupSnapshot",
+    "Hedge",
+    "HedgeOutcome",
+    "HedgePolicy",
     "HistorySnapshot",
     "ImageDetail",
     "ImagePart",

@@ -51,7 +51,12 @@ class Call:
         """The whole of it; raises an LLMError."""
         way = self._way
         for delta in await self._traffic.answer(
-            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
+            way.request,
+            way.endpoint.lane,
+            self._sheet,
+            self._marks,
+            fallbacks=way.fallbacks,
+            hedging=way.hedging,
         ):
             self.add(delta)
         return self.response()
@@ -60,7 +65,12 @@ class Call:
         """Its pieces, once; closing the generator cancels the call."""
         way = self._way
         return self._traffic.run(
-            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
+            way.request,
+            way.endpoint.lane,
+            self._sheet,
+            self._marks,
+            fallbacks=way.fallbacks,
+            hedging=way.hedging,
         )
 
     def add(self, delta: LLMDelta) -> None:

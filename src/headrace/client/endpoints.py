@@ -33,6 +33,7 @@ from headrace.stores.secret import Secret
 from headrace.traffic.call import Traffic
 from headrace.traffic.endpoint import open_lane
 from headrace.traffic.fallback import Alternative, without_key
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 if TYPE_CHECKING:
@@ -62,13 +63,15 @@ class Endpoint:
 
 @frozen(kw_only=True)
 class Way:
-    """A request on its way: the endpoint first asked, what it is asked, and who is asked next;
-    ``decision`` is how they were chosen, where they were."""
+    """A request on its way: the endpoint first asked, what it is asked, and who is asked next, also
+    where the first token is late (``hedging``); ``decision`` is how they were chosen, where they
+    were."""
 
     endpoint: Endpoint
     request: LLMRequest
     fallbacks: tuple[Alternative, ...] = ()
     decision: RouteDecision | None = None
+    hedging: Hedging | None = None
 
 
 class Endpoints:
@@ -93,6 +96,7 @@ class Endpoints:
         # A row of its own, equal to its provider's: fallbacks may name that provider too.
         self._engine_row = None if self.engine is None else evolve(self.engine.provider)
         self._open: dict[str, Endpoint] = {}
+        self._hedgings: dict[tuple[str, str | None], Hedging] = {}
         self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
@@ -119,7 +123,11 @@ class Endpoints:
                 request = evolve(request, model=model)
             self._require(row, request.model or "", request)
             own_key = bool(request.metadata.get("api_key"))
-            return Way(endpoint=self._endpoint(row, own_key=own_key), request=request)
+            return Way(
+                endpoint=self._endpoint(row, own_key=own_key),
+                request=request,
+                hedging=self._hedging(row, request.model),
+            )
         ways = [self.named(request.model) if row is None else (row, request.model or "")]
         ways += [split_model(name) for name in self._settings.fallbacks]
         asked, _ = ways[0]
@@ -150,6 +158,7 @@ class Endpoints:
                 Alternative(lane=other.lane, model=other_model) for other, other_model in others
             ),
             decision=decision,
+            hedging=self._hedging(first.row, model),
         )
 
     def _chosen(
@@ -159,6 +168,15 @@ class Endpoints:
         chosen = self._choosing.choose(ways, request, request.model or able[0][1])
         by_way = dict(zip(map(id, ways), able, strict=True))
         return [by_way[id(way)] for way in chosen.ways], chosen.decision
+
+    def _hedging(self, row: Provider, model: str | None) -> Hedging | None:
+        """What the calls that ask ``model`` first know of one another."""
+        if self._settings.hedge is None:
+            return None
+        asked = row.name, model
+        if asked not in self._hedgings:
+            self._hedgings[asked] = Hedging(self._settings.hedge)
+        return self._hedgings[asked]
 
     def pick_embedding(self, request: EmbeddingRequest) -> tuple[Endpoint, EmbeddingRequest]:
         """Where ``request`` goes, and what is asked there."""

@@ -19,6 +19,7 @@ from headrace.net.transport import Transport
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.traffic.hedge import HedgePolicy
 
 _NO_ENGINE = ("provider", "base_url", "api_key")
 
@@ -56,8 +57,8 @@ class Settings:
     ``model`` is the default, as ``provider/model``; where ``base_url`` (or ``provider``) is set it
     is the model's own name there. ``engine`` is an engine by its registered name, or its
     EngineConfig, in the place of a model: it is started by the first call, and ended with the client.
-    ``fallbacks`` are further ``provider/model`` names, asked in order where the first cannot answer;
-    with another ``policy`` than ``ordered`` the best for each call goes first. A call's task profile
+    ``fallbacks`` are further ``provider/model`` names, asked in order where the first cannot answer,
+    and with ``hedge`` also where its first token is late; with another ``policy`` than ``ordered`` the best for each call goes first. A call's task profile
     may limit its cost and time: who breaks a limit is not asked, nor, without ``allow_unknown``, who
     cannot be judged for want of a price or of answers that were measured.
     ``endpoint`` bounds what goes to each provider (its queue,
@@ -79,6 +80,7 @@ class Settings:
     fallbacks: tuple[str, ...] = field(default=(), converter=tuple)
     policy: ClientPolicy = field(default="ordered", validator=_one_of(get_args(ClientPolicy)))
     allow_unknown: bool = False
+    hedge: HedgePolicy | None = None
     endpoint: EndpointSettings = field(
         default=Factory(lambda self: _usual_endpoint(self.engine), takes_self=True)
     )
@@ -124,6 +126,12 @@ class Settings:
                 "with it, or leave it out and set the provider's variable",
                 param="api_key",
             )
+        if settings.hedge is not None and not (settings.fallbacks or settings.hedge.same_backend):
+            raise LLMInvalidRequestError(
+                "hedge has nobody to ask a second time: name fallbacks, or make it "
+                "HedgePolicy(same_backend=True)",
+                param="hedge",
+            )
         return settings
 
     def snapshot(self) -> dict[str, object]:
@@ -137,6 +145,7 @@ class Settings:
             "fallbacks": list(self.fallbacks),
             "policy": self.policy,
             "allow_unknown": self.allow_unknown,
+            "hedge": None if self.hedge is None else asdict(self.hedge),
             "endpoint": _endpoint(self.endpoint),
             "connect_s": self.connect_s,
             "first_byte_s": self.first_byte_s,

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import ServerSnapshot
+from headrace.contracts.record import HedgeOutcome
 
 Outcome: TypeAlias = Literal["ok", "error", "cancelled"]
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
@@ -125,7 +126,8 @@ class RecentCall:
     """One finished call in a line, without anything that was said in it.
 
     ``ended`` is Unix time; times are seconds, ``None`` where they are not known; ``attempts`` is
-    how often a backend was asked. ``policy`` and ``reason`` say how its route chose the first.
+    how often a backend was asked, ``hedge`` what became of a second request because the first one was
+    late. ``policy`` and ``reason`` say how its route chose the first.
     """
 
     ended: float
@@ -142,6 +144,7 @@ class RecentCall:
     error: str | None = None
     finish_reason: str | None = None
     attempts: int = 0
+    hedge: HedgeOutcome | None = None
     queue_s: float | None = None
     ttft_s: float | None = None
     tpot_s: float | None = None

@@ -26,6 +26,7 @@ from headrace.gateway.tasks import ROUTE_HEADER, headers_of, route_header, with_
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic, new_call_id
 from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.routing.asking import AsRequest
 from headrace.traffic.routing.choice import Chosen
 from headrace.wire.assemble import Assembler
@@ -55,11 +56,15 @@ class Asked:
     send: Send
 
     def answer_headers(self) -> Headers:
-        """Every answer's headers, and the list of what the backend could not be given."""
-        if not self.marks.dropped:
-            return self.headers
-        dropped = ", ".join(dict.fromkeys(self.marks.dropped)).encode()
-        return [*self.headers, (b"x-headrace-dropped", dropped)]
+        """Every answer's headers, the list of what the backend could not be given, and what became
+        of a second request."""
+        headers, marks = self.headers, self.marks
+        if marks.dropped:
+            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
+            headers = [*headers, (b"x-headrace-dropped", dropped)]
+        if marks.hedge is not None:
+            headers = [*headers, (b"x-headrace-hedge", marks.hedge.outcome.encode())]
+        return headers
 
     def told(self, delta: LLMDelta) -> LLMDelta:
         """``delta`` as this caller is to be told it."""
@@ -149,6 +154,7 @@ class Generation:
                     fallbacks=others,
                     dropped=first.dropped,
                     earlier=earlier,
+                    hedging=self._hedging(inbound, route),
                 )
                 runs.append(run)
         if len(runs) == 1:
@@ -176,7 +182,11 @@ class Generation:
             raise wrong
         return chosen.among(ways, str(wrong)), fitting
 
-    # A face that keeps what it was asked and answers replaces the four that follow.
+    # A face that keeps what it was asked and answers replaces the five that follow.
+
+    def _hedging(self, _: Inbound, route: Route) -> Hedging | None:
+        """How the calls for a request are hedged."""
+        return route.hedging
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
         """The request in ``body``."""

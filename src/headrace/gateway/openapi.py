@@ -201,6 +201,11 @@ def _generation(
             "description": "Fields of the request that the backend had no use for.",
             "schema": _TEXT,
         },
+        "x-headrace-hedge": {
+            "description": "The first token was late: whether a second request won or lost, or was "
+            "not allowed.",
+            "schema": {"type": "string", "enum": ["won", "lost", "not_allowed"]},
+        },
     }
     body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
     refusals = {

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.fields import at_least, between
+from headrace.gateway.hedge_config import HedgeConfig
 
 Policy: TypeAlias = Literal[
     "ordered", "weighted", "least_busy", "lowest_latency", "lowest_cost", "task_profile"
@@ -136,6 +137,9 @@ class RouteConfig:
     backends: tuple[WayConfig, ...] = field(
         metadata={"help": "who answers: a list of backend, model and what is said of it"}
     )
+    hedge: HedgeConfig | None = field(
+        default=None, metadata={"help": "a second request where the first token is late"}
+    )
 
 
 def check_routes(
@@ -155,6 +159,7 @@ def check_routes(
                 _refuse(f"{name!r} is the name of {taken[name]} already; choose another", place)
             taken[name] = place
         _check_ways(route, here, known, fixed)
+        _check_hedge(route, here)
 
 
 def _names(route: RouteConfig, here: str) -> list[tuple[str, str]]:
@@ -199,6 +204,17 @@ def _check_ways(route: RouteConfig, here: str, known: list[str], fixed: Mapping[
             _refuse("left out, but the other price is given", f"{place}.{missing}_price_usd")
     if not any(way.weight for way in ways):
         _refuse("every weight is 0, must be more for at least one", f"{here}.backends")
+
+
+def _check_hedge(route: RouteConfig, here: str) -> None:
+    hedge = route.hedge
+    if hedge is None or not hedge.enabled or hedge.same_backend or len(route.backends) > 1:
+        return
+    _refuse(
+        "the route has one backend, and nobody else could be asked; name another one, or set "
+        "same_backend: true",
+        f"{here}.hedge",
+    )
 
 
 def _refuse(what: str, place: str) -> None:

@@ -14,6 +14,7 @@ from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundErr
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.traffic.fallback import Alternative
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 from headrace.traffic.routing.asking import Asking
 from headrace.traffic.routing.choice import Choice, Chosen
@@ -89,6 +90,8 @@ class Route:
     created: int = 0
     format: str = "openai"
     choice: Choice[Way] | None = None
+    hedging: Hedging | None = None
+    """How its calls are asked a second time where their first token is late."""
     limited: Choice[Way] | None = None
     alone: Chosen[Way] = field(init=False, repr=False, eq=False)
     """Where one backend answers: that one."""

@@ -10,6 +10,7 @@ from attrs import evolve
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.candidates import Known
 from headrace.gateway.config import Config
+from headrace.gateway.hedge_config import hedging_of
 from headrace.gateway.route_config import RouteConfig, WayConfig, is_pattern
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
@@ -95,6 +96,7 @@ def _several(
         passes_names=True,
         created=int(clock.wall()),
         choice=choice,
+        hedging=hedging_of(config.hedge),
     )
 
 

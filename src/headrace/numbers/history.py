@@ -163,6 +163,7 @@ def recent_call(record: CallRecord) -> RecentCall:
         error=record.error_kind,
         finish_reason=_cut(record.finish_reason),
         attempts=len(record.attempts),
+        hedge=None if record.hedge is None else record.hedge.outcome,
         queue_s=timeline.queue_time(t),
         ttft_s=timeline.time_to_first_token(t),
         tpot_s=timeline.time_per_output_token(t, completion),

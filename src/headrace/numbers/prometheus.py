@@ -200,6 +200,16 @@ def _own(tally: Tally, now: float) -> Iterator[str]:
         ),
     )
     yield from _family(
+        "headrace_hedges_total",
+        "counter",
+        "Requests whose first token was late, by what became of a second request for it.",
+        (
+            ({**_own_labels(labels), "outcome": outcome}, n)
+            for labels, s in tally.series.items()
+            for outcome, n in s.hedges.items()
+        ),
+    )
+    yield from _family(
         "headrace_cost_usd_total",
         "counter",
         "US dollars that calls with a known price cost.",

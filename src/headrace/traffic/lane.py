@@ -41,6 +41,15 @@ class OfEngines(Protocol):
         """Who shall answer ``request``, where ``running`` others run or wait already."""
 
 
+@runtime_checkable
+class OnDemand(Protocol):
+    """A backend whose server is started when it is asked, and need not run before."""
+
+    @property
+    def remote(self) -> Backend | None:
+        """The way to its server, while that answers."""
+
+
 @frozen
 class Seat:
     """Who answers a request, and the door that leads there."""
@@ -143,6 +152,22 @@ class Lane:
         """The same, after they were asked, or have not answered ``within_s``."""
         return () if self.gauge is None else await self.gauge.read(self.backend, within_s)
 
+    def has_room(self, request: LLMRequest) -> bool:
+        """Whether it is well and ``request`` would be asked here at once, waiting for nobody.
+
+        Of several engines behind it one has to have room: to choose one is to ask it.
+        """
+        if self.health is not None and not self.health.well:
+            return False
+        if isinstance(self.backend, OnDemand) and self.backend.remote is None:
+            return False
+        if self.breaker is not None and self.breaker.open_until is not None:
+            return False
+        limits = self.admission.limits
+        if limits is not None and limits.wait_s(self.rated_tokens(request)) > 0:
+            return False
+        return any(door.fits(*self._most(request, door)) for door in self._doors())
+
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
         return self.counts.stats(
@@ -168,11 +193,19 @@ class Lane:
         places = request.n or 1
         if admission.max_tokens is None:
             return 0, places
-        answer = places * (request.max_tokens or self.default_answer_tokens)
-        bound = prompt_bound(request) + answer
+        bound, _ = self._most(request, admission)
         if admission.fits(bound, places) or not isinstance(backend, CountsTokens):
             return bound, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
         return await backend.count_tokens(request) + answer, places
+
+    def _most(self, request: LLMRequest, door: Admission) -> tuple[int, int]:
+        """Tokens and places that ``request`` surely does not pass behind ``door``."""
+        places = request.n or 1
+        if door.max_tokens is None:
+            return 0, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
+        return prompt_bound(request) + answer, places
 
     def rated_tokens(self, request: LLMRequest) -> int:
         """What ``request`` is believed to count against tokens a minute; 0 where none are limited."""

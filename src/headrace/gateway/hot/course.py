@@ -126,6 +126,8 @@ class HotRoutes:
         return found
 
     def _hot_route(self, route: Route, model: str | None) -> HotRoute | None:
+        if route.hedging is not None:  # a passage is one attempt
+            return None
         hot = [way for lane in route.lanes() if (way := self._ways.to(lane)) is not None]
         if len(hot) < len(route.lanes()) or any(way.format != self._format for way in hot):
             return None

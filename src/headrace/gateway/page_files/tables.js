@@ -117,7 +117,11 @@ export function showRecent(s) {
     {
       text: ending(r),
       className: "text", pill: OUTCOMES[r.outcome],
-      title: [r.error, r.attempts > 1 ? `${r.attempts} attempts` : null].filter(Boolean).join(", "),
+      title: [
+        r.error,
+        r.attempts > 1 ? `${r.attempts} attempts` : null,
+        r.hedge ? `hedge ${r.hedge.replace("_", " ")}` : null,
+      ].filter(Boolean).join(", "),
     },
     { text: r.model ?? NOTHING, className: "text cut", title: `${r.operation}: ${r.model ?? "no model"}` },
     { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut wide" },
