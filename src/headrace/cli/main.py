@@ -15,6 +15,7 @@ COMMANDS = (
     "chat",
     "compare",
     "models",
+    "model",
     "doctor",
     "load",
     "mock",
