@@ -24,7 +24,15 @@ from headrace.contracts.errors import (
 )
 from headrace.net.hosts import is_private_host
 from headrace.net.proxy import Proxies
-from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, Transport, Url, parse_url
+from headrace.net.transport import (
+    Headers,
+    HttpReply,
+    HttpRequest,
+    TimeLimits,
+    Transport,
+    Url,
+    parse_url,
+)
 
 LIMITS = TimeLimits(connect_s=15.0, first_byte_s=60.0, idle_s=60.0)
 

@@ -147,7 +147,11 @@ class _Getting:
                 return self._is_all_here(reply)
             start, total = self._range(reply)
             etag = reply.headers.get("etag")
-            if start and self._note.validator is not None and etag not in (None, self._note.validator):
+            if (
+                start
+                and self._note.validator is not None
+                and etag not in (None, self._note.validator)
+            ):
                 # It goes on with another file than the one that we have the beginning of.
                 self._forget()
                 return False

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -137,7 +137,7 @@ class _Pieces:
     def __init__(self, gateway: IpfsGateway, out: BinaryIO) -> None:
         self._gateway, self._out = gateway, out
 
-    async def of(self, node: Node, at: int, depth: int) -> AsyncIterator[bytes]:
+    async def of(self, node: Node, at: int, depth: int) -> AsyncGenerator[bytes]:
         """The bytes from ``node`` down, which begin at ``at``; each is in ``out`` when it is told."""
         if depth > _DEEPEST:
             raise LLMBadResponseError(f"the file's blocks lie more than {_DEEPEST} deep")
@@ -183,7 +183,7 @@ class _Pieces:
 
     async def _below(
         self, link: Link, block: bytes | asyncio.Task[bytes], at: int, depth: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         if isinstance(block, bytes):
             yield block
             return

@@ -1,8 +1,8 @@
 """The model files of the cache that came by URI: each once, by the hash of what is in it.
 
-    files/SHA256/NAME     a file, whole and checked
-    uris/HASH.json        where one came from; several may name the same file
-    parts/HASH            what has come so far of one that is on its way
+files/SHA256/NAME     a file, whole and checked
+uris/HASH.json        where one came from; several may name the same file
+parts/HASH            what has come so far of one that is on its way
 """
 
 from __future__ import annotations

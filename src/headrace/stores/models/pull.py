@@ -75,9 +75,7 @@ class Pull:
         part.with_name(f"{part.name}.json").unlink(missing_ok=True)
         return kept
 
-    async def _bring(
-        self, uri: ModelUri, part: Path, told: Callable[[int, int], None]
-    ) -> Received:
+    async def _bring(self, uri: ModelUri, part: Path, told: Callable[[int, int], None]) -> Received:
         async with reaching(self.reach) as web:
             if isinstance(uri.place, IpfsFile):
                 gateway = IpfsGateway(web=web, url=self.reach.ipfs, clock=self.clock)

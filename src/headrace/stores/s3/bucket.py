@@ -22,10 +22,10 @@ from headrace.contracts.errors import (
 )
 from headrace.net.clock import Clock, SystemClock
 from headrace.net.transport import Headers, HttpReply, HttpRequest, Url
-from headrace.stores.web import Web
 from headrace.stores.s3.answers import error_of, read_listing, read_xml, xml_text
 from headrace.stores.s3.settings import S3Keys, S3Settings
 from headrace.stores.s3.signing import escaped_path, query_text, signed_headers, signed_query
+from headrace.stores.web import Web
 
 OUR_HASH = "x-amz-meta-sha256"
 """Where an object that we put has the hash of all of it; S3's own are of its parts."""
@@ -168,13 +168,11 @@ class Bucket:
             raise LLMInvalidRequestError(
                 f"part_bytes is {part_bytes}: expected {_SMALLEST_PART} or more", param="part_bytes"
             )
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = path.stat().st_size
+        sha256, size = await asyncio.to_thread(_hash_and_size, path)
         part_bytes = max(part_bytes, -(-size // _MOST_PARTS))
         meta: Headers = ((OUR_HASH, sha256), ("content-type", "application/octet-stream"))
         if size <= part_bytes:
-            data = path.read_bytes()
+            data = await asyncio.to_thread(_slice, path, 0, size)
             await self._done("PUT", key, headers=meta, body=data)
             progress(size, size)
         else:
@@ -199,9 +197,7 @@ class Bucket:
         async def put_part(number: int, start: int) -> None:
             nonlocal done
             async with room:
-                with path.open("rb") as file:
-                    file.seek(start)
-                    data = file.read(part_bytes)
+                data = await asyncio.to_thread(_slice, path, start, part_bytes)
                 query = {"partNumber": str(number), "uploadId": upload}
                 etags[number] = await self._etag_of_part(key, query, data)
                 done += len(data)
@@ -337,6 +333,17 @@ class Bucket:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.wall(), timezone.utc)
+
+
+def _hash_and_size(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _slice(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def _with_query(url: Url, query: dict[str, str]) -> Url:
