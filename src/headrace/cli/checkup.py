@@ -284,6 +284,12 @@ async def _engine(name: str, model: str, embeddings: bool, world: World) -> Back
             message=f"its file is not in {store.cache}",
             remedy=f"fetch it ({megabytes} MB, once): {ask}",
         )
+    if not store.is_here(model):
+        return evolve(
+            idle,
+            message=f"its file is not in {store.cache}",
+            remedy=f"fetch it (once): headrace model pull {model}",
+        )
     try:
         file = store.find(model)
     except LLMError as error:

@@ -110,25 +110,11 @@ def _share(listener: socket.socket) -> socket.socket:
 
 
 def _fetch(model: str) -> ModelFile:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
+    from headrace.cli.fetching import fetching
     from headrace.stores.models import ModelStore
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=min(done, total))
-
-        return ModelStore().find(model, show)
+    with fetching() as progress:
+        return ModelStore().find(model, progress)
 
 
 def _run(

@@ -229,8 +229,10 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         raise LLMInvalidRequestError(
             f"{preset.name} chats and was not made for embeddings", param="embeddings.model"
         )
-    # A path is looked at now: whether it leads anywhere should be known before the first request.
-    name = wanted.name or (store.find(wanted.model) if preset is None else preset).name
+    name = wanted.name or store.name_of(wanted.model)
+    if preset is None and store.is_here(wanted.model):
+        # Looked at now: whether it is a model's file should be known before the first request.
+        store.find(wanted.model)
     own_most = preset.max_input_tokens if preset is not None else None
     most = wanted.max_input_tokens or own_most or 512
     embedder = LocalEmbedder(

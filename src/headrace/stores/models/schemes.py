@@ -9,8 +9,3 @@ def is_uri(model: str) -> bool:
     """Whether ``model`` is meant as a URI rather than as a name or a path."""
     scheme, colon, _ = model.partition(":")
     return bool(colon) and scheme in SCHEMES
-
-
-def file_name_of(uri: str) -> str:
-    """What the file of ``uri`` is called, as far as its text tells."""
-    return uri.partition("#")[0].partition("?")[0].rstrip("/").rpartition("/")[2]

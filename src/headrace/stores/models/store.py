@@ -26,7 +26,6 @@ from headrace.stores.models.schemes import is_uri
 
 if TYPE_CHECKING:
     from headrace.stores.models.kept import Kept
-    from headrace.stores.models.reach import Reach
     from headrace.stores.models.uri import ModelUri
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -60,12 +59,10 @@ class ModelFile:
 class ModelStore:
     """Finds model files by preset name, URI or path, and fetches those that are not here yet.
 
-    ``reach`` says from where URIs are fetched, and as whom; the environment does if it is left out,
-    when it is needed.
+    From where URIs are fetched, and as whom, the environment says (``reach_of_environment``).
     """
 
     cache: Path = field(factory=default_cache)
-    reach: Reach | None = None
 
     def find(self, model: str, progress: Progress = _silent) -> ModelFile:
         """The file of ``model``: a preset's name, or the URI or path of a GGUF file.
@@ -115,7 +112,18 @@ class ModelStore:
         from headrace.stores.models.reach import reach_of_environment
 
         kept = KeptFiles(self.cache)
-        return kept.find(uri) or Pull(kept, self.reach or reach_of_environment(), progress).get(uri)
+        return kept.find(uri) or Pull(kept, reach_of_environment(), progress).get(uri)
+
+    def name_of(self, model: str) -> str:
+        """What ``find`` calls ``model``, without looking for it."""
+        preset = PRESETS.get(model.lower())
+        if preset is not None:
+            return preset.name
+        if not is_uri(model):
+            return Path(model).stem
+        from headrace.stores.models.uri import read_uri
+
+        return Path(read_uri(model).file_name).stem
 
     def is_here(self, model: str) -> bool:
         """Whether ``find`` need fetch nothing for ``model``."""
