@@ -94,6 +94,8 @@ async def download(
                 raise
             fruitless = 0 if getting.farthest > farthest else fruitless + 1
             if fruitless >= _TRIES:
+                error.message = error.message + getting.to_go_on_with()
+                error.args = (error.message,)
                 raise
             pause = error.retry_after_s or min(_LONGEST_WAIT_S, 0.25 * 2**fruitless)
         await clock.sleep(pause)
@@ -232,8 +234,7 @@ class _Getting:
                     self.farthest = max(self.farthest, self._have)
                     self._progress(self._have, total or 0)
             except LLMBadResponseError as error:
-                if error.transient:
-                    raise
+                # Cut short: what is missing may be asked for.
                 raise LLMUnavailableError(f"{self._uri}: {error}") from error
             finally:
                 file.flush()
@@ -257,6 +258,10 @@ class _Getting:
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
         return Received(sha256=found, size=self._have, revision=self._revision)
+
+    def to_go_on_with(self) -> str:
+        """What to say of the part, if there is any."""
+        return f"; {self._have} bytes are kept: ask again, and it goes on" if self._have else ""
 
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)

@@ -65,7 +65,10 @@ Place: TypeAlias = Path | HubFile | S3Object | IpfsFile | WheelMember | Url
 
 @frozen(kw_only=True)
 class ModelUri:
-    """A model file's URI, read; ``text`` is without the hash, ``file_name`` what to call it here."""
+    """A model file's URI, read; ``file_name`` is what to call it here.
+
+    ``text`` is without the hash where it can be read again without.
+    """
 
     text: str
     place: Place
@@ -93,6 +96,9 @@ def read_uri(text: str) -> ModelUri:
     name = PurePosixPath(path).name
     if name in {"", ".", ".."} or path.endswith("/"):
         raise _wrong(text, "it names no file; expected a file's name at the end")
+    if isinstance(place, Url):
+        # Without its hash it would be no URI that could be read again.
+        bare = f"{bare}#sha256={sha256}"
     return ModelUri(text=bare, place=place, file_name=name, sha256=sha256)
 
 
