@@ -30,9 +30,10 @@ _AUTH = frozenset(
 
 def error_of(reply: HttpReply, body: bytes, what: str) -> LLMError:
     """The error that an answer means; an answer to HEAD has no body, and its status must do."""
-    code = said = ""
-    if body.lstrip().startswith(b"<"):
-        tree = read_xml(body)
+    code, said = "", body.decode("utf-8", "replace").strip()[:500]
+    # What stands before the server, or a server in trouble, answers in a language of its own.
+    tree = _xml_or_none(body)
+    if tree is not None and tree.tag.rpartition("}")[2] == "Error":
         code, said = _child(tree, "Code") or "", _child(tree, "Message") or ""
     kind, transient = kind_of_status(401 if code in _AUTH else reply.status)
     words = f"{what}: {code or f'status {reply.status}'}"
@@ -69,6 +70,13 @@ def read_xml(body: bytes) -> ElementTree.Element:
         return ElementTree.fromstring(body)  # noqa: S314
     except ElementTree.ParseError as error:
         raise LLMBadResponseError(f"S3's answer is no XML: {error}") from error
+
+
+def _xml_or_none(body: bytes) -> ElementTree.Element | None:
+    try:
+        return read_xml(body)
+    except LLMBadResponseError:
+        return None
 
 
 def xml_text(tree: ElementTree.Element, name: str) -> str:

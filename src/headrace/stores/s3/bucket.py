@@ -208,15 +208,14 @@ class Bucket:
                 for number, start in enumerate(starts, 1):
                     group.create_task(put_part(number, start))
             await self._complete(key, upload, etags.items())
-        except BaseException as failed:
+        except BaseException as failed:  # noqa: BLE001 - raised again, without its group
+            first = failed.exceptions[0] if isinstance(failed, BaseExceptionGroup) else failed
             # Parts that nobody completes or aborts are kept, and paid for, for ever.
             try:
                 await self._done("DELETE", key, query={"uploadId": upload})
             except LLMError as error:
-                failed.add_note(f"the parts of upload {upload} could not be removed: {error}")
-            if isinstance(failed, BaseExceptionGroup):
-                raise failed.exceptions[0] from None
-            raise
+                first.add_note(f"the parts of upload {upload} could not be removed: {error}")
+            raise first from None
 
     async def _etag_of_part(self, key: str, query: dict[str, str], data: bytes) -> str:
         reply = await self._patiently("PUT", key, query=query, body=data)
