@@ -96,6 +96,8 @@ def read_uri(text: str) -> ModelUri:
     name = PurePosixPath(path).name
     if name in {"", ".", ".."} or path.endswith("/"):
         raise _wrong(text, "it names no file; expected a file's name at the end")
+    if _CONTROL.search(path):
+        raise _wrong(text, "its path holds a control character")
     if isinstance(place, Url):
         # Without its hash it would be no URI that could be read again.
         bare = f"{bare}#sha256={sha256}"
