@@ -15,7 +15,8 @@ _RANGE = re.compile(r"bytes=(\d+)-")
 
 class FileServer:
     """``files`` by path. ``cuts`` holds, for each answer with a body to come, after how many bytes
-    the connection is broken; ``headers`` go with the answers of a path, ``moved`` sends on."""
+    the connection is broken; ``headers`` go with the answers of a path, ``moved`` sends on,
+    ``status`` holds what a path answers with before it answers as usual, 0 for once as usual."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -51,8 +52,9 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
             path = self.path.partition("?")[0]
-            if server.status.get(path):
-                self._say(server.status[path].pop(0), b"not now", {})
+            codes = server.status.get(path)
+            if codes and (code := codes.pop(0)):
+                self._say(code, b"not now", {})
             elif path in server.moved:
                 to, headers = server.moved[path]
                 self._say(302, b"", {"Location": to, **headers})

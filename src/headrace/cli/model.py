@@ -31,10 +31,11 @@ def pull(
     uris: Annotated[
         list[str],
         typer.Argument(
-            metavar="URI...",
-            help="hf:OWNER/NAME[@REVISION]/PATH, s3://BUCKET/KEY, ipfs:CID[/PATH], "
-            "pypi:NAME==VERSION/PATH or https://HOST/PATH#sha256=HEX; #sha256=HEX may stand behind "
-            "any of them.",
+            metavar="URI",
+            # Brackets would be markup.
+            help="hf:OWNER/NAME@REVISION/PATH (main without @REVISION), s3://BUCKET/KEY, "
+            "ipfs:CID/PATH, pypi:NAME==VERSION/PATH or https://HOST/PATH#sha256=HEX; #sha256=HEX "
+            "may stand behind any of them.",
         ),
     ],
     again: Annotated[
@@ -76,7 +77,7 @@ def pull(
 def list_files(
     uri: Annotated[
         str | None,
-        typer.Argument(metavar="[s3://BUCKET/[PREFIX]]", help="List what is there instead."),
+        typer.Argument(metavar="s3://BUCKET/PREFIX", help="List what is there instead."),
     ] = None,
     anonymous: _ANONYMOUS = False,
     endpoint_url: _ENDPOINT = None,
@@ -111,7 +112,7 @@ def list_files(
 
 @model.command()
 def rm(
-    uris: Annotated[list[str], typer.Argument(metavar="URI...", help="As model list shows it.")],
+    uris: Annotated[list[str], typer.Argument(metavar="URI", help="As model list shows it.")],
     there: Annotated[
         bool,
         typer.Option("--there", help="Delete the object of an s3:// URI itself, not what is here."),

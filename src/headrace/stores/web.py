@@ -33,6 +33,7 @@ from headrace.net.transport import (
     Url,
     parse_url,
 )
+from headrace.stores.secret import redact
 
 LIMITS = TimeLimits(connect_s=15.0, first_byte_s=60.0, idle_s=60.0)
 
@@ -118,7 +119,7 @@ async def refusal(reply: HttpReply, what: str, advice: Mapping[int, str] | None 
         except LLMError:  # its status says enough
             body = b""
     said = body.decode("utf-8", "replace").strip()
-    words = f"{what}: answered with status {reply.status}"
+    words = f"{redact(what)}: answered with status {reply.status}"
     if reply.status in (advice or {}):
         words += f"; {(advice or {})[reply.status]}"
     kind, transient = kind_of_status(reply.status)
@@ -126,7 +127,7 @@ async def refusal(reply: HttpReply, what: str, advice: Mapping[int, str] | None 
     return kind(
         words,
         transient=transient,
-        provider_message=said[:500] or None,
+        provider_message=redact(said[:500]) or None,
         retry_after_s=float(retry_after) if retry_after.isdigit() else None,
     )
 

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.net.transport import HttpReply
+from headrace.stores.secret import redact
 from headrace.stores.web import kind_of_status
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -41,7 +42,9 @@ def error_of(reply: HttpReply, body: bytes, what: str) -> LLMError:
         words += f"; {advice}"
     if region := reply.headers.get("x-amz-bucket-region"):
         words += f" (the bucket's region is {region}: set AWS_REGION)"
-    return kind(words, transient=transient, provider_message=said or None, code=code or None)
+    return kind(
+        words, transient=transient, provider_message=redact(said) or None, code=code or None
+    )
 
 
 def read_listing(
