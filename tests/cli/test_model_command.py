@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 
@@ -9,6 +10,9 @@ import pytest
 
 from backends.tiny_llama import write_tiny_llama
 from gateway.served import Served, run_headrace
+from headrace.contracts.errors import LLMUnavailableError
+from headrace.stores.models import ModelStore
+from headrace.stores.models.fetch import find_or_fetch
 from stores.file_server import file_server
 from stores.wheels import NAME, VERSION, pip_world, write_wheel
 
@@ -149,6 +153,16 @@ def test_a_model_named_by_its_uri_is_fetched_and_served(hub, server, tmp_path):
         ).stdout
     )["models"]
     assert (lines[0]["model"], lines[0]["in_cache"]) == ("Tiny Model", True)
+
+
+def test_an_event_loop_waits_for_a_file_without_being_held_up(hub, tiny, monkeypatch):
+    for name, value in hub.items():
+        monkeypatch.setenv(name, value)
+    found = asyncio.run(find_or_fetch(ModelStore(), URI))
+    assert found.name == "Tiny Model"
+    assert found.path.read_bytes() == tiny
+    with pytest.raises(LLMUnavailableError, match="look at the repository"):
+        asyncio.run(find_or_fetch(ModelStore(), "hf:org/model/other.gguf"))
 
 
 def test_flops_takes_a_uri(hub):

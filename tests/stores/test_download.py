@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import signal
@@ -362,7 +363,8 @@ def test_of_two_processes_that_want_one_file_one_fetches_and_the_other_waits(
     assert len(server.asked) == 1
 
 
-def test_ctrl_c_keeps_what_has_come(server, empty_cache):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_a_process_ends_what_has_come_is_kept(server, empty_cache, end):
     data = DATA * 20
     known = f"{server.put('/big.gguf', data)}#sha256={sha256(data)}"
     server.hold, server.cuts = threading.Event(), [len(data) // 2]
@@ -372,7 +374,7 @@ def test_ctrl_c_keeps_what_has_come(server, empty_cache):
         while not part.is_file() or part.stat().st_size < len(data) // 2:
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         process.communicate(timeout=60)
         assert process.returncode != 0
     assert part.stat().st_size == len(data) // 2
@@ -380,6 +382,14 @@ def test_ctrl_c_keeps_what_has_come(server, empty_cache):
     server.hold = None
     assert pull(empty_cache, known).sha256 == sha256(data)
     assert server.asked[-1][1]["range"] == f"bytes={len(data) // 2}-"
+
+
+def test_in_a_running_event_loop_the_way_without_waiting_is_named(known, empty_cache):
+    async def main():
+        pull(empty_cache, known)
+
+    with pytest.raises(RuntimeError, match="find_or_fetch"):
+        asyncio.run(main())
 
 
 def test_a_note_that_is_no_json_is_a_file_that_is_not_here(server, known, empty_cache):

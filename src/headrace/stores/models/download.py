@@ -229,6 +229,7 @@ class _Getting:
             try:
                 async for piece in reply:
                     file.write(piece)
+                    file.flush()  # what has come stays, however this process ends
                     self._digest.update(piece)
                     self._have += len(piece)
                     self.farthest = max(self.farthest, self._have)
@@ -236,8 +237,6 @@ class _Getting:
             except LLMBadResponseError as error:
                 # Cut short: what is missing may be asked for.
                 raise LLMUnavailableError(f"{self._uri}: {error}") from error
-            finally:
-                file.flush()
 
     def finish(self) -> Received | None:
         """Check the whole; what is not the file expected is removed.

@@ -36,10 +36,18 @@ class Pull:
     clock: Clock = field(factory=SystemClock, kw_only=True)
 
     def get(self, uri: ModelUri, *, again: bool = False) -> Kept:
-        """The file of ``uri``, which is fetched where it is not here, or ``again``."""
+        """The file of ``uri``, which is fetched where it is not here, or ``again``.
+
+        It blocks, and so is not for those who run an event loop (``fetch.find_or_fetch`` is).
+        """
         found = None if again else self.kept.find(uri)
         if found is not None:
             return found
+        if _in_event_loop():
+            raise RuntimeError(
+                f"fetching {uri.text} would hold up this event loop; await "
+                "headrace.stores.models.fetch.find_or_fetch, or fetch it in a thread"
+            )
         part = self.kept.part(uri)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -115,3 +123,11 @@ class Pull:
                 self.progress(f"Waiting for another process that fetches {uri.file_name}", 0, 0)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
