@@ -27,14 +27,14 @@ def export(
     The folder holds the weights as plain numbers, the configuration, the tokenizer and the chat
     template. It appears whole or not at all; one that is there already is left as it is.
     """
-    from headrace.cli.progress import shown
+    from headrace.cli.fetching import fetching
     from headrace.contracts.errors import LLMInvalidRequestError
     from headrace.stores.models import ModelStore
     from headrace.stores.models.hugging_face import export_folder
 
     if to != "safetensors":
         raise LLMInvalidRequestError(f"--to is {to!r}; it must be safetensors", param="to")
-    with shown() as progress:
+    with fetching() as progress:
         source = ModelStore().find(model, progress).path
         made = export_folder(source, folder, dtype, progress)
     if as_json:
@@ -67,11 +67,11 @@ def quantize(
     Norms and whatever the type has no room for stay as they are, and are named. The file appears
     whole or not at all; one that is there already is left as it is.
     """
-    from headrace.cli.progress import shown
+    from headrace.cli.fetching import fetching
     from headrace.stores.models import ModelStore
     from headrace.stores.models.quantise import quantise_file
 
-    with shown() as progress:
+    with fetching() as progress:
         found = ModelStore().find(model, progress)
         target = output or Path(f"{found.name}.{weight_type.upper()}.gguf")
         made = quantise_file(found.path, target, weight_type, progress)

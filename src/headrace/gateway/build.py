@@ -151,6 +151,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             param="engine.model",
         )
     name = config.engine.name or model.name
+    template = config.engine.prompt_template or (preset.prompt_template if preset else None)
     engine = Box(
         LlamaCppSettings(
             name=name,
@@ -158,7 +159,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             slots=batching.max_batch_size,
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
-            template=read_template(config.engine.prompt_template),
+            template=read_template(template),
             stuck_after_s=config.engine.stuck_after_ms / 1000,
         ),
         OpenVinoSettings(
@@ -229,8 +230,10 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         raise LLMInvalidRequestError(
             f"{preset.name} chats and was not made for embeddings", param="embeddings.model"
         )
-    # A path is looked at now: whether it leads anywhere should be known before the first request.
-    name = wanted.name or (store.find(wanted.model) if preset is None else preset).name
+    name = wanted.name or store.name_of(wanted.model)
+    if preset is None and store.is_here(wanted.model):
+        # Looked at now: whether it is a model's file should be known before the first request.
+        store.find(wanted.model)
     own_most = preset.max_input_tokens if preset is not None else None
     most = wanted.max_input_tokens or own_most or 512
     embedder = LocalEmbedder(

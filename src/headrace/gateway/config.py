@@ -38,7 +38,14 @@ _SHORT_NAMES = {
     "HEADRACE_LOG_FORMAT": ("logging", "format"),
 }
 # Read elsewhere, by those who need them.
-_OTHERS = {"HEADRACE_CACHE", "HEADRACE_CONFIG", "HEADRACE_API_KEY", "HEADRACE_URL"}
+_OTHERS = {
+    "HEADRACE_CACHE",
+    "HEADRACE_CONFIG",
+    "HEADRACE_API_KEY",
+    "HEADRACE_URL",
+    "HEADRACE_PRIVATE_HOSTS",
+    "HEADRACE_S3_ANONYMOUS",
+}
 
 
 def _hashed(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -139,7 +146,7 @@ class EngineConfig:
 
     model: str = field(
         default="smollm2-135m-instruct",
-        metadata={"help": "a known model's name, or the path of a GGUF file"},
+        metadata={"help": "a known model's name, or the path or URI of a GGUF file"},
     )
     name: str | None = field(
         default=None, metadata={"help": "the name it answers to; its own, if left out"}
@@ -188,7 +195,7 @@ class EmbeddingsConfig:
     enabled: bool = field(default=True, metadata={"help": "false: no embedding model of our own"})
     model: str = field(
         default="all-minilm-l6-v2",
-        metadata={"help": "a known embedding model's name, or the path of a GGUF file"},
+        metadata={"help": "a known embedding model's name, or the path or URI of a GGUF file"},
     )
     name: str | None = field(
         default=None, metadata={"help": "the name it answers to; its own, if left out"}
