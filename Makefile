@@ -52,8 +52,8 @@ format: $(DEV_READY) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-page-check: $(DEV_READY) ## Look at the page in headless Chromium, light and dark, at three widths (slow)
-	@HEADRACE_SCREENSHOTS=$(or $(SCREENSHOTS),build/page) $(BIN)/pytest tests/page/check_in_a_browser.py $(ARGS)
+page-check: $(DEV_READY) ## Look at the pages in headless Chromium, light and dark, at three widths (slow)
+	@HEADRACE_SCREENSHOTS=$(or $(SCREENSHOTS),build/page) $(BIN)/pytest tests/page/check_in_a_browser.py tests/page/check_profile_report.py $(ARGS)
 
 bench: $(DEV_READY) ## Measure us and the peers on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)

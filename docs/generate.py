@@ -19,13 +19,18 @@ from headrace.contracts.profiling import CONTRACTS
 from headrace.contracts.schema import schemas
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
+from headrace.gateway.engines_config import EngineEntry
 from headrace.gateway.openapi import describe
 from headrace.gateway.profiles import BASE
 from headrace.gateway.route_config import RouteConfig, WayConfig
 from headrace.stores.models import PRESETS
 
 HERE = Path(__file__).parent
-LISTS: dict[str, Any] = {"backends": BackendConfig, "routes": RouteConfig}
+LISTS: dict[str, Any] = {
+    "backends": BackendConfig,
+    "engines": EngineEntry,
+    "routes": RouteConfig,
+}
 NOTE = "<!-- Made from the code by docs/generate.py; change that, then run `make docs`. -->"
 
 
@@ -63,6 +68,11 @@ def configuration() -> str:
         '    models: ["corp-*"]',
         "    max_concurrent_requests: 20",
         "    requests_per_minute: 600",
+        "engines:",
+        "  - name: mine",
+        "    backend: command",
+        "    model: /models/mine.gguf",
+        '    command: [llama-server, --model, "{model}", --port, "{port}"]',
         "routes:",
         "  - name: assistant",
         "    backends:",
@@ -83,6 +93,7 @@ def configuration() -> str:
             lines += table("", WayConfig, names)
     lines += [
         "Other variables: `HEADRACE_CACHE` (where models lie, else `~/.cache/headrace`),",
+        "`HEADRACE_STATE` (what engines run, and their logs, else `~/.local/state/headrace`),",
         "`HEADRACE_CONFIG` (the file, where the command line names none), `HEADRACE_API_KEY` and",
         "`HEADRACE_URL` (for `headrace chat`).",
         "",

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway.served import Served
+from headrace.backends.managed.opening import check_engine
+from headrace.contracts.engine_entries import read_engines
+from headrace.gateway.engines_config import EngineEntry
 from headrace.stores.models import EMBEDDER
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks that set up or serve are what the tests themselves did; the rest must run as it stands.
 NOT_RUN = re.compile(r"^\s*make ", re.MULTILINE)
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ENGINES = re.compile(r"^```yaml\n(engines:\n.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -51,6 +55,7 @@ def test_an_example_runs_as_it_stands(
         # Where ``headrace`` itself is, as in an environment that a reader has activated.
         env={
             **os.environ,
+            "HEADRACE_STATE": str(tmp_path / "state"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         },
     )
@@ -68,6 +73,15 @@ def test_the_readmes_question_is_answered_with_paris(gateway: Served) -> None:
         check=True,
     )
     assert "Paris" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [text for page in PAGES for text in ENGINES.findall(page.read_text())],
+)
+def test_the_engines_of_the_documents_can_be_read(text: str) -> None:
+    for engine in read_engines(text, "a page", EngineEntry):
+        check_engine(engine)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.engine import (
+        AsyncEngine,
+        Engine,
+        generate,
+    )
+    from headrace.client.registry import (
+        get_engine_config,
+        load_engines,
+        register_engine,
+        unregister_engine,
+    )
     from headrace.client.settings import (
         Settings,
     )
@@ -40,6 +51,11 @@ if TYPE_CHECKING:
         ModelInfo,
         ToolCallingMode,
     )
+    from headrace.contracts.engines import (
+        EngineConfig,
+        ServerSnapshot,
+        ServerState,
+    )
     from headrace.contracts.errors import (
         LLMAuthError,
         LLMBadResponseError,
@@ -47,6 +63,7 @@ if TYPE_CHECKING:
         LLMCapabilityError,
         LLMContentFilterError,
         LLMContextLengthError,
+        LLMEngineNotFoundError,
         LLMError,
         LLMInsufficientFundsError,
         LLMInvalidRequestError,
@@ -164,6 +181,13 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
+    "headrace.client.registry": (
+        "get_engine_config",
+        "load_engines",
+        "register_engine",
+        "unregister_engine",
+    ),
     "headrace.client.settings": ("Settings",),
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
@@ -175,6 +199,7 @@ _HOMES = {
         "ModelInfo",
         "ToolCallingMode",
     ),
+    "headrace.contracts.engines": ("EngineConfig", "ServerSnapshot", "ServerState"),
     "headrace.contracts.errors": (
         "LLMAuthError",
         "LLMBadResponseError",
@@ -182,6 +207,7 @@ _HOMES = {
         "LLMCapabilityError",
         "LLMContentFilterError",
         "LLMContextLengthError",
+        "LLMEngineNotFoundError",
         "LLMError",
         "LLMInsufficientFundsError",
         "LLMInvalidRequestError",
@@ -280,6 +306,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncClient",
+    "AsyncEngine",
     "Attempt",
     "AudioPart",
     "Backend",
@@ -297,6 +324,8 @@ __all__ = [
     "EmbeddingResult",
     "EndpointSettings",
     "EndpointStats",
+    "Engine",
+    "EngineConfig",
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
@@ -317,6 +346,7 @@ __all__ = [
     "LLMContentFilterError",
     "LLMContextLengthError",
     "LLMDelta",
+    "LLMEngineNotFoundError",
     "LLMError",
     "LLMInsufficientFundsError",
     "LLMInvalidRequestError",
@@ -355,6 +385,8 @@ __all__ = [
     "ResponseMode",
     "RetryPolicy",
     "Secret",
+    "ServerSnapshot",
+    "ServerState",
     "Settings",
     "Snapshot",
     "StageMark",
@@ -375,9 +407,14 @@ __all__ = [
     "Usage",
     "WorkerSnapshot",
     "__version__",
+    "generate",
+    "get_engine_config",
+    "load_engines",
     "log_records",
     "read_providers",
+    "register_engine",
     "register_provider",
+    "unregister_engine",
 ]
 
 

@@ -14,6 +14,7 @@ from headrace.contracts.errors import (
     LLMCapabilityError,
     LLMContentFilterError,
     LLMContextLengthError,
+    LLMEngineNotFoundError,
     LLMError,
     LLMInsufficientFundsError,
     LLMInvalidRequestError,
@@ -34,6 +35,7 @@ TREE = [
     (LLMRateLimitError, LLMError, 429, True),
     (LLMInvalidRequestError, LLMError, 400, False),
     (LLMModelNotFoundError, LLMInvalidRequestError, 404, False),
+    (LLMEngineNotFoundError, LLMInvalidRequestError, 404, False),
     (LLMContextLengthError, LLMInvalidRequestError, 400, False),
     (LLMContentFilterError, LLMInvalidRequestError, 400, False),
     (LLMCapabilityError, LLMInvalidRequestError, 400, False),
@@ -68,10 +70,16 @@ def test_the_tree_has_no_class_that_is_not_in_the_table():
     assert set(found) == set(CLASSES)
 
 
+def test_an_unknown_engine_is_a_key_error_that_shows_its_words_as_they_are():
+    with pytest.raises(KeyError) as caught:
+        raise LLMEngineNotFoundError("there is no engine 'x'")
+    assert str(caught.value) == "there is no engine 'x'"
+
+
 @pytest.mark.parametrize(("cls", "above", "status", "transient"), TREE)
 def test_an_error_knows_its_place_status_and_whether_to_ask_again(cls, above, status, transient):
     error = cls("no")
-    assert cls.__bases__ == (above,)
+    assert cls.__bases__[0] is above
     assert (error.status, error.transient) == (status, transient)
     assert str(error) == error.message == "no"
     assert (error.retry_after_s, error.provider, error.provider_message) == (None, None, None)

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from backends.managed.engines import is_alive, no_process_left
 
+from backends.managed.engines import is_alive, no_process_left
 from engines import environments
 from gateway.far import NO_MODEL
 from gateway.served import MODEL, Served, run_headrace, until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from gateway.served import MODEL, Served, run_headrace
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -193,3 +194,33 @@ def test_a_configured_model_answers_as_configured(box_model, tmp_path):
         assert long.json["usage"]["completion_tokens"] == 80
     finally:
         served.stop()
+
+
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        ({"backend": "vlm"}, r"did you mean 'vllm'.*@ \$\.engines\[0\]\.backend"),
+        ({"name": "far"}, r"'far' is the name of another backend.*@ \$\.engines\[0\]\.name"),
+        ({"backend": "command"}, r"command is empty"),
+        ({"port": 70000}, r"port is 70000.*@ \$\.engines\[0\]\.port"),
+        ({"nam": "x"}, r"nam"),
+        ({"backend": "openai", "dtype": "half"}, r"dtype is given.*@ \$\.engines\[0\]\.dtype"),
+    ],
+)
+def test_a_wrong_engine_is_refused_by_its_field(tmp_path, engine, complaint):
+    path = tmp_path / "gateway.yaml"
+    far = {"name": "far", "base_url": "http://127.0.0.1:1/v1"}
+    path.write_text(
+        yaml.safe_dump({"backends": [far], "engines": [{"name": "e", "model": "m", **engine}]})
+    )
+    with pytest.raises(LLMInvalidRequestError, match=complaint):
+        load(path, environment={})
+
+
+def test_engines_are_read_in_either_form_and_routes_may_name_them(tmp_path):
+    path = tmp_path / "gateway.yaml"
+    engine = {"model": "m", "backend": "vllm", "env": {"N": 1}, "persistent": True}
+    route = {"name": "r", "backends": [{"backend": "e"}]}
+    path.write_text(yaml.safe_dump({"engines": {"e": engine}, "routes": [route]}))
+    (found,) = load(path, environment={}).engines
+    assert (found.name, found.lazy, found.extra_env) == ("e", False, {"N": "1"})

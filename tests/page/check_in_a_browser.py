@@ -11,12 +11,10 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from gateway.served import MODEL, Served, until
-from page.browser import browsing, find_chromium
 
 WIDTHS = (360, 768, 1440)
 LIVE = "document.getElementById('state').dataset.state === 'live'"
@@ -27,15 +25,6 @@ LATENCIES = {
     "queue": "vllm:request_queue_time_seconds",
 }
 KEY = "hr-key-for-the-browser"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with browsing(program, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +46,6 @@ def busy(gateway, tmp_path_factory):
         yield served
     finally:
         served.stop()
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    folder = Path(os.environ.get("HEADRACE_SCREENSHOTS", "build/page"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def load(served, seconds):

@@ -50,6 +50,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "repetition_penalty": (1,),
     "logit_bias": ({},),
     "reasoning_effort": ("none",),
+    "tool_choice": ("auto",),
     "suffix": ("",),
 }
 

@@ -252,6 +252,50 @@ SELF_HOSTED: tuple[Provider, ...] = (
         structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
         asked_whole=False,  # llama.cpp is inside
     ),
+    # https://docs.ollama.com/api/openai-compatibility (source of 2026-08): fields that it does not
+    # know are left out without a word.
+    Provider(
+        name="ollama",
+        base_url="http://127.0.0.1:11434/v1",
+        base_url_env=("OLLAMA_BASE_URL",),
+        unsupported=_NOT_OPENAI | {"logit_bias", "n", "tool_choice"},
+        ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
+        structured=ENGINE,
+        asked_whole=False,  # llama.cpp is inside
+    ),
+    # https://huggingface.co/docs/text-generation-inference/reference/api_reference and its source of
+    # 2026-01: logit_bias and n are "UNUSED", fields that it does not know are left out without a word.
+    Provider(
+        name="tgi",
+        base_url="http://127.0.0.1:3000/v1",
+        base_url_env=("TGI_BASE_URL",),
+        key_env=("TGI_API_KEY",),
+        unsupported=_NOT_OPENAI | {"logit_bias", "n", "reasoning_effort"},
+        ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
+        embeddings_path=None,
+        structured=ENGINE,
+        asked_whole=False,
+    ),
+    # https://huggingface.co/docs/text-embeddings-inference and its source of 2026-07: of OpenAI's
+    # format it has /v1/embeddings alone, and no list of models.
+    Provider(
+        name="tei",
+        base_url="http://127.0.0.1:3000/v1",
+        base_url_env=("TEI_BASE_URL",),
+        key_env=("TEI_API_KEY",),
+        completions_path=None,
+    ),
+    # https://docs.openvino.ai/latest/model-server/ovms_docs_rest_api_chat.html (source of 2026-08)
+    Provider(
+        name="ovms",
+        base_url="http://127.0.0.1:8000/v3",
+        base_url_env=("OVMS_BASE_URL",),
+        key_env=("OVMS_API_KEY",),
+        unsupported=frozenset({"logit_bias"}),
+        ignored=frozenset({"user"}),
+        structured=ENGINE,
+        asked_whole=False,
+    ),
     # Whatever else speaks the format; its place and key are the user's to say.
     Provider(name="openai-compatible", asked_whole=False),
     # The same for servers of the Responses format; https://www.openresponses.org/specification

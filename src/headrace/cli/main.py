@@ -23,7 +23,10 @@ COMMANDS = (
     "selftest",
     "flops",
     "profile",
+    "run",
     "credentials",
+    "engines",
+    "warmup",
 )
 """Each is a function in a file of its own, or a group there, by this name."""
 

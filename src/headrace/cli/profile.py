@@ -60,6 +60,13 @@ def profile(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
     ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="On a GPU: look at kernels with nsys and ncu too, where they are installed.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder for the report's files. [default: tmp/profiles/<run>]"),
@@ -97,7 +104,7 @@ def profile(
             "no model: give a folder, a GGUF file or a known name (or --compare A B)", param="model"
         )
     from headrace.bench.profile.loading import usual_device
-    from headrace.bench.profile.report.files import write_all
+    from headrace.bench.profile.report.files import mark, write_all
     from headrace.bench.profile.report.saved import FILE_NAME
     from headrace.bench.profile.run import new_run_id
     from headrace.bench.profile.run import profile as run
@@ -118,14 +125,22 @@ def profile(
         attention=attention,
         compile=compile_model,
         trust_remote_code=trust_remote_code,
+        kernels=kernels,
     )
     with _interrupts() as stop:
-        report = run(request, on_progress=_tell(), stop=stop, artifacts_dir=folder, run_id=run_id)
-    write_all(report, folder)
-    if as_json:
-        typer.echo((folder / FILE_NAME).read_text(encoding="utf-8"))
-    else:
-        _show(report)
+        try:
+            report = run(
+                request, on_progress=_tell(), stop=stop, artifacts_dir=folder, run_id=run_id
+            )
+        except LLMError as error:
+            if folder.is_dir():
+                mark(folder, error.message)
+            raise
+        write_all(report, folder)
+        if as_json:
+            typer.echo((folder / FILE_NAME).read_text(encoding="utf-8"))
+        else:
+            _show(report)
     typer.echo(f"Report: {folder}", err=True)
     if not report.complete:
         raise LLMError(f"the profile is incomplete: {report.ended}")

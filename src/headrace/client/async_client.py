@@ -14,6 +14,7 @@ from headrace.client.settings import Settings
 from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.record import Marks
@@ -231,6 +232,8 @@ class AsyncClient:
 
     def default_model(self) -> str:
         """The model used where a request names none; raises LLMInvalidRequestError without one."""
+        if self._settings.engine is not None:
+            return self._settings.engine.model
         if self._settings.model is None:
             raise LLMInvalidRequestError(
                 "this client has no default model: name one, as in AsyncClient('openai/gpt-5-mini')",
@@ -247,15 +250,33 @@ class AsyncClient:
         return self._settings.snapshot()
 
     def server_snapshot(self) -> Mapping[str, object] | None:
-        """``None``: a client starts no server; the gateway does."""
-        return None
+        """How the server of this client's ``engine`` stands; ``None`` where it starts none."""
+        return self._endpoints.server_snapshot()
+
+    @property
+    def engine(self) -> EngineConfig | None:
+        """The engine that it was made with, in the place of a model."""
+        return self._settings.engine
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many calls to one endpoint run at once; further ones wait."""
+        return self._settings.endpoint.max_running
+
+    async def start_engine(self) -> str:
+        """Have this client's ``engine`` run, and wait until it answers; its address."""
+        return await self._endpoints.start_engine()
+
+    async def stop_engine(self) -> None:
+        """End this client's ``engine``, where nobody else uses it; the next call starts it anew."""
+        await self._endpoints.stop_engine()
 
     def describe(self) -> Mapping[str, object]:
         """Settings, capabilities and the state of each endpoint in use, ready for JSON."""
         from headrace.contracts.convert import to_plain
 
         described: dict[str, object] = {"config": dict(self.config_snapshot())}
-        if self._settings.model is not None:
+        if self._settings.model is not None or self._settings.engine is not None:
             described["capabilities"] = to_plain(self.capabilities())
         described["endpoints"] = self._endpoints.describe()
         described["server"] = self.server_snapshot()

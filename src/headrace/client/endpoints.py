@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
@@ -13,6 +14,7 @@ from headrace.backends.providers import Provider, provider, split_model, usual_b
 from headrace.backends.remote import Remote
 from headrace.client.settings import Settings
 from headrace.contracts.capabilities import BackendCapabilities
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import (
     LLMAuthError,
     LLMCapabilityError,
@@ -30,6 +32,9 @@ from headrace.traffic.call import Traffic
 from headrace.traffic.endpoint import open_lane
 from headrace.traffic.fallback import Alternative, without_key
 from headrace.traffic.lane import Lane
+
+if TYPE_CHECKING:
+    from headrace.backends.managed.engine import Managed
 
 
 @frozen(kw_only=True)
@@ -78,12 +83,19 @@ class Endpoints:
         self.world = World(transport=transport, clock=self.clock)
         self.tally = Tally(self.clock.monotonic())
         self.traffic = Traffic(self.clock, self.tally, settings.sinks, price=price_of)
+        self.engine = None if settings.engine is None else self._engine_of(settings.engine)
+        # A row of its own, equal to its provider's: fallbacks may name that provider too.
+        self._engine_row = None if self.engine is None else evolve(self.engine.provider)
         self._open: dict[str, Endpoint] = {}
         self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
     def named(self, model: str | None) -> tuple[Provider, str]:
         """The provider of ``model``, or of the default one, and the model's own name there."""
+        engine = self._settings.engine
+        if engine is not None and model in (None, "", engine.name, engine.model):
+            assert self._engine_row is not None
+            return self._engine_row, engine.model
         return self._split(model or self._settings.model)
 
     def pick(self, request: LLMRequest, row: Provider | None = None) -> Way:
@@ -132,13 +144,13 @@ class Endpoints:
     def pick_embedding(self, request: EmbeddingRequest) -> tuple[Endpoint, EmbeddingRequest]:
         """Where ``request`` goes, and what is asked there."""
         self._refuse_if_closed()
-        row, model = self._split(request.model or self._settings.model)
+        row, model = self.named(request.model)
         own_key = bool(request.metadata.get("api_key"))
         return self._endpoint(row, own_key=own_key), evolve(request, model=model)
 
     def capabilities(self, name: str) -> BackendCapabilities:
         """What the model of that name can do, as far as our data knows it."""
-        row, model = self._split(name)
+        row, model = self.named(name)
         return self._abilities(row, model)
 
     def describe(self) -> dict[str, object]:
@@ -153,11 +165,42 @@ class Endpoints:
             for endpoint in self._open.values()
         }
 
+    def server_snapshot(self) -> dict[str, object] | None:
+        """The engine's server, ready for JSON; None where we start none."""
+        from headrace.contracts.convert import to_plain
+
+        if self.engine is None or isinstance(self.engine, Remote):
+            return None
+        plain = to_plain(self.engine.snapshot())
+        assert isinstance(plain, dict)
+        return plain
+
+    async def start_engine(self) -> str:
+        """Have it run; where it answers then."""
+        self._refuse_if_closed()
+        engine = self._required_engine()
+        return engine.base_url if isinstance(engine, Remote) else await engine.ensure_running()
+
+    async def stop_engine(self) -> None:
+        """End it; what somebody else runs is left alone."""
+        engine = self._required_engine()
+        if not isinstance(engine, Remote):
+            await engine.stop()
+
+    def _required_engine(self) -> Managed | Remote:
+        if self.engine is None:
+            raise LLMInvalidRequestError(
+                "this client has no engine: name one, as in Client(engine='local')", param="engine"
+            )
+        return self.engine
+
     async def aclose(self) -> None:
         """Close the connections; a transport that was handed in stays open."""
         self._closed = True
         for endpoint in self._open.values():
             await endpoint.lane.backend.aclose()
+        if self.engine is not None:  # it may have been started without having been asked
+            await self.engine.aclose()
         if self._own_transport is not None:
             await self._own_transport.aclose()
 
@@ -179,12 +222,34 @@ class Endpoints:
 
     def _endpoint(self, row: Provider, *, own_key: bool) -> Endpoint:
         """The one endpoint of ``row``; with ``own_key`` the call brings a key and needs no other."""
+        if row is self._engine_row:
+            return self._open.get("engine") or self._open.setdefault(
+                "engine", self._engine_endpoint()
+            )
         endpoint = self._open.get(row.name)
         if endpoint is None:
             endpoint = self._open[row.name] = self._opened(row, own_key=own_key)
         if row.needs_key and not endpoint.has_key and not own_key:
             self._settings.credentials.require(row.name, row.key_env)
         return endpoint
+
+    def _engine_of(self, config: EngineConfig) -> Managed | Remote:
+        from headrace.backends.managed.opening import key_of_engine, open_engine
+
+        key = key_of_engine(config, self._settings.credentials)
+        return open_engine(config, self.world, key=key)
+
+    def _engine_endpoint(self) -> Endpoint:
+        engine, row, config = self.engine, self._engine_row, self._settings.engine
+        assert engine is not None
+        assert row is not None
+        assert config is not None
+        return Endpoint(
+            row=row,
+            base_url=config.endpoint or f"engine {config.name}",
+            lane=open_lane(engine, self.clock, self._settings.endpoint),
+            has_key=True,
+        )
 
     def _opened(self, row: Provider, *, own_key: bool) -> Endpoint:
         settings = self._settings

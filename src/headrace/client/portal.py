@@ -36,6 +36,8 @@ class Portal:
         self._loop = _new_loop()
         self._started = threading.Event()
         self._closers: WeakSet[Closes] = WeakSet()
+        self._kept: set[Closes] = set()
+        self._end_s = _JOIN_S
         self._thread = threading.Thread(target=self._live, name="headrace-portal", daemon=True)
         self._thread.start()
         self._started.wait()
@@ -66,12 +68,22 @@ class Portal:
         """Close ``what`` on the loop before that ends, should nobody have done so until then."""
         self._closers.add(what)
 
+    def keep(self, what: Closes, within_s: float) -> None:
+        """As ``adopt``, also where everybody else has forgotten it; it may take so long to close."""
+        self._kept.add(what)
+        self._closers.add(what)
+        self._end_s = max(self._end_s, within_s)
+
+    def drop(self, what: Closes) -> None:
+        """Keep it no more; it is closed."""
+        self._kept.discard(what)
+
     def close(self) -> None:
         """Stop the loop: what still runs on it is cancelled. Used at interpreter exit."""
         if self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_JOIN_S)
+        self._thread.join(self._end_s)
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)

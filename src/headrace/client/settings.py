@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Self
 
-from attrs import asdict, field, fields, frozen
+from attrs import Factory, asdict, field, fields, frozen
 
 from headrace.client.structured.settings import OutputSettings
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.record import RecordSink
 from headrace.net.clock import Clock
@@ -18,13 +19,32 @@ from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
 from headrace.traffic.endpoint import EndpointSettings
 
+_NO_ENGINE = ("provider", "base_url", "api_key")
+
+
+def _as_engine(engine: str | EngineConfig | None) -> EngineConfig | None:
+    if isinstance(engine, str):
+        from headrace.client.registry import get_engine_config
+
+        return get_engine_config(engine)
+    return engine
+
+
+def _usual_endpoint(engine: EngineConfig | None) -> EndpointSettings:
+    if engine is None:
+        return EndpointSettings()
+    # Engines compute many at once, and the first call waits until they have loaded their model.
+    return EndpointSettings(max_running=32, queue_s=3600.0, total_s=None)
+
 
 @frozen(kw_only=True)
 class Settings:
     """The settings of Client and AsyncClient.
 
     ``model`` is the default, as ``provider/model``; where ``base_url`` (or ``provider``) is set it
-    is the model's own name there. ``fallbacks`` are further ``provider/model`` names, asked in
+    is the model's own name there. ``engine`` is an engine by its registered name, or its
+    EngineConfig, in the place of a model: it is started by the first call, and ended with the client.
+    ``fallbacks`` are further ``provider/model`` names, asked in
     order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
     retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
@@ -37,11 +57,14 @@ class Settings:
     """
 
     model: str | None = None
+    engine: EngineConfig | None = field(default=None, converter=_as_engine)
     provider: str | None = None
     base_url: str | None = None
     api_key: Secret | None = field(default=None, converter=as_secret, repr=False)
     fallbacks: tuple[str, ...] = field(default=(), converter=tuple)
-    endpoint: EndpointSettings = field(factory=EndpointSettings)
+    endpoint: EndpointSettings = field(
+        default=Factory(lambda self: _usual_endpoint(self.engine), takes_self=True)
+    )
     connect_s: float | None = 10.0
     first_byte_s: float | None = 60.0
     idle_s: float | None = 60.0
@@ -67,6 +90,17 @@ class Settings:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LLMInvalidRequestError(f"a client has no setting {name!r}{hint}", param=name)
         settings = cls(model=model, **given)
+        if settings.engine is not None:
+            for name, value in (
+                ("model", model),
+                *((each, given.get(each)) for each in _NO_ENGINE),
+            ):
+                if value is not None:
+                    raise LLMInvalidRequestError(
+                        f"{name} is given beside engine, which says it already; leave one of them "
+                        "out",
+                        param=name,
+                    )
         if settings.api_key is not None and not (model or settings.provider or settings.base_url):
             raise LLMInvalidRequestError(
                 "api_key does not say whose key it is: name a default model, provider or base_url "
@@ -79,6 +113,7 @@ class Settings:
         """What may be shown: everything but keys and the objects handed in for tests."""
         return {
             "model": self.model,
+            "engine": None if self.engine is None else self.engine.name,
             "provider": self.provider,
             "base_url": self.base_url,
             "api_key": "given" if self.api_key is not None else None,

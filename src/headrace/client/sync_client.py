@@ -13,6 +13,7 @@ from headrace.client.requests import as_request
 from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
@@ -23,6 +24,9 @@ from headrace.contracts.responses import (
 )
 
 T = TypeVar("T")
+
+# What an engine's end takes beyond the time that it is given itself.
+_ENDS_AFTER_S = 5.0
 
 if TYPE_CHECKING:
     from headrace.contracts.protocols import LLMClient
@@ -76,7 +80,7 @@ class Client:
         output_settings: OutputSettings | None = None,
     ) -> LLMResponse | Structured[Any]:
         """The whole answer to ``request``, read as ``output`` if asked; raises an LLMError."""
-        core = self._here()
+        core = self.on_portal()
         if output is None:
             return portal().run(lambda: core.generate(request))
         return portal().run(
@@ -85,7 +89,7 @@ class Client:
 
     def stream(self, request: LLMRequest) -> Pieces[LLMDelta]:
         """The answer to ``request`` piece by piece; closing the iterator cancels the call."""
-        core = self._here()
+        core = self.on_portal()
         return portal().iterate(lambda: core.stream(request))
 
     @overload
@@ -117,7 +121,7 @@ class Client:
         **settings: Any,
     ) -> Pieces[StructuredEvent[Any]]:
         """An object while it is written: ``partial`` events, and last one ``completed`` with it."""
-        core = self._here()
+        core = self.on_portal()
         return portal().iterate(
             lambda: core.stream_output(
                 asked, output=output, output_settings=output_settings, **settings
@@ -190,7 +194,7 @@ class Client:
         **settings: Any,
     ) -> Pieces[LLMStreamEvent]:
         """The answer as ``delta`` events, and at the end one ``completed`` event with all of it."""
-        core = self._here()
+        core = self.on_portal()
         return portal().iterate(
             lambda: core.stream_chat(messages, model=model, params=params, **settings)
         )
@@ -199,12 +203,12 @@ class Client:
         self, inputs: str | Sequence[str], *, model: str | None = None, **settings: Any
     ) -> EmbeddingResult:
         """One vector for each input."""
-        core = self._here()
+        core = self.on_portal()
         return portal().run(lambda: core.embed(inputs, model=model, **settings))
 
     def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""
-        return portal().run(self._here().healthcheck)
+        return portal().run(self.on_portal().healthcheck)
 
     def default_model(self) -> str:
         """The model used where a request names none."""
@@ -219,8 +223,23 @@ class Client:
         return self._core.config_snapshot()
 
     def server_snapshot(self) -> Mapping[str, object] | None:
-        """``None``: a client starts no server; the gateway does."""
+        """How the server of this client's ``engine`` stands; ``None`` where it starts none."""
         return self._core.server_snapshot()
+
+    @property
+    def engine(self) -> EngineConfig | None:
+        """The engine that it was made with, in the place of a model."""
+        return self._core.engine
+
+    def start_engine(self) -> str:
+        """Have this client's ``engine`` run, and wait until it answers; its address."""
+        core = self.on_portal()
+        return portal().run(core.start_engine)
+
+    def stop_engine(self) -> None:
+        """End this client's ``engine``, where nobody else uses it; the next call starts it anew."""
+        core = self.on_portal()
+        portal().run(core.stop_engine)
 
     def describe(self) -> Mapping[str, object]:
         """Settings, capabilities and the state of each endpoint in use, ready for JSON."""
@@ -230,6 +249,7 @@ class Client:
         """Give back connections and engines; a second call does nothing."""
         if self._pid == os.getpid():
             portal().run(self._core.aclose)
+            portal().drop(self._core)
 
     def __enter__(self) -> Self:
         return self
@@ -245,14 +265,17 @@ class Client:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._made_with[0]!r})"
 
-    def _here(self) -> AsyncClient:
-        """The core; after a fork a new one, since the parent's sockets are not ours to use."""
+    def on_portal(self) -> AsyncClient:
+        """The core, for what runs on the portal; after a fork a new one, since the parent's sockets are not ours to use."""
         if self._pid != os.getpid():
             model, settings = self._made_with
             self._core = AsyncClient(model, **settings)
             self._pid = os.getpid()
             self._adopted = False
         if not self._adopted:
-            portal().adopt(self._core)
+            if self.engine is None:
+                portal().adopt(self._core)
+            else:  # one that was forgotten would leave its engine running
+                portal().keep(self._core, self.engine.stop_timeout_s + _ENDS_AFTER_S)
             self._adopted = True
         return self._core

@@ -34,13 +34,13 @@ class Complaint:
         return f"{self.what} @ {self.path}{self.hint}"
 
 
-def complaints(error: Exception) -> list[Complaint] | None:
-    """All that ``error`` says about the input; ``None`` if it is no error of the input."""
+def complaints(error: Exception, path: str = "$") -> list[Complaint] | None:
+    """All that ``error`` says about the input at ``path``; ``None`` if it is no error of it."""
     from cattrs.errors import BaseValidationError
 
     if not isinstance(error, (BaseValidationError, WrongValue)):
         return None
-    return list(_walk(error, "$", secret=False))
+    return list(_walk(error, path, secret=False))
 
 
 def _walk(error: Exception, path: str, *, secret: bool) -> Iterator[Complaint]:

@@ -7,8 +7,9 @@ text and ``2024-01-01`` is a date; none of these is what the writer of a configu
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -40,6 +41,30 @@ def read_yaml(text: str) -> object:
         raise LLMInvalidRequestError(f"not YAML: {error.problem}{where}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LLMInvalidRequestError(f"not YAML: {error}") from error
+
+
+def line_of(text: str, steps: Sequence[str | int]) -> int:
+    """The line, from 1 on, where the value stands to which ``steps`` lead from the whole of ``text``.
+
+    Keys lead into mappings and places into lists. Where one leads nowhere, as a field does that is
+    missing, it is the line of what should have had it.
+    """
+    import yaml
+
+    node: Any = yaml.compose(text, Loader=_loader())
+    line = node.start_mark.line if node is not None else 0
+    for step in steps:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            found = (node.value[step],) * 2 if step < len(node.value) else None
+        else:
+            found = None
+        if found is None:
+            break
+        key, node = found
+        line = key.start_mark.line
+    return int(line) + 1
 
 
 @cache

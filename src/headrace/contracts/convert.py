@@ -31,15 +31,18 @@ def to_plain(value: object) -> object:
     return _converter().unstructure(value)
 
 
-def from_plain(plain: object, cls: type[T]) -> T:
-    """The ``cls`` that ``plain`` says; LLMInvalidRequestError naming the path where it does not."""
+def from_plain(plain: object, cls: type[T], *, path: str = "$") -> T:
+    """The ``cls`` that ``plain`` says; LLMInvalidRequestError naming the path where it does not.
+
+    ``path`` is where ``plain`` stands in what its writer sees.
+    """
     try:
         return _converter().structure(plain, cls)
     except Exception as error:
         from headrace.contracts._complaints import complaints
 
         # Only what the rules say about the input; a mistake in a class's definition stays itself.
-        found = complaints(error)
+        found = complaints(error, path)
         if found is None:
             raise
         raise LLMInvalidRequestError(

@@ -6,6 +6,7 @@
       LLMRateLimitError             429  too many requests: wait, then ask again    (transient)
       LLMInvalidRequestError        400  the request itself is wrong
         LLMModelNotFoundError       404  no such model
+        LLMEngineNotFoundError      404  no engine of that name is registered; a KeyError as well
         LLMContextLengthError       400  prompt and answer do not fit the context window
         LLMContentFilterError       400  the provider refused the content
         LLMCapabilityError          400  the backend cannot do what was asked
@@ -99,6 +100,16 @@ class LLMModelNotFoundError(LLMInvalidRequestError):
 
     default_status = 404
     default_code = "model_not_found"
+
+
+class LLMEngineNotFoundError(LLMInvalidRequestError, KeyError):
+    """No engine of that name is registered."""
+
+    default_status = 404
+    default_code = "engine_not_found"
+
+    # A KeyError shows its message as a key is shown, in quotes.
+    __str__ = Exception.__str__
 
 
 class LLMContextLengthError(LLMInvalidRequestError):

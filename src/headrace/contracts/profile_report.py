@@ -104,6 +104,23 @@ class Overhead:
 
 
 @frozen(kw_only=True)
+class KernelSummary:
+    """A kernel of the GPU over all its launches in a stage, as NVIDIA's profilers tell it.
+
+    ``memory_share`` and ``compute_share`` are shares of what the device sustains at most; nsys does
+    not know them.
+    """
+
+    name: str
+    source: Literal["nsys", "ncu"]
+    calls: int
+    time_ms: float
+    stage: str | None = None
+    memory_share: float | None = None
+    compute_share: float | None = None
+
+
+@frozen(kw_only=True)
 class Recommendation:
     """Something that can be done, the number that speaks for it, and what it would gain at most."""
 
@@ -163,6 +180,7 @@ class ProfileReport:
     total_ms: Stats | None = None
     stages: tuple[StageFigures, ...] = ()
     operators: tuple[OperatorSummary, ...] = ()
+    kernels: tuple[KernelSummary, ...] = ()
     memory: tuple[MemoryMoment, ...] = ()
     peak_memory: int | None = None
     kv_bytes: int | None = None

@@ -104,6 +104,14 @@ class LLMProfileRequest:
             "use_flash_attn says."
         ),
     )
+    kernels: bool = field(
+        default=False,
+        validator=_FLAG,
+        metadata=_help(
+            "On CUDA: look at kernels with nsys and ncu, where they are installed; each loads the "
+            "model once more."
+        ),
+    )
 
 
 @frozen(kw_only=True)
@@ -159,6 +167,12 @@ class OperatorSummary:
         converter=as_float,
         validator=or_none(number),
         metadata=_help("Its least possible time over its time; none where a peak is unknown."),
+    )
+    share_of_stage: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=or_none(number),
+        metadata=_help("Its own time over that of all operators of its stage."),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from headrace.contracts.engines import ServerSnapshot
+
 Outcome: TypeAlias = Literal["ok", "error", "cancelled"]
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
 
@@ -66,7 +68,8 @@ class LaneSnapshot:
 
     ``running`` of ``places`` are taken and ``waiting`` wait for one, at most ``max_waiting``;
     ``tokens`` of ``max_tokens`` are held by those that run, where tokens are counted. ``circuit``
-    is the breaker's state, where there is one. ``engines`` are a backend in the box's.
+    is the breaker's state, where there is one. ``engines`` are a backend in the box's. ``server``
+    is the process of an engine that we start.
     """
 
     name: str
@@ -80,6 +83,7 @@ class LaneSnapshot:
     max_tokens: int | None = None
     circuit: CircuitState | None = None
     engines: tuple[EngineSnapshot, ...] = ()
+    server: ServerSnapshot | None = None
 
 
 @frozen(kw_only=True)

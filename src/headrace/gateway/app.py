@@ -19,6 +19,7 @@ from starlette.routing import Route as Path
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headrace.backends.managed.probe import GATEWAY
 from headrace.contracts.errors import (
     LLMAuthError,
     LLMCancelledError,
@@ -71,6 +72,8 @@ _ID_HEADERS: dict[ModuleType, tuple[bytes, ...]] = {
     anthropic: (b"x-request-id", b"request-id"),
 }
 _RETRY_ELSEWHERE_S = 1.0
+# Where we list models as engines do: whoever looks for an engine should know that we are none.
+_NAME = (b"server", GATEWAY.encode())
 
 
 @define(kw_only=True, eq=False)
@@ -194,7 +197,7 @@ class Gateway:
             body = anthropic_models.write_models(self.routes.models(), page)
         else:
             body = openai_models.write_models(self.routes.models())
-        await answer(send, 200, body, scope["headrace.headers"])
+        await answer(send, 200, body, [*scope["headrace.headers"], _NAME])
 
     async def model(self, scope: Scope, send: Send) -> None:
         """One model."""
@@ -207,7 +210,7 @@ class Gateway:
     async def health(self, scope: Scope, send: Send) -> None:
         """Alive: this process answers."""
         body = wire_json.encode({"status": "ok"})
-        await answer(send, 200, body, scope["headrace.headers"])
+        await answer(send, 200, body, [*scope["headrace.headers"], _NAME])
 
     async def ready(self, scope: Scope, send: Send) -> None:
         """Whether every model is answered for now; 503 where one is not, and while draining.
@@ -218,9 +221,11 @@ class Gateway:
             body = wire_json.encode({"status": "draining"})
             await answer(send, 503, body, scope["headrace.headers"])
             return
-        backends = {
-            lane.name: {"ok": (await lane.backend.status()).ok} for lane, _ in self.routes.lanes()
-        }
+        backends: dict[str, dict[str, object]] = {}
+        for lane, _ in self.routes.lanes():
+            status = await lane.backend.status()
+            state = {key: value for key, value in (status.details or {}).items() if key == "state"}
+            backends[lane.name] = {"ok": status.ok, **state}
         ready = all(
             any(backends[lane.name]["ok"] for lane in lanes) for lanes in self.routes.needed()
         )

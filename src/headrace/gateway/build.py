@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from headrace.backends.local.box import Box
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
@@ -15,6 +15,7 @@ from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import Config
+from headrace.gateway.engines import EngineHome, EnginesHere
 from headrace.gateway.guard import Guard
 from headrace.gateway.records import Records, open_records
 from headrace.gateway.remotes import place
@@ -40,7 +41,8 @@ _OTHER_ENGINE = RetryPolicy(retries=1, first_delay_s=0.0, kinds=(EngineLostError
 class Own:
     """What every reading of the configuration finds there and leaves as it is.
 
-    The routes to the models in the box, and the file of the one that chats. Where several processes
+    The routes to the models in the box, the file of the one that chats, and where the engines are
+    that we start. Where several processes
     serve together, ``share`` is this one's of the remote backends; where it is reached through the
     others, callers have shown their keys to them (``guarded`` is false).
     """
@@ -48,6 +50,7 @@ class Own:
     chat: Route | None = None
     embeddings: Route | None = None
     model: ModelFile | None = None
+    engines: EngineHome = field(factory=EnginesHere)
     share: Share = WHOLE
     guarded: bool = True
 
@@ -60,6 +63,7 @@ class Assembly:
     records: Records
     own: Own
     engine: Box | None
+    engines: EnginesHere
     embedder: LocalEmbedder | None
 
 
@@ -81,9 +85,24 @@ def assemble(
         engine, chat = _local(config, model, world)
     if config.embeddings.enabled:
         embedder, embeddings = _embedder(config, world)
-    own = Own(chat=chat, embeddings=embeddings, model=model, share=share, guarded=guarded)
+    engines = EnginesHere()
+    own = Own(
+        chat=chat,
+        embeddings=embeddings,
+        model=model,
+        engines=engines,
+        share=share,
+        guarded=guarded,
+    )
     gateway, records = gateway_of(config, own, world)
-    return Assembly(gateway=gateway, records=records, own=own, engine=engine, embedder=embedder)
+    return Assembly(
+        gateway=gateway,
+        records=records,
+        own=own,
+        engine=engine,
+        engines=engines,
+        embedder=embedder,
+    )
 
 
 def gateway_of(config: Config, own: Own, world: World) -> tuple[Gateway, Records]:
@@ -112,6 +131,8 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
     routes: list[Route] = []
     if own.chat is not None:
         routes.append(own.chat if own.model is None else _filled(own.chat, config, own.model))
+    engines = own.engines.place(config, world, () if before is None else before.engines)
+    routes += [each.route for each in engines]
     placed = place(config, world, () if before is None else before.placed)
     routes += [each.route for each in placed]
     if own.embeddings is not None:
@@ -121,7 +142,7 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
     if not routes:
         raise LLMInvalidRequestError(
             "nothing to serve: engine.enabled and embeddings.enabled are false and no backends "
-            "are configured",
+            "or engines are configured",
             param="backends",
         )
     if config.routes:
@@ -140,6 +161,7 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
         routes=Routes(routes),
         guard=Guard(config.server.api_keys if own.guarded else ()),
         placed=placed,
+        engines=engines,
     )
 
 

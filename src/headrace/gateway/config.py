@@ -15,8 +15,10 @@ from headrace.backends.providers import fill_rows, providers
 from headrace.backends.row import Provider
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
+from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.engines_config import EngineEntry, check_engines, plain_engines
 from headrace.gateway.fields import at_least, between
 from headrace.gateway.route_config import RouteConfig, check_routes
 from headrace.stores.models import PRESETS
@@ -41,6 +43,7 @@ _SHORT_NAMES = {
 _OTHERS = {
     "HEADRACE_CACHE",
     "HEADRACE_CONFIG",
+    "HEADRACE_STATE",
     "HEADRACE_API_KEY",
     "HEADRACE_URL",
     "HEADRACE_PRIVATE_HOSTS",
@@ -392,10 +395,11 @@ class Config:
     profiles: ProfilesConfig = field(factory=ProfilesConfig)
     providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
+    engines: tuple[EngineEntry, ...] = field(default=())
     routes: tuple[RouteConfig, ...] = field(default=())
 
 
-_LISTS = {"providers", "backends", "routes"}
+_LISTS = {"providers", "backends", "engines", "routes"}
 
 
 def read_text(path: Path) -> str:
@@ -445,6 +449,11 @@ def load(
     try:
         if "providers" in tree:
             tree["providers"] = fill_rows(tree["providers"], "$.providers")
+        if "engines" in tree:
+            found = entries(tree["engines"], "$.engines")
+            tree["engines"] = [plain_entry(entry, where) for where, entry in found]
+        if "engines" in tree:
+            tree["engines"] = plain_engines(tree["engines"])
         config = from_plain(tree, Config)
         _check_names(config)
     except LLMInvalidRequestError as error:
@@ -480,7 +489,9 @@ def _check_names(config: Config) -> None:
             )
     own: tuple[EngineConfig | EmbeddingsConfig, ...] = (config.engine, config.embeddings)
     in_the_box = [each.name or _file_name(each.model) for each in own if each.enabled]
-    check_routes(config.routes, config.backends, in_the_box)
+    check_engines(config.engines, [*(each.name for each in config.backends), *in_the_box])
+    ours = [*in_the_box, *(engine.name for engine in config.engines)]
+    check_routes(config.routes, config.backends, ours)
 
 
 def _file_name(model: str) -> str:

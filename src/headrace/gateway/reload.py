@@ -103,6 +103,8 @@ class Reload:
             set_up(standing.config.logging)
         gateway.tally.declare(route.model for route in standing.routes)
         gateway.standing = standing
+        patience_s = standing.config.server.drain_timeout_ms / 1000
+        self._own.engines.stand(standing.engines, patience_s)
         return waiting
 
     def _read(self, text: str | None) -> tuple[Standing, tuple[str, ...]]:

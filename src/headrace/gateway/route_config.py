@@ -32,7 +32,7 @@ class WayConfig:
     """One backend of a route. Of a ``weighted`` route it gets the share ``weight`` of all weights."""
 
     backend: str = field(
-        metadata={"help": "the name of one of backends, or of the model in the box"}
+        metadata={"help": "the name of one of backends or engines, or of the model in the box"}
     )
     model: str | None = field(
         default=None,
@@ -65,13 +65,14 @@ class RouteConfig:
 
 
 def check_routes(
-    routes: Sequence[RouteConfig], backends: Sequence[BackendConfig], in_the_box: Sequence[str]
+    routes: Sequence[RouteConfig], backends: Sequence[BackendConfig], ours: Sequence[str]
 ) -> None:
     """Raise LLMInvalidRequestError, naming the field, where ``routes`` name what is not there.
 
-    ``in_the_box`` are the names of our own models, which are backends too.
+    ``ours`` are the names of our own models and of the engines that we start, which are backends
+    too.
     """
-    known, taken = [*(backend.name for backend in backends), *in_the_box], dict[str, str]()
+    known, taken = [*(backend.name for backend in backends), *ours], dict[str, str]()
     fixed = {backend.name: backend.model for backend in backends if backend.model is not None}
     for i, route in enumerate(routes):
         here = f"routes[{i}]"

@@ -146,6 +146,7 @@ async def serve_on(
     async def load() -> None:
         # The port is open meanwhile: early requests wait for the engine instead of failing.
         try:
+            assembly.engines.stand(gateway.standing.engines)
             if crew is not None:
                 await crew.start(gateway, assembly.own)
             if assembly.engine is not None:
@@ -171,7 +172,7 @@ async def serve_on(
                 await task
         if crew is not None:
             await crew.aclose()
-        for engine in (assembly.embedder, assembly.engine):
+        for engine in (assembly.engines, assembly.embedder, assembly.engine):
             if engine is not None:
                 await engine.aclose()
         await transport.aclose()

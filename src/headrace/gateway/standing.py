@@ -8,6 +8,7 @@ from attrs import frozen
 from starlette.types import Scope
 
 from headrace.gateway.config import Config
+from headrace.gateway.engines import PlacedEngine
 from headrace.gateway.guard import Guard
 from headrace.gateway.remotes import Placed
 from headrace.gateway.routes import Routes
@@ -18,13 +19,15 @@ class Standing:
     """One reading of the configuration, made real.
 
     A request takes it along as it begins and asks nobody else, so that none is ever answered by
-    half of an old one and half of a new. ``placed`` are the remote backends among ``routes``.
+    half of an old one and half of a new. ``placed`` are the remote backends among ``routes``, ``engines``
+    those that we start.
     """
 
     config: Config
     routes: Routes
     guard: Guard
     placed: tuple[Placed, ...] = ()
+    engines: tuple[PlacedEngine, ...] = ()
 
 
 def standing_of(scope: Scope) -> Standing:

@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from starlette.types import Receive, Scope, Send
 
 from headrace import __version__
+from headrace.backends.managed.engine import Managed
 from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
 from headrace.contracts.snapshot import (
     CircuitState,
@@ -159,6 +160,7 @@ def _lane(lane: Lane, names: tuple[str, ...]) -> LaneSnapshot:
         models=names,
         provider=getattr(provider, "name", None),
         engines=_engines(backend),
+        server=backend.snapshot() if isinstance(backend, Managed) else None,
     )
 
 
@@ -189,9 +191,9 @@ def _together(
 
 
 def _engines(backend: Any) -> tuple[EngineSnapshot, ...]:
-    """What a backend in the box says of its processes; others have none."""
+    """What a backend in the box says of its processes; others are told of elsewhere."""
     tell = getattr(backend, "snapshot", None)
-    if tell is None:
+    if tell is None or isinstance(backend, Managed):
         return ()
     told = cast("Mapping[str, Any]", tell())
     return tuple(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from attrs import evolve
+
 from headrace.contracts.profile_report import (
     Environment,
     MemoryMoment,
@@ -94,15 +96,21 @@ def a_report(seed: int = 1, scale: float = 1.0, verdict: str = "clean") -> Profi
             of_floor=0.137,
         ),
     )
-    operators = (
-        _operator("aten::mm", "decode", 41.2, 20160, 3.6e12 / 10, 0.35e12, 0.31),
-        _operator("aten::mm", "prefill", 52.0, 2520, 38e12 / 10, 6.1e9, 0.61),
-        _operator("flash_attn::_flash_attention_forward", "prefill", 8.1, 360, 3.1e11, 1.2e9, 0.38),
-        _operator("aten::scaled_dot_product_attention", "decode", 9.4, 2268, 2.1e10, 1.4e10, 0.44),
-        _operator("aten::native_layer_norm", "vision", 3.0, 480, None, 9e8, 0.12),
-        _operator("aten::copy_", None, 6.6, 9000, 0.0, 4.0e9, None),
-        _operator("aten::gelu", "vision", 2.2, 240, 6e8, 1.1e9, 0.2),
-        _operator("aten::rsqrt", "decode", 1.9, 4100, None, None, None),
+    operators = _with_shares(
+        (
+            _operator("aten::mm", "decode", 41.2, 20160, 3.6e12 / 10, 0.35e12, 0.31),
+            _operator("aten::mm", "prefill", 52.0, 2520, 38e12 / 10, 6.1e9, 0.61),
+            _operator(
+                "flash_attn::_flash_attention_forward", "prefill", 8.1, 360, 3.1e11, 1.2e9, 0.38
+            ),
+            _operator(
+                "aten::scaled_dot_product_attention", "decode", 9.4, 2268, 2.1e10, 1.4e10, 0.44
+            ),
+            _operator("aten::native_layer_norm", "vision", 3.0, 480, None, 9e8, 0.12),
+            _operator("aten::copy_", None, 6.6, 9000, 0.0, 4.0e9, None),
+            _operator("aten::gelu", "vision", 2.2, 240, 6e8, 1.1e9, 0.2),
+            _operator("aten::rsqrt", "decode", 1.9, 4100, None, None, None),
+        )
     )
     moments = []
     for n in range(120):
@@ -238,6 +246,13 @@ def _operator(
         bytes=moved,
         share_of_roof=share,
     )
+
+
+def _with_shares(operators: tuple[OperatorSummary, ...]) -> tuple[OperatorSummary, ...]:
+    whole: dict[str | None, float] = {}
+    for o in operators:
+        whole[o.stage] = whole.get(o.stage, 0.0) + o.cuda_time_ms
+    return tuple(evolve(o, share_of_stage=o.cuda_time_ms / whole[o.stage]) for o in operators)
 
 
 def a_bare_report() -> ProfileReport:

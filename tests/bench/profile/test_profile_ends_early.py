@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from bench.profile import tiny
+from headrace.bench.profile.report.saved import read_file
 from headrace.bench.profile.run import profile
+from headrace.bench.profile.stopping import NoMemoryError
 from headrace.contracts.errors import LLMCancelledError, LLMCapabilityError, LLMInvalidRequestError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -94,6 +97,11 @@ def test_cuda_that_is_not_there_is_told(tmp_path: Path, device: str) -> None:
         profile(tiny.asked(tiny.llama(tmp_path / "m"), tmp_path, device=device))
 
 
+def test_kernels_are_for_cuda_and_the_processor_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(LLMCapabilityError, match="on CUDA only, and device is 'cpu'"):
+        profile(tiny.asked(tiny.llama(tmp_path / "m"), tmp_path, kernels=True))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [("device", "tpu", "cpu, cuda or cuda:"), ("dtype", "int3", "bf16, fp16, fp32")],
@@ -158,6 +166,13 @@ def test_stopped_at_the_operators_it_keeps_all_times(tmp_path: Path, number: int
 def test_stopped_at_the_report_there_is_nothing_left_to_leave_out(tmp_path: Path) -> None:
     request = tiny.asked(tiny.llama(tmp_path / "m"), tiny.prompts(tmp_path / "in"), repeats=1)
     assert Stopping("report").run(request).complete
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_any_of_it_is_made(tmp_path: Path) -> None:
+    vast = {**tiny.TEXT, "hidden_size": 16384, "intermediate_size": 53248, "num_hidden_layers": 999}
+    model = tiny.written(tmp_path / "m", vast)
+    with pytest.raises(NoMemoryError, match=r"its weights are \d+\.\d GB in fp32, and [\d.]+ GB"):
+        profile(tiny.asked(model, tiny.prompts(tmp_path / "in")))
 
 
 LITTLE_MEMORY = """
@@ -229,3 +244,69 @@ def test_an_input_that_does_not_fit_leaves_what_was_timed_before(tmp_path: Path)
     assert "out of memory while timing 1.txt" in found["ended"]
     assert found["complete"] is False
     assert found["kept"] == ["0.txt"]
+
+
+INTERRUPTED = """
+    import signal, sys
+
+    words = sys.argv.pop(1)
+
+    class Told:
+        def write(self, text):
+            if words in text:
+                signal.raise_signal(signal.SIGINT)
+            return sys.__stderr__.write(text)
+
+        def flush(self):
+            sys.__stderr__.flush()
+
+        def isatty(self):
+            return False
+
+    sys.stderr = Told()
+    from headrace.cli.main import main
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "kept", "said"),
+    [
+        ("loading m", 1, None, "stopped while loading"),
+        ("warming up with", 1, None, "before anything was timed"),
+        ("timing 0.txt, repeat 2", 1, (1, False), "stopped before its end"),
+        ("measuring what", 1, (3, False), "stopped before its end"),
+        ("looking at operators", 1, (3, False), "stopped before its end"),
+        ("putting the figures", 0, (3, True), ""),
+    ],
+)
+def test_ctrl_c_ends_the_command_and_keeps_what_there_is(
+    tmp_path: Path, words: str, status: int, kept: tuple[int, bool] | None, said: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = (
+        *(words, "profile", tiny.llama(tmp_path / "m"), "--input", tiny.prompts(tmp_path / "in")),
+        *("--random-weights", "--device", "cpu", "--max-new-tokens", "3", "--out", out),
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    mark = out / "INCOMPLETE.txt"
+    assert mark.exists() == (status != 0)
+    if status:
+        assert "stopped" in mark.read_text()
+    if kept is None:
+        assert not (out / "report.json").exists()
+        return
+    report = read_file(out)
+    assert (report.repeats, report.complete) == kept
+    assert (out / "predictions" / "0.txt.txt").exists()
+    assert ("Incomplete" in (out / "report.md").read_text()) == (status != 0)

@@ -232,6 +232,43 @@ def test_operators_and_inputs_are_files_that_others_can_read(tmp_path: Path) -> 
     assert json.loads((tmp_path / "env.json").read_bytes())["facts"]["torch"] == "2.9.1+cu129"
 
 
+def test_operators_are_a_parquet_table_with_the_json_s_values(tmp_path: Path) -> None:
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="pyarrow is not installed: make test-profile"
+    )
+    write_all(a_report(), tmp_path)
+    assert not (tmp_path / "operators.csv").exists()
+    table = parquet.read_table(tmp_path / "operators.parquet")
+    # What is not known is null there, and never a zero or a NaN.
+    assert table.to_pylist() == json.loads((tmp_path / "report.json").read_bytes())["operators"]
+    kinds = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert kinds.pop("op_name") == kinds.pop("stage") == "string"
+    assert kinds.pop("calls") == "int64"
+    assert set(kinds.values()) == {"double"}
+
+
+def test_each_prediction_is_a_file_below_the_report_whatever_its_input_is_called(
+    tmp_path: Path,
+) -> None:
+    names = ("a.png", "../up.png", ".hidden.png", "q.jsonl:1", "q.jsonl_1", "x" * 300)
+    said = tuple(Prediction(input=name, text=f"said to {n}") for n, name in enumerate(names))
+    write_all(evolve(a_report(), predictions=said), tmp_path / "out")
+    found = sorted(path.name for path in (tmp_path / "out" / "predictions").iterdir())
+    assert found == [
+        *("_up.png.txt", "a.png.txt", "hidden.png.txt"),
+        *("q.jsonl_1-2.txt", "q.jsonl_1.txt", "x" * 100 + ".txt"),
+    ]
+    assert (tmp_path / "out" / "predictions" / "a.png.txt").read_text() == "said to 0\n"
+
+
+def test_a_mark_of_an_early_end_is_there_only_as_long_as_it_is_true(tmp_path: Path) -> None:
+    write_all(evolve(a_bare_report(), ended="out of memory"), tmp_path)
+    assert "out of memory" in (tmp_path / "INCOMPLETE.txt").read_text()
+    assert "INCOMPLETE.txt" not in (tmp_path / "SHA256SUMS").read_text()
+    write_all(a_report(), tmp_path)
+    assert not (tmp_path / "INCOMPLETE.txt").exists()
+
+
 def test_what_cannot_be_written_is_told_and_the_rest_is_there(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(ReportNotWritten) as told:

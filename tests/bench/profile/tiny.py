@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,60 @@ LLAVA = {
 }
 
 
+OCR = {
+    "architectures": ["DeepseekOCRForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "modeling_deepseekocr.DeepseekOCRConfig",
+        "AutoModel": "modeling_deepseekocr.DeepseekOCRForCausalLM",
+    },
+    # Not the kind that its class has, as in the published configuration.
+    "model_type": "deepseek_vl_v2",
+    "language_config": {
+        "first_k_dense_replace": 1,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "kv_lora_rank": None,
+        "max_position_embeddings": 8192,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 8,
+        "n_shared_experts": 2,
+        "num_attention_heads": 4,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 4,
+        "q_lora_rank": None,
+        "qk_nope_head_dim": 0,
+        "qk_rope_head_dim": 0,
+        "tie_word_embeddings": False,
+        "use_mla": False,
+        "v_head_dim": 0,
+        "vocab_size": 300,
+    },
+    "projector_config": {"input_dim": 128, "n_embed": 64, "projector_type": "linear"},
+    "torch_dtype": "float32",
+    "vision_config": {
+        "image_size": 256,
+        "mlp_ratio": 3.7362,
+        "width": {
+            "clip-l-14-224": {
+                "heads": 4,
+                "image_size": 224,
+                "layers": 2,
+                "patch_size": 14,
+                "width": 64,
+            },
+            "sam_vit_b": {
+                "downsample_channels": [48, 64],
+                "global_attn_indexes": [1],
+                "heads": 2,
+                "layers": 2,
+                "width": 32,
+            },
+        },
+    },
+}
+
+
 def written(folder: Path, config: dict[str, Any]) -> Path:
     """A model's folder with nothing in it but its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,8 +119,6 @@ def llama(folder: Path) -> Path:
 
 def llava(folder: Path) -> Path:
     """A vision-language model with its weights (random ones), tokenizer and picture processor."""
-    from tokenizers import Tokenizer, models
-
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**_settings(EYE)),
         text_config=transformers.LlamaConfig(**_settings(TEXT)),
@@ -73,15 +126,7 @@ def llava(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
-    words = {"<unk>": 0, "</s>": 1, "<image>": IMAGE_TOKEN}
-    words |= {f"word{i}": i for i in range(2, IMAGE_TOKEN)}
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
-        unk_token="<unk>",
-        eos_token="</s>",
-        pad_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    tokenizer = _tokenizer()
     side = {"height": EYE["image_size"], "width": EYE["image_size"]}
     transformers.LlavaProcessor(
         image_processor=transformers.CLIPImageProcessorPil(size=side, crop_size=side),
@@ -91,6 +136,28 @@ def llava(folder: Path) -> Path:
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return folder
+
+
+def ocr(folder: Path) -> Path:
+    """A model that brings its code and asks for it to be trusted: DeepSeek-OCR's shape, small."""
+    written(folder, OCR)
+    shutil.copy(Path(__file__).with_name("modeling_deepseekocr.py"), folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, models
+
+    words = {"<unk>": 0, "</s>": 1, "<image>": IMAGE_TOKEN}
+    words |= {f"word{i}": i for i in range(2, IMAGE_TOKEN)}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
+        unk_token="<unk>",
+        eos_token="</s>",
+        pad_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,13 @@ from typing import Protocol
 from attrs import field, frozen
 
 from headrace.contracts.engines import EngineConfig
+from headrace.contracts.errors import LLMUnavailableError
+
+
+class ProgramMissingError(LLMUnavailableError):
+    """An engine's program is not installed here; the message has the line that installs it."""
+
+    default_transient = False
 
 
 @frozen(kw_only=True)
@@ -16,7 +23,8 @@ class Launch:
 
     ``env`` is added to our own environment, for this process only. ``base_url`` is where its
     format's paths begin (``http://127.0.0.1:8000/v1``); ``ready_path`` is asked from the root until
-    it answers 200. ``model`` is the name under which it serves the model. ``notes`` are told to the
+    it answers 200. ``model`` is the name under which it serves the model. ``key_variable`` is the
+    environment variable by which it is told the key that its callers show. ``notes`` are told to the
     user once: a flag given twice, a setting that this version does not know.
     """
 
@@ -25,6 +33,7 @@ class Launch:
     base_url: str
     ready_path: str = "/health"
     model: str
+    key_variable: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -49,6 +58,6 @@ class Adapter(Protocol):
     def launch(self, config: EngineConfig, host: str, port: int) -> Launch:
         """How to start it.
 
-        Raises LLMUnavailableError with the pip or install line where the program is not here, and
+        Raises ProgramMissingError with the pip or install line where the program is not here, and
         LLMInvalidRequestError that names the field for a setting that it cannot carry out.
         """

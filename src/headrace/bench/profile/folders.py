@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from headrace.bench.profile.report.files import mark
 from headrace.bench.report.writing import write_file
 from headrace.contracts.convert import from_json, to_json
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -24,7 +25,6 @@ from headrace.contracts.profiling import LLMProfileRequest, ProfileState, Profil
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ENDED: frozenset[ProfileState] = frozenset({"done", "failed", "cancelled"})
 LOG = "log.txt"
-MARK = "INCOMPLETE.txt"
 _TAIL_BYTES = 4000
 _TAIL_LINES = 12
 
@@ -77,11 +77,7 @@ class RunFolder:
     def tell(self, status: ProfileStatus) -> None:
         """Write how the run stands; files of one that ended early are marked as such."""
         if status.state in ("failed", "cancelled"):
-            why = status.error or "it was cancelled"
-            words = (
-                f"This run ended early ({status.state}): {why}\nWhat lies here is a part of it.\n"
-            )
-            write_file(self.path / MARK, words.encode())
+            mark(self.path, status.error or "it was cancelled")
         write_file(self.path / "status.json", to_json(status) + b"\n")
 
     def status(self) -> ProfileStatus:

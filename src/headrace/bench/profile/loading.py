@@ -10,6 +10,8 @@ from typing import Any
 from attrs import evolve, frozen
 
 from headrace.bench.profile import needs
+from headrace.bench.profile.brought import infers, side_of
+from headrace.bench.profile.fitting import check_fits
 from headrace.bench.profile.stopping import memory_told
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.profiling import LLMProfileRequest
@@ -22,7 +24,8 @@ _SHORT = {name: short for short, name in DTYPES.items()}
 class Loaded:
     """A model that runs. ``sees`` says whether it takes pictures; ``random`` that its weights mean nothing.
 
-    ``processor`` prepares pictures with text, ``tokenizer`` text alone; either may be missing where
+    ``config`` is in the words of its file. ``infers`` says that its own ``infer`` prepares what it is
+    given (``brought``). ``processor`` prepares pictures with text, ``tokenizer`` text alone; either may be missing where
     the weights are random, and then tokens are made up.
     """
 
@@ -34,6 +37,7 @@ class Loaded:
     attention: str
     sees: bool
     random: bool
+    infers: bool = False
     compiled: bool = False
     processor: Any = None
     tokenizer: Any = None
@@ -87,7 +91,10 @@ def load(request: LLMProfileRequest) -> Loaded:
     dtype = _dtype(request, config)
     auto, sees = _auto(transformers, config, request)
     notes: list[str] = []
+    words = _words(config, path, request)
+    name = path.name if path.suffix != ".json" else path.parent.name
     hint = "take a smaller dtype, a smaller model, or a device with more memory"
+    check_fits(words, name=name, dtype=dtype, device=request.device, hint=hint)
     with memory_told(f"loading {path.name}", hint):
         if request.random_weights:
             model = _random(auto, config, request, dtype)
@@ -95,17 +102,21 @@ def load(request: LLMProfileRequest) -> Loaded:
         else:
             model = _weights(transformers, auto, place, config, request, dtype, notes)
         model = model.to(request.device).eval()
-    processor, tokenizer = _readers(transformers, place, request, sees, notes)
+    own = infers(model)
+    processor, tokenizer = _readers(transformers, place, request, sees and not own, notes)
+    if own:
+        notes.append(_prepared_by_itself(model, tokenizer, path, side_of(words)))
     sizes = [(p.numel(), p.element_size()) for p in model.parameters()]
     loaded = Loaded(
         model=model,
-        config=config.to_dict(),
-        name=path.name if path.suffix != ".json" else path.parent.name,
+        config=words,
+        name=name,
         device=request.device,
         dtype=dtype,
         attention=str(getattr(model.config, "_attn_implementation", None) or "the model's own"),
         sees=sees,
         random=request.random_weights,
+        infers=own,
         processor=processor,
         tokenizer=tokenizer,
         parameters=sum(count for count, _ in sizes),
@@ -113,6 +124,31 @@ def load(request: LLMProfileRequest) -> Loaded:
         notes=tuple(notes),
     )
     return _compiled(loaded) if request.compile else loaded
+
+
+def _words(config: Any, path: Path, request: LLMProfileRequest) -> Mapping[str, Any]:
+    """The configuration in plain words; of a class that the model brings, those of its file.
+
+    Such a class may call its kind otherwise than the file does, as DeepSeek-OCR's does.
+    """
+    plain: Mapping[str, Any] = config.to_dict()
+    if request.trust_remote_code and plain.get("auto_map") and path.suffix.lower() != ".gguf":
+        plain = json.loads(_config_file(path).read_text(encoding="utf-8"))
+    return plain
+
+
+def _prepared_by_itself(model: Any, tokenizer: Any, path: Path, side: int | None) -> str:
+    if tokenizer is None:
+        raise LLMInvalidRequestError(
+            f"model_path {str(path)!r} has no tokenizer that can be loaded, and the model's own "
+            "infer(), which prepares its inputs, needs one",
+            param="model_path",
+        )
+    size = "" if side is None else f" ({side} px)"
+    return (
+        f"Inputs are prepared by {type(model).__name__}.infer, a picture as one view of the whole"
+        f"{size} and without crops; the loop of steps is ours."
+    )
 
 
 def _compiled(loaded: Loaded) -> Loaded:
@@ -157,11 +193,13 @@ def _config(
         return transformers.AutoConfig.from_pretrained(
             **place, trust_remote_code=request.trust_remote_code
         )
-    except (ValueError, OSError, KeyError, TypeError) as wrong:
+    except ImportError as missing:
+        raise _needs_more(request, missing) from missing
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as wrong:
         if "trust_remote_code" in str(wrong):
             raise LLMInvalidRequestError(
                 f"model_path {str(path)!r} brings Python code of its own; it is run only with "
-                "trust_remote_code",
+                "trust_remote_code (--trust-remote-code), for it may do whatever you may",
                 param="trust_remote_code",
             ) from wrong
         raise LLMInvalidRequestError(
@@ -171,8 +209,12 @@ def _config(
         ) from wrong
 
 
+def _config_file(path: Path) -> Path:
+    return path / "config.json" if path.is_dir() else path
+
+
 def _plain_config(path: Path) -> None:
-    file = path / "config.json" if path.is_dir() else path
+    file = _config_file(path)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as wrong:
@@ -285,15 +327,22 @@ def _made(make: Any, request: LLMProfileRequest) -> Any:
     try:
         return make()
     except ImportError as missing:
-        raise LLMCapabilityError(
-            f"model_path {request.model_path!r} needs what is not installed: {_first_line(missing)}"
-        ) from missing
+        raise _needs_more(request, missing) from missing
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as wrong:
         random = "" if request.random_weights else "; random weights of its shape need no files"
         raise LLMInvalidRequestError(
             f"model_path {request.model_path!r} cannot be loaded: {_first_line(wrong)}{random}",
             param="model_path",
         ) from wrong
+
+
+def _needs_more(request: LLMProfileRequest, missing: ImportError) -> LLMCapabilityError:
+    said = " ".join(str(missing).split())
+    found = needs.transformers().__version__
+    return LLMCapabilityError(
+        f"model_path {request.model_path!r} needs what is not installed here, where transformers is "
+        f"{found}: {said}"
+    )
 
 
 def _readers(

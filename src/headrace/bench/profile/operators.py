@@ -88,7 +88,7 @@ def observe(
     with counts:
         # Not inference_mode: there an operator made of others is not seen as these.
         counted = _run(runner, given, steps, stop, needs.torch().no_grad())
-    found = _by_kernel(counts.found, own)
+    found, own = _by_kernel(counts.found, own)
     operators = _operators(own, found, roof)
     vision = [each for (stage, _), each in found.items() if stage == "vision"]
     return Observed(
@@ -154,16 +154,25 @@ def _profile(runner: Runner, given: Given, steps: int, stop: Stop) -> tuple[Any,
 
 def _by_kernel(
     found: dict[tuple[str, str], Counted], own: dict[tuple[str, str], _Own]
-) -> dict[tuple[str, str], Counted]:
-    """What was counted, by the names that the time stands under."""
-    moved = dict(found)
+) -> tuple[dict[tuple[str, str], Counted], dict[tuple[str, str], _Own]]:
+    """Counts and times under one name each: the kernel's, or the operator's where several did it."""
+    counts, times = dict(found), dict(own)
     for (stage, name), counted in found.items():
-        for kernel in _KERNELS.get(name, ()):
-            if (stage, kernel) in own and (stage, kernel) not in found:
-                moved[stage, kernel] = counted
-                moved.pop((stage, name), None)
-                break
-    return moved
+        kernels = [k for k in _KERNELS.get(name, ()) if (stage, k) in own]
+        if any((stage, kernel) in found for kernel in kernels):
+            continue
+        if len(kernels) == 1:
+            counts[stage, kernels[0]] = counts.pop((stage, name))
+        elif kernels:
+            # Which of them did which FLOPs is not told, so their times are told together too.
+            parts = [times.pop((stage, kernel)) for kernel in kernels]
+            outer = times.get((stage, name), _Own())
+            times[stage, name] = _Own(
+                host_us=outer.host_us + sum(part.host_us for part in parts),
+                device_us=outer.device_us + sum(part.device_us for part in parts),
+                calls=counted.calls,
+            )
+    return counts, times
 
 
 def _own_times(events: Sequence[Any]) -> dict[tuple[str, str], _Own]:
@@ -196,6 +205,7 @@ def _operators(
     own: dict[tuple[str, str], _Own], found: dict[tuple[str, str], Counted], roof: Roof
 ) -> tuple[OperatorSummary, ...]:
     made = []
+    whole = _whole(own)
     for (stage, name), each in own.items():
         counted = found.get((stage, name))
         taken_us = each.device_us or each.host_us
@@ -214,18 +224,25 @@ def _operators(
                 flops=flops,
                 bytes=moved,
                 share_of_roof=share,
+                share_of_stage=taken_us / whole[stage] if whole[stage] else None,
             )
         )
     return tuple(sorted(made, key=lambda o: -(o.cuda_time_ms or o.total_time_ms)))
+
+
+def _whole(own: dict[tuple[str, str], _Own]) -> dict[str, float]:
+    """Own time of all operators of each stage, in microseconds."""
+    whole: dict[str, float] = {}
+    for (stage, _), each in own.items():
+        whole[stage] = whole.get(stage, 0.0) + (each.device_us or each.host_us)
+    return whole
 
 
 def _uncounted(
     own: dict[tuple[str, str], _Own], found: dict[tuple[str, str], Counted]
 ) -> tuple[str, ...]:
     """Operators without a formula that took time, and how much of their stage's."""
-    whole: dict[str, float] = {}
-    for (stage, _), each in own.items():
-        whole[stage] = whole.get(stage, 0.0) + (each.device_us or each.host_us)
+    whole = _whole(own)
     lines = []
     for (stage, name), each in own.items():
         counted = found.get((stage, name))

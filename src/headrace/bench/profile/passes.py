@@ -62,7 +62,7 @@ class Runner:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.stage: StageName | None = None
-        self.watch = Watch(loaded.model, self.finish)
+        self.watch = Watch(loaded.model, loaded.device)
         self._torch = needs.torch()
         self._ends = _end_tokens(loaded)
         takes = inspect.signature(loaded.model.forward).parameters

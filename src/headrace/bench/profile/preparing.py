@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.bench.profile import needs
+from headrace.bench.profile.brought import handed_over, side_of
 from headrace.bench.profile.inputs import Given, read_picture
 from headrace.bench.profile.loading import DTYPES, Loaded
 from headrace.contracts.errors import LLMCapabilityError
@@ -15,22 +16,39 @@ _SEVERAL = frozenset({"idefics2", "idefics3", "smolvlm"})
 
 def prepare(loaded: Loaded, given: Given) -> dict[str, Any]:
     """The model's keyword arguments for its first pass, on its device and in its dtype."""
+    torch = needs.torch()
+    kind = getattr(torch, DTYPES[loaded.dtype])
+
+    def moved_there(tensor: Any) -> Any:
+        return tensor.to(loaded.device, kind if tensor.is_floating_point() else None)
+
+    if loaded.infers:
+        from torch.utils._pytree import tree_map_only
+
+        return dict(tree_map_only(torch.Tensor, moved_there, _by_its_own_code(loaded, given)))
     if given.picture is not None:
         found = _with_picture(loaded, given)
     else:
         found = {"input_ids": _tokens(loaded, given.text)}
-    torch = needs.torch()
-    kind = getattr(torch, DTYPES[loaded.dtype])
     moved = {
-        name: value.to(loaded.device, kind if value.is_floating_point() else None)
-        for name, value in found.items()
-        if isinstance(value, torch.Tensor)
+        name: moved_there(value) for name, value in found.items() if isinstance(value, torch.Tensor)
     }
     mask = found.get("attention_mask")
     # One sequence without padding needs no mask, and a mask may cost a slower kernel.
     if mask is not None and bool(mask.all()):
         del moved["attention_mask"]
     return moved
+
+
+def _by_its_own_code(loaded: Loaded, given: Given) -> dict[str, Any]:
+    return handed_over(
+        loaded.model,
+        loaded.tokenizer,
+        given,
+        name=loaded.name,
+        device=loaded.device,
+        side=side_of(loaded.config),
+    )
 
 
 def _tokens(loaded: Loaded, text: str) -> Any:

@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 
+from headrace.bench.profile import needs
 from headrace.bench.profile.inputs import Given, find_inputs
 from headrace.bench.profile.limits import Limits, limits_of
 from headrace.bench.profile.loading import Loaded, load
@@ -23,7 +24,7 @@ from headrace.bench.profile.operators import Observed, observe
 from headrace.bench.profile.passes import Runner, Timed
 from headrace.bench.profile.stopping import NoMemoryError, Stop, Stopped, ends_if_asked, memory_told
 from headrace.bench.profile.work import Account, account_of
-from headrace.contracts.errors import LLMCancelledError
+from headrace.contracts.errors import LLMCancelledError, LLMCapabilityError
 from headrace.contracts.profile_report import MemoryMoment, ProfileReport
 from headrace.contracts.profiling import LLMProfileRequest, ProfilePhase
 from headrace.numbers.roofline import Roof
@@ -76,6 +77,10 @@ def profile(
     """
     from headrace.bench.profile.reporting import report_of
 
+    if request.kernels and not request.device.startswith("cuda"):
+        raise LLMCapabilityError(
+            f"kernels are looked at on CUDA only, and device is {request.device!r}", param="kernels"
+        )
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         ends_if_asked(stop)
@@ -118,7 +123,29 @@ def profile(
     finally:
         runner.close()
     on_progress("report", _OBSERVED, "putting the figures together")
-    return report_of(gathered, runner)
+    report = report_of(gathered, runner)
+    if request.kernels and report.complete and artifacts_dir is not None:
+        report = _with_kernels(report, gathered, on_progress, stop, artifacts_dir)
+    return report
+
+
+def _with_kernels(
+    report: ProfileReport, gathered: Gathered, tell: Tell, stop: Stop, artifacts: Path
+) -> ProfileReport:
+    from headrace.bench.profile.nsight import look
+
+    # The process that is watched needs the memory that the model has had here.
+    gathered.loaded.model.to("meta")
+    needs.torch().cuda.empty_cache()
+    given = _middle(gathered.given, gathered.passes)
+    tell("operators", _OBSERVED, f"looking at kernels of {given.name} with nsys and ncu")
+    try:
+        looked = look(gathered.request, given.name, artifacts, stop)
+    except Stopped:
+        ended = "stopped while looking at kernels, as was asked"
+        summary = evolve(report.summary, complete=False)
+        return evolve(report, summary=summary, complete=False, ended=ended)
+    return evolve(report, kernels=looked.kernels, notes=(*report.notes, *looked.notes))
 
 
 def _warm_up(gathered: Gathered, runner: Runner, tell: Tell, stop: Stop) -> None:

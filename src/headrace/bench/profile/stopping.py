@@ -32,15 +32,20 @@ def memory_told(doing: str, hint: str) -> Iterator[None]:
     """Whatever torch or Python say of exhausted memory becomes one error of ours."""
     try:
         yield
-    except MemoryError as error:
-        raise NoMemoryError(f"out of memory while {doing}; {hint}") from error
-    except RuntimeError as error:
-        # torch's class for the processor's allocator is a plain RuntimeError; that of CUDA is one too.
-        words = str(error)
-        if not any(sign in words for sign in _SIGNS):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        first = words.strip().splitlines()[0]
-        raise NoMemoryError(f"out of memory while {doing} ({first}); {hint}") from error
+        first = "".join(str(error).strip().splitlines()[:1])
+        why = f" ({first})" if first else ""
+        raise NoMemoryError(f"out of memory while {doing}{why}; {hint}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there was no memory left."""
+    # torch's class for the processor's allocator is a plain RuntimeError; that of CUDA is one too.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    )
 
 
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "Cannot allocate memory")

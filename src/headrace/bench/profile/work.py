@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from headrace.bench.profile.passes import Timed
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.profile_report import StageName
 from headrace.numbers.architecture import (
@@ -26,6 +25,9 @@ from headrace.numbers.architecture import (
 from headrace.numbers.architecture.conventions import describe
 from headrace.numbers.architecture.shapes import Both, Shape
 from headrace.numbers.architecture.tree import add
+
+if TYPE_CHECKING:
+    from headrace.bench.profile.passes import Timed
 
 
 @frozen(kw_only=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from headrace.backends.managed.engine import Managed
 from headrace.contracts.errors import LLMModelNotFoundError
-from headrace.gateway.hot.way import HotWay, HotWays
+from headrace.gateway.hot.way import HotWay, HotWays, remote_of
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import Standing
 from headrace.traffic.passage import Ticket
@@ -41,7 +42,13 @@ class HotRoute:
         self._hot = {id(way.lane): way for way in hot}
         self._barred = sorted({name for way in hot for name in way.barred})
         self._asked_whole = all(way.remote.provider.asked_whole for way in hot)
+        self._moving = [way for way in hot if isinstance(way.lane.backend, Managed)]
         self._courses: dict[int, tuple[Way, Course]] = {}
+
+    def holds(self) -> bool:
+        """Whether its backends are still where they were found: an engine of ours may be started
+        again at another port."""
+        return all(remote_of(way.lane) is way.remote for way in self._moving)
 
     def takes(self, request: PassingRequest) -> bool:
         """Whether its backends may be asked for ``request`` without a change in its meaning."""
@@ -85,22 +92,31 @@ class HotRoutes:
     def to(self, model: str | None) -> HotRoute | None:
         """The route of ``model``; ``None`` where there is none, or it takes the general way."""
         try:
-            return self._found[model]
+            found = self._found[model]
+            if found is None or found.holds():
+                return found
         except KeyError:
-            found = self._look(model)
-        # Callers may say what they like, so what is kept of it is bounded.
-        if model is None or len(model) <= _LONGEST_NAME:
+            pass
+        try:
+            route = self.standing.routes.pick(model)
+        except LLMModelNotFoundError:
+            route = None
+        found = None if route is None else self._hot_route(route, model)
+        # One that has no way yet may have one as soon as its engine runs. And callers may say what
+        # they like, so what is kept of it is bounded.
+        is_final = found is not None or route is None or not _has_engines(route)
+        if is_final and (model is None or len(model) <= _LONGEST_NAME):
             if len(self._found) >= _MOST_NAMES:
                 self._found.clear()
             self._found[model] = found
         return found
 
-    def _look(self, model: str | None) -> HotRoute | None:
-        try:
-            route = self.standing.routes.pick(model)
-        except LLMModelNotFoundError:
-            return None
+    def _hot_route(self, route: Route, model: str | None) -> HotRoute | None:
         hot = [way for lane in route.lanes() if (way := self._ways.to(lane)) is not None]
         if len(hot) < len(route.lanes()) or any(way.format != self._format for way in hot):
             return None
         return HotRoute(route, model, hot)
+
+
+def _has_engines(route: Route) -> bool:
+    return any(isinstance(lane.backend, Managed) for lane in route.lanes())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
+from headrace.backends.managed.engine import Managed
 from headrace.backends.remote import Remote
 from headrace.net.head import write_head
 from headrace.net.pool import PooledTransport
@@ -48,27 +49,35 @@ class HotWay:
 
 
 class HotWays:
-    """The ways to lanes, each found out once."""
+    """The ways to lanes, each found out once for as long as its backend is at the same place."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[Lane, HotWay | None]] = {}
+        self._found: dict[int, tuple[Lane, Remote | None, HotWay | None]] = {}
 
     def to(self, lane: Lane) -> HotWay | None:
         """The way to ``lane``; ``None`` where its requests have to be translated."""
-        found = self._found.get(id(lane))
-        if found is not None and found[0] is lane:
-            return found[1]
+        found, remote = self._found.get(id(lane)), remote_of(lane)
+        if found is not None and found[0] is lane and found[1] is remote:
+            return found[2]
         if len(self._found) >= _MOST_WAYS:  # those of configurations long gone
             self._found.clear()
         way = way_to(lane)
-        self._found[id(lane)] = lane, way
+        self._found[id(lane)] = lane, remote, way
         return way
+
+
+def remote_of(lane: Lane) -> Remote | None:
+    """Who is asked across HTTP for ``lane`` now: an engine of ours, while it runs, or its backend."""
+    backend = lane.backend
+    if isinstance(backend, Managed):
+        return backend.remote
+    return backend if isinstance(backend, Remote) else None
 
 
 def way_to(lane: Lane) -> HotWay | None:
     """As ``HotWays.to``."""
-    remote = lane.backend
-    if lane.doors or not isinstance(remote, Remote):
+    remote = remote_of(lane)
+    if lane.doors or remote is None:
         return None
     row, transport = remote.provider, remote.world.transport
     if (

@@ -1,6 +1,6 @@
 // Tables and cards. Rows are kept and their cells rewritten only where a text has changed.
 
-import { NOTHING, bytes, clock, count, dollars, seconds } from "./format.js";
+import { NOTHING, bytes, clock, count, dollars, duration, seconds } from "./format.js";
 
 const QUANTILES = ["mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "max_s"];
 const CIRCUITS = { closed: ["ok", "closed"], open: ["error", "open"], half_open: ["warn", "half open"] };
@@ -158,6 +158,8 @@ export function showLanes(s) {
     const isOurs = lane.provider === null;
     parts.enginesName.hidden = parts.engines.hidden = !isOurs;
     if (isOurs) showEngines(parts.engines, lane.engines);
+    parts.serverName.hidden = parts.server.hidden = !lane.server;
+    if (lane.server) showServer(parts.server, lane.server);
   });
 }
 
@@ -171,6 +173,23 @@ function showEngines(box, engines) {
     pill.title = ready ? "answers" : "does not answer now";
     put(pill, restarts ? `${name}, restarts: ${restarts}` : name);
   });
+}
+
+const STATES = { ready: "ok", starting: "warn", stopping: "warn", failed: "error", stopped: "" };
+
+function showServer(box, server) {
+  const facts = [server.reused ? "somebody else's" : server.state];
+  if (server.pid !== null) facts.push(`process ${server.pid}`);
+  if (server.uptime_s !== null) facts.push(`up ${duration(server.uptime_s)}`);
+  if (server.memory_bytes !== null) facts.push(bytes(server.memory_bytes));
+  if (server.restarts) facts.push(`restarts: ${server.restarts}`);
+  while (box.children.length > facts.length) box.lastElementChild.remove();
+  facts.forEach((fact, place) => {
+    const pill = box.children[place] ?? box.appendChild(node("span"));
+    pill.className = place === 0 ? `pill ${STATES[server.state]}` : "pill";
+    put(pill, fact);
+  });
+  box.title = server.error ?? server.url ?? "";
 }
 
 function put(element, text) {
@@ -203,6 +222,10 @@ function laneCard() {
   const ended = list.appendChild(node("dd", "pills"));
   const enginesName = list.appendChild(node("dt", "", "engines"));
   const engines = list.appendChild(node("dd", "pills"));
-  card.parts = { name, provider, circuit, places, waiting, tokens, ended, enginesName, engines };
+  const serverName = list.appendChild(node("dt", "", "server"));
+  const server = list.appendChild(node("dd", "pills"));
+  card.parts = {
+    name, provider, circuit, places, waiting, tokens, ended, enginesName, engines, serverName, server,
+  };
   return card;
 }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import LLMUnavailableError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta
+from headrace.gateway.config import Config
+from headrace.gateway.engines import PlacedEngine, engine_route
 from headrace.gateway.routes import Route
 from headrace.gateway.workers.messages import Model
+from headrace.net.clock import World
 from headrace.traffic.admission import Admission
 from headrace.traffic.lane import Lane
 
@@ -41,13 +44,36 @@ def elsewhere(model: Model | None) -> Route | None:
     """The route that stands for ``model`` in a worker."""
     if model is None:
         return None
+    return _stands_for(model.name, model.patterns, model.created)
+
+
+def _stands_for(name: str, patterns: tuple[str, ...], created: int) -> Route:
     door = Admission(max_running=1, max_waiting=0, timeout_s=0.0)
     return Route(
-        model=model.name,
-        patterns=model.patterns,
-        created=model.created,
-        lane=Lane(backend=Elsewhere(model.name), admission=door),
+        model=name,
+        patterns=patterns,
+        created=created,
+        lane=Lane(backend=Elsewhere(name), admission=door),
     )
+
+
+class EnginesElsewhere:
+    """The engines that another process starts: an EngineHome of names."""
+
+    def place(
+        self, config: Config, world: World, before: Sequence[PlacedEngine]
+    ) -> tuple[PlacedEngine, ...]:
+        """The names of every engine of ``config``."""
+        created = int(world.clock.wall())
+        return tuple(
+            PlacedEngine(
+                entry=entry, route=engine_route(entry, _stands_for(entry.name, (), created))
+            )
+            for entry in config.engines
+        )
+
+    def stand(self, placed: tuple[PlacedEngine, ...], patience_s: float) -> None:
+        """Nothing: the other process does."""
 
 
 def is_elsewhere(route: Route) -> bool:

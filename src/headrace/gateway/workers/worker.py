@@ -33,7 +33,7 @@ from headrace.gateway.server import (
 )
 from headrace.gateway.share import Share
 from headrace.gateway.source import Source
-from headrace.gateway.workers.elsewhere import Elsewhere, elsewhere
+from headrace.gateway.workers.elsewhere import Elsewhere, EnginesElsewhere, elsewhere
 from headrace.gateway.workers.handing import Handing
 from headrace.gateway.workers.messages import (
     Begin,
@@ -189,6 +189,7 @@ async def _serve(begin: Begin, line: Line) -> None:
     own = Own(
         chat=elsewhere(begin.chat),
         embeddings=elsewhere(begin.embeddings),
+        engines=EnginesElsewhere(),
         share=Share(begin.place, begin.processes),
     )
     gateway, records = gateway_of(config, own, world)

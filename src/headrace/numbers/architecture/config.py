@@ -274,7 +274,9 @@ def _deepseek_ocr(f: Fields) -> Read:
     widths = vision.inner("width")
     base = widths.inner("sam_vit_b")
     image = vision.whole("image_size", default=1024)
-    eye = sam(base, tuple(base.any("downsample_channels") or (512, 1024)))
+    # Its SAM has no size of its own: it sees the picture as it comes.
+    looks = Fields({"image_size": image, **base.plain()}, "config.vision_config.width.sam_vit_b")
+    eye = sam(looks, tuple(base.any("downsample_channels") or (512, 1024)))
     # CLIP gets SAM's cells of 16 px, halved by each reduction, as its patches.
     cell = eye.patch * 2 ** len(eye.reductions)
     clip = {**widths.inner("clip-l-14-224").plain(), "image_size": image, "patch_size": cell}

@@ -6,7 +6,9 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -17,10 +19,11 @@ from headrace.bench.profile.report.markdown import markdown
 from headrace.bench.profile.report.saved import FILE_NAME, completed, write_report
 from headrace.bench.report.writing import NotWritten, ReportNotWritten, reason, write_file
 from headrace.contracts.convert import to_json, to_plain
-from headrace.contracts.profile_report import ProfileReport
+from headrace.contracts.profile_report import Prediction, ProfileReport
 from headrace.contracts.profiling import OperatorSummary
 
 HASHES = "SHA256SUMS"
+MARK = "INCOMPLETE.txt"
 _NO_PARQUET = (
     "operators.csv in place of operators.parquet: pyarrow is not installed (pip install pyarrow)"
 )
@@ -30,7 +33,7 @@ def write_all(report: ProfileReport, folder: Path, trace: bytes | None = None) -
     """Write every form of ``report`` into ``folder``, and the hashes of all that lies there.
 
     ``trace`` is the operator profiler's own, kept as ``trace.json.gz``. What can be written is;
-    ReportNotWritten tells of the rest at the end.
+    ReportNotWritten tells of the rest at the end. A run that ended early is marked as such.
     """
     report = completed(report)
     has_parquet = _has_pyarrow()
@@ -47,6 +50,12 @@ def write_all(report: ProfileReport, folder: Path, trace: bytes | None = None) -
         makers["operators.parquet"] = lambda: _parquet(report)
     elif report.operators:
         makers["operators.csv"] = lambda: _csv(report).encode()
+    if report.complete:
+        mark(folder, None)
+    else:
+        makers[MARK] = lambda: _why(report.ended or "it does not say why")
+    for name, prediction in _named(report.predictions):
+        makers[name] = partial(_said, prediction)
     if trace is not None:
         packed = trace if trace[:2] == b"\x1f\x8b" else gzip.compress(trace, mtime=0)
         makers["trace.json.gz"] = lambda: packed
@@ -78,10 +87,41 @@ def hashes(folder: Path) -> bytes:
     lines = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and is_artifact(name) and name != HASHES:
+        # The mark may be written again, with more words, by whoever has started the run.
+        told = is_artifact(name) and name not in (HASHES, MARK)
+        if told and path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines).encode()
+
+
+def mark(folder: Path, why: str | None) -> None:
+    """Say in ``folder`` that the run ended early, and why; or, where it did not, no longer say it."""
+    if why is None:
+        (folder / MARK).unlink(missing_ok=True)
+    else:
+        write_file(folder / MARK, _why(why))
+
+
+def _why(ended: str) -> bytes:
+    return f"This run ended early: {ended}\nWhat lies here is a part of it.\n".encode()
+
+
+def _named(predictions: Sequence[Prediction]) -> Iterator[tuple[str, Prediction]]:
+    """Each with a file of its own, by the name of its input."""
+    given: set[str] = set()
+    for prediction in predictions:
+        plain = re.sub(r"[^\w. -]", "_", prediction.input).lstrip(".")[:100] or "_"
+        name, number = plain, 1
+        while name in given:
+            number += 1
+            name = f"{plain}-{number}"
+        given.add(name)
+        yield f"predictions/{name}.txt", prediction
+
+
+def _said(prediction: Prediction) -> bytes:
+    return prediction.text.encode("utf-8", "replace") + b"\n"
 
 
 _STATE = frozenset({"status.json", "pid.json", "lock", "log.txt", "request.json"})

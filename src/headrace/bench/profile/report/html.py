@@ -58,6 +58,7 @@ def html(report: ProfileReport) -> str:
         tables.stages(report, figures),
         card(charts.roofline(report), numbers, _ROOF),
         tables.operators(report, figures),
+        tables.kernels(report, figures),
         card(charts.memory(report), numbers, _MEMORY if report.memory else ""),
         tables.peaks(report, figures),
         pair([_noise(report, figures), _uncounted(report)], "halves"),

@@ -28,7 +28,13 @@ def markdown(report: ProfileReport) -> str:
     ]
     if not report.complete:
         lines += ["", "⚠️ **The run ended early: the figures are of a part of it.**"]
-    for part in (_times(report), _stages(report), _operators(report), _peaks(report)):
+    for part in (
+        _times(report),
+        _stages(report),
+        _operators(report),
+        _kernels(report),
+        _peaks(report),
+    ):
         if part:
             lines += ["", *part]
     if report.recommendations:
@@ -89,6 +95,28 @@ def _stages(report: ProfileReport) -> list[str]:
     ]
     heads = ["stage", "time", "share", "FLOPs", "bytes", "bound by", "MFU", "MBU", "of least time"]
     return table(heads, rows)
+
+
+def _kernels(report: ProfileReport) -> list[str]:
+    if not report.kernels:
+        return []
+    rows = [
+        [
+            code(k.name),
+            code(k.stage) if k.stage else NOTHING,
+            k.source,
+            time_ms(k.time_ms),
+            count(k.calls),
+            share(k.memory_share),
+            share(k.compute_share),
+        ]
+        for k in report.kernels[:_MOST_OPERATORS]
+    ]
+    heads = ["kernel", "stage", "told by", "time", "launches", "of memory", "of compute"]
+    lines = table(heads, rows)
+    if len(report.kernels) > _MOST_OPERATORS:
+        lines += ["", f"{len(report.kernels) - _MOST_OPERATORS} more are in `report.json`."]
+    return lines
 
 
 def _operators(report: ProfileReport) -> list[str]:

@@ -62,20 +62,16 @@ def operators(report: ProfileReport, figures: Figures) -> str:
     if not report.operators:
         return ""
     on_gpu = any(o.cuda_time_ms for o in report.operators)
-    totals: dict[str | None, float] = {}
-    for o in report.operators:
-        totals[o.stage] = totals.get(o.stage, 0.0) + words.own_ms(o)
     order = sorted(range(len(report.operators)), key=lambda n: -words.own_ms(report.operators[n]))
     body = []
     for n in order:
         o, at = report.operators[n], f"operators[{n}]"
-        part = words.own_ms(o) / totals[o.stage] if totals[o.stage] else 0.0
         cells = [f'<td class="text">{text_of(o.stage or NOTHING, 40)}</td>']
         cells.append(figures.cell(f"{at}.total_time_ms", time_ms))
         if on_gpu:
             cells.append(figures.cell(f"{at}.cuda_time_ms", time_ms))
         cells += [
-            f'<td data-v="{part!r}">{share(part)}</td>',
+            figures.cell(f"{at}.share_of_stage", share),
             figures.cell(f"{at}.calls", whole),
             figures.cell(f"{at}.flops", words.flops),
             figures.cell(f"{at}.bytes", words.bytes_),
@@ -85,13 +81,41 @@ def operators(report: ProfileReport, figures: Figures) -> str:
     heads = ["operator", "~stage", *(["on the CPU", "on the GPU"] if on_gpu else ["own time"])]
     heads += ["of its stage", "calls", "FLOPs", "bytes", "of its roof"]
     under = (
-        "Own times, under the operator profiler and apart from the timed passes. Share of its stage: of the own "
-        "times that are listed. Of its roof: the operator's least possible time over its time."
+        "Own times, under the operator profiler and apart from the timed passes. Of its stage: of the own times "
+        "of all its operators. Of its roof: the operator's least possible time over its time."
     )
     return (
         f'<section class="card long"><h2>Operators ({count(len(body))})</h2>'
         f'<p class="quiet small">{text_of(under, 600)}</p><div class="scroll tall" tabindex="0" '
         f'role="region" aria-label="Operators">{table(heads, body, "sorts")}</div></section>'
+    )
+
+
+def kernels(report: ProfileReport, figures: Figures) -> str:
+    """Kernels of the GPU as NVIDIA's profilers tell them; the table sorts by any column."""
+    if not report.kernels:
+        return ""
+    body = [
+        row(
+            f"<code>{text_of(kernel.name, 160)}</code>",
+            [
+                f'<td class="text">{text_of(kernel.stage or NOTHING, 40)}</td>',
+                f'<td class="text">{kernel.source}</td>',
+                figures.cell(f"kernels[{n}].time_ms", time_ms),
+                figures.cell(f"kernels[{n}].calls", whole),
+                figures.cell(f"kernels[{n}].memory_share", share),
+                figures.cell(f"kernels[{n}].compute_share", share),
+            ],
+        )
+        for n, kernel in enumerate(report.kernels)
+    ]
+    heads = ["kernel", "~stage", "~told by", "time", "launches", "of memory", "of compute"]
+    return (
+        f'<section class="card long"><h2>Kernels ({count(len(body))})</h2>'
+        '<p class="quiet small">In processes of their own, apart from the timed passes. Shares are of '
+        "what the device sustains at most.</p>"
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Kernels">'
+        f"{table(heads, body, 'sorts')}</div></section>"
     )
 
 

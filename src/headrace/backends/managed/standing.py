@@ -1,0 +1,76 @@
+"""The engines that our processes on this machine have started, and their logs, for people to see."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.backends.managed import processes
+from headrace.backends.managed.ending import stop_started
+from headrace.backends.managed.probe import answers
+from headrace.backends.managed.server import HOST
+from headrace.backends.managed.state import Folder, Started, default_state, folders
+from headrace.contracts.engines import ServerSnapshot
+from headrace.contracts.errors import LLMBadResponseError
+from headrace.net.transport import Transport
+
+_FOLDER = re.compile(r"(.+)-[0-9a-f]{10}")
+
+
+async def standing(transport: Transport, state: Path | None = None) -> list[ServerSnapshot]:
+    """Every engine whose process runs, whoever of us started it."""
+    return [
+        await _snapshot(started, transport) for _, started in tuple(folders(state)) if started.runs
+    ]
+
+
+async def stop(name: str, state: Path | None = None) -> int:
+    """End every engine of that name, whoever uses it; how many ran."""
+    mine = [folder for folder, started in folders(state) if started.name == name]
+    return sum([await stop_started(folder) for folder in mine])
+
+
+def log_files(state: Path | None = None) -> dict[str, Path]:
+    """The newest log of each engine by its name, of those that have ended too."""
+    found: dict[str, Path] = {}
+    for folder in _folders(state):
+        name = _FOLDER.fullmatch(folder.path.name)
+        log = folder.path / "log"
+        if name is None or not log.is_file():
+            continue
+        known = found.get(name[1])
+        if known is None or known.stat().st_mtime < log.stat().st_mtime:
+            found[name[1]] = log
+    return found
+
+
+def _folders(state: Path | None) -> Iterator[Folder]:
+    engines = (state or default_state()) / "engines"
+    if engines.is_dir():
+        yield from (Folder(path) for path in sorted(engines.iterdir()) if path.is_dir())
+
+
+async def _snapshot(started: Started, transport: Transport) -> ServerSnapshot:
+    try:
+        status = await answers(f"http://{HOST}:{started.port}{started.ready_path}", transport)
+    except LLMBadResponseError:
+        status = None
+    # One that asks for a key does answer.
+    is_ready = status in (200, 401, 403)
+    held = processes.members(started.pid, started.born)
+    return ServerSnapshot(
+        name=started.name,
+        model=started.model,
+        backend=started.backend,
+        state="ready" if is_ready else "starting",
+        url=started.base_url,
+        port=started.port,
+        pid=started.pid,
+        command=started.command,
+        started=started.started,
+        uptime_s=max(0.0, time.time() - started.started),
+        memory_bytes=sum(each.rss_bytes for each in held) or None,
+        log=started.log,
+    )

@@ -1,0 +1,182 @@
+"""What a chain is made of: steps that ask a model, functions, branches and joins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import getsource
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from headrace.chains.templates import Template
+from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.requests import LLMChatParams
+
+Output: TypeAlias = Any
+"""A Pydantic model, a msgspec Struct, an attrs or data class, a JSON Schema (a dict); None: text."""
+How: TypeAlias = Literal["one", "many", "filter"]
+
+
+def _named(_: object, attribute: Any, name: str) -> None:
+    if not str(name).isidentifier():
+        raise LLMInvalidRequestError(
+            f"{attribute.name} is {name!r}, must be a plain name: templates call it by that",
+            param=attribute.name,
+        )
+
+
+@frozen(kw_only=True, eq=False)
+class Node:
+    """One place in a chain. ``id`` is its own there, and the name of what it gave in templates."""
+
+    id: str = field(validator=_named)
+
+    def __rshift__(self, other: Node | Group) -> Path:
+        return Path.of(self) >> other
+
+    def __or__(self, other: Node | Path) -> Group:
+        return Group((Path.of(self), Path.of(other)))
+
+    def signature(self) -> object:
+        """All that what it gives depends on, beside what comes to it; JSON."""
+        raise NotImplementedError
+
+
+@frozen(kw_only=True, eq=False)
+class Step(Node):
+    """Asks ``engine`` for each value that comes.
+
+    ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
+    None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
+    is asked at most until its answer is what was wanted.
+    """
+
+    engine: str
+    user: str
+    system: str | None = None
+    input: Output = None
+    output: Output = None
+    sampling: LLMChatParams = field(factory=LLMChatParams)
+    asks: int = 2
+    repair: bool = True
+    timeout_s: float | None = None
+    user_template: Template = field(init=False, repr=False)
+    system_template: Template | None = field(init=False, repr=False)
+
+    @user_template.default
+    def _user_template(self) -> Template:
+        return Template(self.user, f"{self.id}.user")
+
+    @system_template.default
+    def _system_template(self) -> Template | None:
+        return None if self.system is None else Template(self.system, f"{self.id}.system")
+
+    def signature(self) -> object:
+        from attrs import asdict
+
+        return [
+            "step",
+            self.engine,
+            self.user,
+            self.system,
+            None if self.output is None else schema_of(self.output),
+            asdict(self.sampling),
+            self.asks,
+            self.repair,
+        ]
+
+
+@frozen(kw_only=True, eq=False)
+class Apply(Node):
+    """A function of the value that comes, plain or async.
+
+    ``how`` is ``one`` (it gives one value), ``many`` (it gives several, each of which goes on by
+    itself) or ``filter`` (it says whether the value goes on). ``version`` stands for its code where
+    that cannot be read, or where what it calls has changed.
+    """
+
+    function: Callable[[Any], Any]
+    how: How = "one"
+    input: Output = None
+    output: Output = None
+    version: str = ""
+
+    def signature(self) -> object:
+        try:
+            code = getsource(self.function)
+        except (OSError, TypeError):
+            code = getattr(self.function, "__qualname__", repr(type(self.function)))
+        return ["apply", self.how, self.version, code]
+
+
+@frozen(kw_only=True, eq=False)
+class Branch(Node):
+    """Sends each value down one path: that which ``choose`` names, or down none for None."""
+
+    choose: Callable[[Any], str | None]
+    paths: Mapping[str, Path | Node]
+    version: str = ""
+
+    def signature(self) -> object:
+        try:
+            code = getsource(self.choose)
+        except (OSError, TypeError):
+            code = getattr(self.choose, "__qualname__", repr(type(self.choose)))
+        return ["branch", self.version, code, sorted(self.paths)]
+
+
+@frozen(kw_only=True, eq=False)
+class Join(Node):
+    """Puts together what the paths before it gave for the same value.
+
+    Its value is a mapping from the id of each path's last node to what that gave. Where a path gave
+    nothing (it filtered the value out, or failed), neither does the join, unless ``partial``.
+    """
+
+    partial: bool = False
+
+    def signature(self) -> object:
+        return ["join", self.partial]
+
+
+@frozen
+class Group:
+    """Paths beside one another; each gets every value that comes to the group."""
+
+    paths: tuple[Path, ...]
+
+    def __or__(self, other: Node | Path) -> Group:
+        return Group((*self.paths, Path.of(other)))
+
+    def join(self, id: str, *, partial: bool = False) -> Path:
+        """This group, and a join of its paths behind it."""
+        return Path((self, Join(id=id, partial=partial)))
+
+
+@frozen
+class Path:
+    """Places one behind the other."""
+
+    places: tuple[Node | Group, ...]
+
+    @classmethod
+    def of(cls, what: Node | Path | Group) -> Path:
+        """``what`` as a path."""
+        return what if isinstance(what, Path) else cls((what,))
+
+    def __rshift__(self, other: Node | Path | Group) -> Path:
+        return Path((*self.places, *Path.of(other).places))
+
+    def __or__(self, other: Node | Path) -> Group:
+        return Group((self, Path.of(other)))
+
+    def join(self, id: str, *, partial: bool = False) -> Path:
+        """This path, with a join behind the group that it ends with."""
+        return self >> Join(id=id, partial=partial)
+
+
+def schema_of(output: Output) -> Mapping[str, Any]:
+    """The JSON Schema of a type; raises LLMInvalidRequestError for what has none."""
+    from headrace.client.structured.kinds import kind_of
+
+    return kind_of(output).own_schema

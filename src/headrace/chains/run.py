@@ -1,0 +1,201 @@
+"""Runs a chain over rows: a bounded number on their way, results in the order of the input."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from headrace.chains.asking import Askers
+from headrace.chains.engines import is_started, open_clients
+from headrace.chains.graph import Chain
+from headrace.chains.journal import Journal
+from headrace.chains.reading import Row, rows_of
+from headrace.chains.standing import Standing
+from headrace.chains.values import Item
+from headrace.chains.walk import Came, Failed, Walk
+from headrace.client.async_client import AsyncClient
+from headrace.contracts.engines import EngineConfig
+
+_ROWS_A_PLACE = 4
+
+
+@frozen(kw_only=True)
+class RunSettings:
+    """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
+
+    ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
+    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
+    may pass is made again ``retries`` times at most.
+    """
+
+    run_dir: Path
+    concurrency: int = 64
+    retries: int = 5
+    window: int | None = None
+    engines: tuple[EngineConfig, ...] = ()
+    clients: Mapping[str, AsyncClient] | None = None
+
+
+class Run:
+    """One run of ``chain`` over ``rows``. ``stop`` asks it to take up no more rows."""
+
+    def __init__(self, chain: Chain, settings: RunSettings) -> None:
+        self.chain, self.settings = chain, settings
+        self.standing = Standing()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Finish what is under way, and take up no more."""
+        self._stopped = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopped
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the rows go through the chain more than once, for engines that take turns."""
+        return len(self.chain.segments(self._lazy())[1]) > 1
+
+    def _lazy(self) -> frozenset[str]:
+        return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
+
+    async def over(self, rows: Callable[[], Iterable[Row]]) -> AsyncIterator[tuple[Row, Came]]:
+        """Each row with what became of it, in their order.
+
+        ``rows`` gives them from the first on, each time it is called: where engines take turns, the
+        rows of a window go through the chain once for each.
+        """
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            journal = stack.enter_context(Journal(settings.run_dir))
+            clients = settings.clients
+            if clients is None:
+                opened = open_clients(
+                    self.chain.engines(),
+                    settings.engines,
+                    concurrency=settings.concurrency,
+                    retries=settings.retries,
+                )
+                clients = opened
+                for client in opened.values():
+                    stack.push_async_callback(client.aclose)
+            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            for engine in settings.engines:
+                if is_started(engine) and not engine.lazy and engine.name in clients:
+                    await clients[engine.name].start_engine()
+            walk.segments, turns = self.chain.segments(self._lazy())
+            for window in self._windows(rows, many=len(turns) > 1):
+                for turn, name in enumerate(turns[:-1]):
+                    walk.until = turn
+                    async for _ in self._through(walk, window()):
+                        pass
+                    if name is not None:
+                        await clients[name].stop_engine()
+                walk.until = len(turns) - 1
+                async for row, came in self._through(walk, window()):
+                    self._count(came)
+                    yield row, came
+                last = turns[-1]
+                if len(turns) > 1 and last is not None:
+                    await clients[last].stop_engine()
+
+    def _windows(
+        self, rows: Callable[[], Iterable[Row]], *, many: bool
+    ) -> Iterator[Callable[[], Iterable[Row]]]:
+        size = self.settings.window
+        if size is None or not many:
+            yield rows
+            return
+        all_rows = iter(rows())
+        while not self._stopped and (held := tuple(islice(all_rows, size))):
+            yield partial(tuple[Row, ...], held)
+
+    async def _through(self, walk: Walk, rows: Iterable[Row]) -> AsyncIterator[tuple[Row, Came]]:
+        """Each row as far as ``walk`` goes now."""
+        on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
+        most = _ROWS_A_PLACE * self.settings.concurrency
+        try:
+            for row in rows:
+                if self._stopped:
+                    break
+                on_their_way.append((row, asyncio.create_task(_of_row(walk, row))))
+                if len(on_their_way) >= most:
+                    yield await _first_of(on_their_way)
+            while on_their_way:
+                yield await _first_of(on_their_way)
+        finally:
+            await _end(on_their_way)
+
+    def _count(self, came: Came) -> None:
+        standing = self.standing
+        standing.rows += 1
+        standing.results += len(came.items)
+        standing.failed += len(came.failed)
+
+
+async def _first_of(on_their_way: deque[tuple[Row, asyncio.Task[Came]]]) -> tuple[Row, Came]:
+    row, task = on_their_way[0]
+    came = await task
+    on_their_way.popleft()
+    return row, came
+
+
+async def _of_row(walk: Walk, row: Row) -> Came:
+    item = Item(row.number, row.value, (), row.value, {})
+    if row.wrong is not None:
+        return Came((), (Failed("input", "LLMInvalidRequestError", row.wrong, item),))
+    return await walk.row(item)
+
+
+async def _end(tasks: deque[tuple[Row, asyncio.Task[Came]]]) -> None:
+    for _, task in tasks:
+        task.cancel()
+    await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+
+
+@frozen
+class Result:
+    """What became of one row: its ``values``, and its ``errors``."""
+
+    id: str | int
+    values: tuple[Any, ...]
+    errors: tuple[Failed, ...]
+
+
+async def arun(
+    chain: Chain,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    settings: RunSettings,
+    on_standing: Callable[[Standing], None] | None = None,
+) -> AsyncIterator[Result]:
+    """What ``chain`` makes of each of ``rows``, in their order.
+
+    Where engines take turns, all of ``rows`` are held, or ``settings.window`` of them.
+    """
+    run = Run(chain, settings)
+    kept = _Kept(rows)
+    async for row, came in run.over(lambda: rows_of(kept)):
+        if on_standing is not None:
+            on_standing(run.standing)
+        yield Result(row.id, tuple(item.value for item in came.items), came.failed)
+
+
+class _Kept:
+    """What can be gone through again, though it came from an iterator that cannot."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._rows = rows if iter(rows) is not rows else list(rows)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._rows)

@@ -1,0 +1,73 @@
+"""Prompts from templates: Jinja in its sandbox, and a name that is not there is an error.
+
+A template sees the fields of the value that comes to its step, ``row`` (the input row as it was
+read) and what each earlier step gave, by the step's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from headrace.contracts.errors import LLMInvalidRequestError
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+_MOST_CHARACTERS = 8_000_000
+
+
+class Template:
+    """One prompt's template; ``place`` names it in errors."""
+
+    def __init__(self, source: str, place: str) -> None:
+        from jinja2 import TemplateSyntaxError
+
+        self.source, self.place = source, place
+        try:
+            self._compiled = _environment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise LLMInvalidRequestError(
+                f"{place}, line {error.lineno}: {error.message}", param=place
+            ) from error
+
+    def names(self) -> frozenset[str]:
+        """The names that it looks up outside of itself."""
+        from jinja2 import meta
+
+        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The prompt for ``values``; raises LLMInvalidRequestError where it cannot be written."""
+        from jinja2 import TemplateError
+
+        try:
+            text = self._compiled.render(values)
+        except TemplateError as error:
+            raise LLMInvalidRequestError(f"{self.place}: {error}", param=self.place) from error
+        except Exception as error:
+            # What a template does with a value of the wrong type is the row's own fault.
+            raise LLMInvalidRequestError(
+                f"{self.place}: {type(error).__name__}: {error}", param=self.place
+            ) from error
+        if len(text) > _MOST_CHARACTERS:
+            raise LLMInvalidRequestError(
+                f"{self.place} renders to {len(text)} characters, at most {_MOST_CHARACTERS} are sent",
+                param=self.place,
+            )
+        return text
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from headrace.wire.json import encode
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
+    )
+    environment.filters["tojson"] = lambda value: encode(value).decode()
+    return environment

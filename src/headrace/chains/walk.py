@@ -1,0 +1,258 @@
+"""One row through a chain: from what it is to what the chain makes of it.
+
+A node's work is looked up in the journal first, by what it depends on: the node with all before it,
+and the value that comes. So a run that goes on does only what is not done, and equal rows are asked
+for once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+from msgspec import json
+
+from headrace.chains.asking import Asked, Askers
+from headrace.chains.graph import Chain
+from headrace.chains.journal import Done, Journal
+from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.standing import Standing
+from headrace.chains.values import Item, as_json, key_of
+from headrace.contracts.errors import LLMCancelledError, LLMError, LLMInvalidRequestError
+
+T = TypeVar("T")
+
+
+@frozen
+class Failed:
+    """A value that a node could make nothing of, and why."""
+
+    node: str
+    error: str
+    message: str
+    item: Item
+
+
+@frozen
+class Came:
+    """What became of one row."""
+
+    items: tuple[Item, ...] = ()
+    failed: tuple[Failed, ...] = ()
+
+
+class _NotYet(Exception):
+    """The rest is for a later segment."""
+
+
+class Walk:
+    """Walks rows through ``chain``; what is under way is shared by those who wait for the same.
+
+    ``segments`` are the numbers of the nodes' segments, and nodes of those behind ``until`` are left
+    for later.
+    """
+
+    def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
+        self._chain, self._journal, self._askers = chain, journal, askers
+        self._standing = standing
+        self._under_way: dict[bytes, asyncio.Future[Done]] = {}
+        self.segments: Mapping[str, int] = {}
+        self.until = 0
+
+    async def row(self, item: Item) -> Came:
+        """What the chain makes of ``item``; nothing, where some of it is left for later."""
+        failed: list[Failed] = []
+        try:
+            items = await self._path(self._chain.path, item, failed)
+        except _NotYet:
+            return Came()
+        return Came(tuple(items), tuple(failed))
+
+    async def _path(self, path: Path, item: Item, failed: list[Failed]) -> list[Item]:
+        items, places = [item], path.places
+        at = 0
+        while at < len(places) and items:
+            place = places[at]
+            at += 1
+            joined = at < len(places) and isinstance(places[at], Join)
+            if isinstance(place, Group):
+                paths: Mapping[str, Path] = {_end_of(each): each for each in place.paths}
+                many = await _all(partial(self._beside, paths, failed), items)
+            elif isinstance(place, Branch):
+                many = await _all(partial(self._branch, place, failed), items)
+            else:
+                assert not isinstance(place, Join)
+                several = await _all(partial(self._node, place, failed), items)
+                items = [each for group in several for each in group]
+                continue
+            if joined:
+                join = places[at]
+                assert isinstance(join, Join)
+                at += 1
+                pairs = zip(items, many, strict=True)
+                items = [made for each, ends in pairs for made in _joined(join, each, ends)]
+            else:
+                items = [each for ends in many for end in ends.values() for each in end]
+        return items
+
+    async def _beside(
+        self, paths: Mapping[str, Path], failed: list[Failed], item: Item
+    ) -> dict[str, list[Item]]:
+        ends = await _each([self._path(p, item, failed) for p in paths.values()])
+        return dict(zip(paths, ends, strict=True))
+
+    async def _branch(
+        self, branch: Branch, failed: list[Failed], item: Item
+    ) -> dict[str, list[Item]]:
+        try:
+            name = branch.choose(item.value)
+            if name is None:
+                return {}
+            if name not in branch.paths:
+                raise LLMInvalidRequestError(
+                    f"it chose {name!r}; its paths: {', '.join(branch.paths)}", param=branch.id
+                )
+        except Exception as error:  # noqa: BLE001 - the row's fault, and told
+            failed.append(Failed(branch.id, type(error).__name__, str(error), item))
+            return {}
+        chosen = item.then(branch.id, item.value)
+        return {name: await self._path(Path.of(branch.paths[name]), chosen, failed)}
+
+    async def _node(self, node: Node, failed: list[Failed], item: Item) -> list[Item]:
+        if self.segments.get(node.id, 0) > self.until:
+            raise _NotYet
+        work: Callable[[], Awaitable[Done]]
+        if isinstance(node, Step):
+            try:
+                asked = self._askers.written(node, item)
+            except LLMError as error:
+                failed.append(Failed(node.id, type(error).__name__, error.message, item))
+                return []
+            key = key_of(self._chain.mark(node), as_json(asked.said))
+            work = _of_step(self._askers, asked)
+        else:
+            assert isinstance(node, Apply)
+            key = key_of(self._chain.mark(node), as_json(item.value))
+            work = _of_apply(node, item)
+        done = await self._once(key, work)
+        if done.failed:
+            kind, message = json.decode(done.value)
+            failed.append(Failed(node.id, kind, message, item))
+            return []
+        value = json.decode(done.value)
+        if isinstance(node, Apply) and node.how == "many":
+            return [item.then(node.id, each, part) for part, each in enumerate(value)]
+        if isinstance(node, Apply) and node.how == "filter":
+            return [item.then(node.id, item.value)] if value else []
+        return [item.then(node.id, value)]
+
+    async def _once(self, key: bytes, work: Callable[[], Awaitable[Done]]) -> Done:
+        """What was made of it: before, by somebody who is at it, or now."""
+        done = self._journal.find(key)
+        if done is not None:
+            self._standing.reused += 1
+            return done
+        under_way = self._under_way.get(key)
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        mine = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            done = await work()
+            if not done.passing:
+                self._journal.keep(key, done)
+            standing = self._standing
+            standing.made += 1
+            standing.prompt_tokens += done.prompt_tokens
+            standing.completion_tokens += done.completion_tokens
+            mine.set_result(done)
+            return done
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                mine.cancel()
+            else:
+                mine.set_exception(error)
+                mine.exception()  # seen: nobody else may wait for it
+            raise
+        finally:
+            del self._under_way[key]
+
+
+@frozen
+class _ApplyWork:
+    node: Apply
+    item: Item = field(repr=False)
+
+    async def __call__(self) -> Done:
+        try:
+            made = self.node.function(_given(self.node, self.item.value))
+            if isawaitable(made):
+                made = await made
+            from headrace.chains.asking import plain
+
+            value = list(made) if self.node.how == "many" else made
+            value = bool(value) if self.node.how == "filter" else plain(value)
+            return Done(as_json(value))
+        except (LLMCancelledError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the row's fault, and told
+            return Done(as_json([type(error).__name__, str(error)]), failed=True)
+
+
+def _of_apply(node: Apply, item: Item) -> Callable[[], Awaitable[Done]]:
+    return _ApplyWork(node, item)
+
+
+def _of_step(askers: Askers, asked: Asked) -> Callable[[], Awaitable[Done]]:
+    return lambda: askers.ask(asked)
+
+
+def _given(node: Apply, value: Any) -> Any:
+    if node.input is None:
+        return value
+    from headrace.client.structured.kinds import kind_of
+
+    return kind_of(node.input).read(value)
+
+
+async def _all(work: Callable[[Item], Coroutine[Any, Any, T]], items: list[Item]) -> list[T]:
+    if len(items) == 1:
+        return [await work(items[0])]
+    return await _each([work(item) for item in items])
+
+
+async def _each(works: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each gives; all of them are over before an error of one is raised."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    came = []
+    for each in results:
+        if isinstance(each, BaseException):
+            raise each
+        came.append(each)
+    return came
+
+
+def _end_of(path: Path) -> str:
+    last = path.places[-1]
+    if isinstance(last, Group):
+        raise LLMInvalidRequestError("a path that is to be joined cannot end with a group")
+    return last.id
+
+
+def _joined(join: Join, item: Item, ends: Mapping[str, list[Item]]) -> list[Item]:
+    """What came out of the paths for ``item``; one value each, or a list where a path made several."""
+    if not join.partial and not all(ends.values()):
+        return []
+    value = {
+        name: end[0].value if len(end) == 1 and end[0].path == item.path else [e.value for e in end]
+        for name, end in ends.items()
+        if end
+    }
+    given = {**item.given}
+    for end in ends.values():
+        for each in end:
+            given.update({k: v for k, v in each.given.items() if k not in given})
+    return [Item(item.number, item.row, item.path, value, {**given, join.id: value})]

@@ -1,0 +1,1 @@
+"""Tests of engines that we start."""
