@@ -1,4 +1,4 @@
-"""``headrace model``: model files by URI, fetched into this machine's cache, rewritten, and put elsewhere."""
+"""``headrace model``: model files by URI: fetched into the cache, rewritten, put elsewhere."""
 
 from __future__ import annotations
 
