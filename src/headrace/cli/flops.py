@@ -84,7 +84,7 @@ def flops(
 
 
 def _model(model: str, dtype: str | None) -> Model:
-    from headrace.cli.fetching import fetching
+    from headrace.cli.progress import shown
     from headrace.contracts.errors import LLMInvalidRequestError
     from headrace.numbers.architecture import model_from_config, model_from_gguf
     from headrace.stores.models import PRESETS, ModelStore, is_uri
@@ -92,7 +92,7 @@ def _model(model: str, dtype: str | None) -> Model:
 
     uri = model if is_uri(model) else None
     if uri is not None:
-        with fetching() as progress:
+        with shown() as progress:
             model = str(ModelStore().locate(uri, progress))
     path = Path(model).expanduser()
     if path.is_dir():
@@ -116,7 +116,7 @@ def _model(model: str, dtype: str | None) -> Model:
             f"--dtype {dtype} is for a config.json; a GGUF file says what its weights are",
             param="dtype",
         )
-    with fetching() as progress:
+    with shown() as progress:
         place = ModelStore().find(model, progress)
     return model_from_gguf(read_header(place.path), read_tensors(place.path), name=place.name)
 

@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli.output import console, print_json
 
-_MODEL = typer.Argument(help="A known model's name, or the path of a GGUF file.")
+_MODEL = typer.Argument(help="A known model's name, or the path or URI of a GGUF file.")
 _AS_JSON = typer.Option("--json", help="Print JSON.")
 
 
@@ -27,14 +27,14 @@ def export(
     The folder holds the weights as plain numbers, the configuration, the tokenizer and the chat
     template. It appears whole or not at all; one that is there already is left as it is.
     """
-    from headrace.cli.fetching import fetching
+    from headrace.cli.progress import shown
     from headrace.contracts.errors import LLMInvalidRequestError
     from headrace.stores.models import ModelStore
     from headrace.stores.models.hugging_face import export_folder
 
     if to != "safetensors":
         raise LLMInvalidRequestError(f"--to is {to!r}; it must be safetensors", param="to")
-    with fetching() as progress:
+    with shown() as progress:
         source = ModelStore().find(model, progress).path
         made = export_folder(source, folder, dtype, progress)
     if as_json:
@@ -67,11 +67,11 @@ def quantize(
     Norms and whatever the type has no room for stay as they are, and are named. The file appears
     whole or not at all; one that is there already is left as it is.
     """
-    from headrace.cli.fetching import fetching
+    from headrace.cli.progress import shown
     from headrace.stores.models import ModelStore
     from headrace.stores.models.quantise import quantise_file
 
-    with fetching() as progress:
+    with shown() as progress:
         found = ModelStore().find(model, progress)
         target = output or Path(f"{found.name}.{weight_type.upper()}.gguf")
         made = quantise_file(found.path, target, weight_type, progress)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from headrace.cli.fetching import fetching
 from headrace.cli.model_reach import reach
 from headrace.cli.output import console, print_json
+from headrace.cli.progress import shown
 
 if TYPE_CHECKING:
     from headrace.stores.models.uri import ModelUri, S3Object
@@ -74,7 +74,7 @@ def upload(path: str, uri: str, endpoint_url: str | None, as_json: bool) -> None
     from headrace.stores.models.uri import read_uri
 
     place = _object(read_uri(uri))
-    with fetching() as progress:
+    with shown() as progress:
         file = ModelStore().locate(path, progress)
         what = f"Uploading {file.name}"
 

@@ -148,7 +148,7 @@ def profile(
 
 def _model_path(model: str) -> Path:
     """The folder or file that ``model`` is, or the known model's file, fetched where it is not here."""
-    from headrace.cli.fetching import fetching
+    from headrace.cli.progress import shown
     from headrace.contracts.errors import LLMInvalidRequestError
     from headrace.stores.models import PRESETS, ModelStore, is_uri
 
@@ -161,7 +161,7 @@ def _model_path(model: str) -> Path:
             f"{', '.join(PRESETS)}",
             param="model",
         )
-    with fetching() as progress:
+    with shown() as progress:
         return ModelStore().find(model, progress).path.resolve()
 
 

@@ -110,10 +110,10 @@ def _share(listener: socket.socket) -> socket.socket:
 
 
 def _fetch(model: str) -> ModelFile:
-    from headrace.cli.fetching import fetching
+    from headrace.cli.progress import shown
     from headrace.stores.models import ModelStore
 
-    with fetching() as progress:
+    with shown() as progress:
         return ModelStore().find(model, progress)
 
 

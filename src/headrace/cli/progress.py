@@ -1,4 +1,4 @@
-"""How commands show that a file comes: how much of it is here, how fast, how long it will take."""
+"""A bar on the terminal for what takes long: fetching a model, rewriting its weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _FEWEST_BYTES = 100_000
 
 
 @contextmanager
-def fetching() -> Iterator[Progress]:
-    """A progress to hand to those who fetch; shown on standard error while this is entered."""
+def shown() -> Iterator[Progress]:
+    """What a model store tells of its progress, one bar for each thing it does, on standard error.
+
+    Of bytes it says how fast they come.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
