@@ -14,7 +14,6 @@ COMMANDS = (
     "serve",
     "chat",
     "compare",
-    "model",
     "models",
     "model",
     "doctor",

@@ -179,6 +179,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             param="engine.model",
         )
     name = config.engine.name or model.name
+    template = config.engine.prompt_template or (preset.prompt_template if preset else None)
     engine = Box(
         LlamaCppSettings(
             name=name,
@@ -186,7 +187,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             slots=batching.max_batch_size,
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
-            template=read_template(config.engine.prompt_template),
+            template=read_template(template),
             stuck_after_s=config.engine.stuck_after_ms / 1000,
         ),
         OpenVinoSettings(

