@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,10 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from backends.managed.engines import command, is_alive, no_process_left, until
+from backends.managed.engines import (
+    command,
+    is_alive,
+    managed,
+    no_process_left,
+    stand_in,
+    until,
+)
 from gateway.far import NO_MODEL
 from gateway.served import Served
+from headrace.contracts.errors import LLMInvalidRequestError
 
 
 def entry(*flags: str, **fields: Any) -> dict[str, Any]:
@@ -48,8 +58,11 @@ def said(reply: Any) -> str:
     return reply.json["choices"][0]["message"]["content"]
 
 
-def test_an_engine_starts_with_its_first_request_and_ends_with_the_gateway(tmp_path):
-    with serving(tmp_path, entry("--slow-start", "0.3")) as served:
+def test_an_engine_starts_with_its_first_request_or_at_once_and_ends_with_the_gateway(tmp_path):
+    eager = entry(name="eager", model="eager", lazy=False)
+    with serving(tmp_path, entry("--slow-start", "0.3"), eager) as served:
+        until(lambda: server_of(served, "eager")["state"] == "ready")
+        other = server_of(served, "eager")["pid"]
         assert server_of(served)["state"] == "stopped"
         assert served.get("/ready").json["backends"]["standing"] == {"ok": True, "state": "stopped"}
         pid = int(said(served.chat(model="stand-in-1")).split()[0])
@@ -59,11 +72,7 @@ def test_an_engine_starts_with_its_first_request_and_ends_with_the_gateway(tmp_p
         assert shown["uptime_s"] > 0
         assert said(served.chat(model="standing")).startswith(str(pid))
     assert not is_alive(pid)
-
-
-def test_one_that_is_not_lazy_starts_with_the_gateway(tmp_path):
-    with serving(tmp_path, entry(lazy=False)) as served:
-        until(lambda: server_of(served)["state"] == "ready")
+    assert not is_alive(other)
 
 
 def streamed(served: Served, model: str = "standing") -> str:
@@ -75,14 +84,15 @@ def streamed(served: Served, model: str = "standing") -> str:
     return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
 
 
-@pytest.mark.parametrize("ask", [lambda served: said(served.chat(model="assistant")), streamed])
-def test_an_engine_that_is_killed_is_started_again_for_the_next_request(tmp_path, ask):
+def test_an_engine_that_is_killed_is_started_again_for_the_next_request(tmp_path):
     route = {"name": "assistant", "backends": [{"backend": "standing"}]}
     with serving(tmp_path, entry(), routes=[route]) as served:
         for restarts in range(3):
-            # Twice each: the second time it runs already.
-            assert ask(served)
-            assert ask(served)
+            if restarts != 1:
+                assert said(served.chat(model="assistant"))
+            # Twice: the second one passes through.
+            assert streamed(served)
+            assert streamed(served)
             shown = server_of(served)
             assert shown["restarts"] == restarts
             os.kill(shown["pid"], signal.SIGKILL)
@@ -108,24 +118,21 @@ def test_an_engine_that_cannot_start_says_why_and_the_others_answer(tmp_path):
         assert said(served.chat(model="standing"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_only_one_process_starts_an_engine(tmp_path, workers):
-    with serving(tmp_path, entry(), server={"workers": workers}) as served:
+def test_of_several_workers_none_starts_an_engine_of_its_own(tmp_path):
+    with serving(tmp_path, entry(), server={"workers": 2}) as served:
         pids = {said(served.chat(model="standing")).split()[0] for _ in range(6)}
         assert len(pids) == 1
         assert str(server_of(served)["pid"]) in pids
 
 
 def test_an_engine_of_which_the_same_is_said_again_runs_on_over_a_reload(tmp_path):
-    import yaml
-
     with serving(tmp_path, entry(), entry(name="other", model="other")) as served:
         kept, changed = (said(served.chat(model=m)).split()[0] for m in ("standing", "other"))
         config = {
             **NO_MODEL,
             "engines": [entry(), entry("--pieces", "1", name="other", model="other")],
         }
-        (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(config))
+        served.log_path.with_name("gateway.yaml").write_text(yaml.safe_dump(config))
         served.process.send_signal(signal.SIGHUP)
         until(lambda: "was read again" in served.log)
         assert said(served.chat(model="standing")).split()[0] == kept
@@ -146,14 +153,15 @@ def test_what_a_killed_gateway_left_behind_is_ended_by_the_next(tmp_path):
 
 
 def test_a_gateway_is_never_taken_for_an_engine(tmp_path):
-    folder = tmp_path / "second"
-    folder.mkdir()
     with serving(tmp_path, entry()) as served:
-        port = served.port
-        with serving(folder, entry(port=port, lazy=True)) as second:
-            refused = second.chat(model="standing")
-            assert refused.status == 503
-            assert "a headrace gateway, which is no engine" in refused.error["message"]
+        config = stand_in(endpoint=f"{served.url}/v1", model="standing")
+
+        async def play():
+            async with managed(config, tmp_path / "other") as engine:
+                await engine.ensure_running()
+
+        with pytest.raises(LLMInvalidRequestError, match="a headrace gateway, which is no engine"):
+            asyncio.run(play())
 
 
 def test_llama_server_answers_through_the_gateway_and_leaves_nothing(tmp_path, box_model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +14,7 @@ from headrace.backends.managed.adapters import adapter_for
 from headrace.backends.managed.launch import Adapter
 from headrace.backends.managed.life import Life
 from headrace.backends.managed.server import Server, Serving
+from headrace.backends.managed.state import Started
 from headrace.backends.providers import Provider, provider
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
@@ -73,7 +75,8 @@ class Managed:
             lazy=config.lazy,
             idle_s=config.idle_timeout_s,
         )
-        self._memory: tuple[float, int | None] = (float("-inf"), None)
+        self._memory: tuple[int | None, int | None, float] = None, None, 0.0
+        self._weighing: asyncio.Task[None] | None = None
 
     @property
     def provider(self) -> Provider:
@@ -213,11 +216,38 @@ class Managed:
             ) from error
 
     def _memory_bytes(self) -> int | None:
-        """What its processes hold, looked at now and then: it takes some milliseconds."""
+        """What its processes hold, as it was found within the last seconds.
+
+        Who asks first waits for that, and so does who asks outside of an event loop; else it is
+        looked at aside, for there may be thousands of processes.
+        """
         started, now = self._server.started, self._world.clock.monotonic()
         if started is None:
             return None
-        if now - self._memory[0] > _MEMORY_EVERY_S:
-            held = processes.members(started.pid, started.born)
-            self._memory = now, sum(each.rss_bytes for each in held) or None
+        seen, _, at = self._memory
+        is_old = seen == started.pid and now - at > _MEMORY_EVERY_S
+        if seen != started.pid or (is_old and not _in_a_loop()):
+            self._memory = started.pid, _held_bytes(started), now
+        elif is_old and self._weighing is None:
+            self._weighing = asyncio.create_task(self._weigh(started))
         return self._memory[1]
+
+    async def _weigh(self, started: Started) -> None:
+        try:
+            held = await asyncio.to_thread(_held_bytes, started)
+            self._memory = started.pid, held, self._world.clock.monotonic()
+        finally:
+            self._weighing = None
+
+
+def _held_bytes(started: Started) -> int | None:
+    held = processes.members(started.pid, started.born)
+    return sum(each.rss_bytes for each in held) or None
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -147,6 +147,10 @@ async def _asked_to_end(
             os.kill(each.pid, sign)
     wait_s, loop = _LOOK_FIRST_S, asyncio.get_running_loop()
     until = loop.time() + patience_s
+    # To look at all processes takes a while where there are thousands, so its leader is waited for.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await ended(leader, born)
     while members(leader, born, mark):
         if loop.time() > until:
             return False

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import re
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -30,6 +31,7 @@ from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableErro
 log = logging.getLogger(__name__)
 
 _LOCKED_LOOK_S = 0.05
+_LOCKED_WITHIN_S = 120.0
 _LOGS_KEPT = 5
 # Settings that change nothing about the process.
 _NOT_ITS_OWN = ("lazy", "idle_timeout_s", "startup_timeout_s", "stop_timeout_s", "api_key_env")
@@ -127,7 +129,8 @@ class Folder:
     async def alone(self, *, at_once: bool = False) -> AsyncGenerator[bool, None]:
         """Within the block nobody else changes anything here.
 
-        It waits for others; ``at_once`` it does not, and says whether it was let in.
+        It waits for others; ``at_once`` it does not, and says whether it was let in. Raises
+        LLMUnavailableError where others take too long.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,8 +142,15 @@ class Folder:
                 transient=False,
             ) from refused
         try:
-            while not (is_ours := _locked(lock)) and not at_once:  # noqa: ASYNC110  no event
+            is_ours, until = _locked(lock), time.monotonic() + _LOCKED_WITHIN_S
+            while not is_ours and not at_once:
+                if time.monotonic() > until:
+                    raise LLMUnavailableError(
+                        f"another process has been starting or ending the engine of {self.path} for "
+                        f"{_LOCKED_WITHIN_S:g} s; see whether it still runs"
+                    )
                 await asyncio.sleep(_LOCKED_LOOK_S)
+                is_ours = _locked(lock)
             yield is_ours
         finally:
             os.close(lock)
