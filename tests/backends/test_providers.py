@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "tools": (ToolSpec(name="look"),),
     "response_schema": {"type": "object"},
     "response_format": {"type": "json_object"},
-    "tool_choice": "auto",
+    "tool_choice": "required",
     "parallel_tool_calls": False,
     "top_p": 0.5,
     "top_k": 5,
@@ -81,9 +81,11 @@ SILENT: dict[str, Any] = {
     "presence_penalty": 0.0,
     "repetition_penalty": 1.0,
     "logit_bias": {},
+    "tool_choice": "auto",
 }
 
-every_row = pytest.mark.parametrize("row", PROVIDERS.values(), ids=list(PROVIDERS))
+CHATS = [row for row in PROVIDERS.values() if row.chat_path is not None]
+every_row = pytest.mark.parametrize("row", CHATS, ids=lambda row: row.name)
 hosted_rows = pytest.mark.parametrize(
     "row",
     [row for row in PROVIDERS.values() if row.needs_key],
@@ -227,6 +229,11 @@ def test_text_completions_are_refused_where_there_are_none(row):
         return
     with pytest.raises(LLMCapabilityError, match="no text completions"):
         ask(row, request)
+
+
+def test_a_chat_is_refused_where_there_are_none():
+    with pytest.raises(LLMCapabilityError, match="answers no chats"):
+        ask(PROVIDERS["tei"], ASK)
 
 
 @every_row

@@ -266,3 +266,40 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(folder):
     assert done.returncode == 1
     assert "run_dir is 'out.jsonl.run', which cannot be made" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+PYTHON_CHAIN = """
+import headrace
+from headrace.chains import Chain, Step
+
+headrace.register_engine(
+    name="small", backend="openai-compatible", model="m", endpoint={url!r}
+)
+chain = Chain(
+    Step(id="first", engine="small", user="one {{{{ text }}}}")
+    >> Step(id="second", engine={engine!r}, user="two {{{{ row.id }}}} {{{{ first }}}}")
+)
+"""
+
+
+def test_a_chain_in_python_has_the_engines_that_it_registers(folder):
+    with answering() as server:
+        (folder / "mine.py").write_text(PYTHON_CHAIN.format(url=server.url, engine="small"))
+        words = command()
+        words[words.index("chain.yaml")] = "mine:chain"
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert written(folder) == expected()
+
+
+def test_a_chain_in_python_that_names_no_registered_engine_is_refused_with_near_ones(folder):
+    (folder / "mine.py").write_text(PYTHON_CHAIN.format(url="http://127.0.0.1:1/v1", engine="smal"))
+    words = command()
+    words[words.index("chain.yaml")] = "mine:chain"
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "there is no engine 'smal'; did you mean 'small'?" in done.stderr

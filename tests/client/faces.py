@@ -15,7 +15,7 @@ from headrace.stores.credentials import Credentials
 
 KEY = "sk-the-clients-own-key-0123456789"
 FACES = ("sync", "async")
-ROWS = tuple(PROVIDERS.values())
+ROWS = tuple(row for row in PROVIDERS.values() if row.chat_path is not None)
 BASE = "https://somewhere.example/base"
 
 

@@ -182,7 +182,8 @@ class Remote:
         if url is None:
             query = urlencode(self.provider.query)
             url = parse_url(self.base_url + path + (f"?{query}" if query else ""))
-            if _MODEL not in self.provider.chat_path:  # or there would be one for every model
+            # Or there would be one for every model.
+            if _MODEL not in (self.provider.chat_path or ""):
                 self._urls[path] = url
         return url
 
@@ -267,10 +268,13 @@ class Remote:
         codec = provider.chat if is_chat else provider.completions
         path = provider.chat_path if is_chat else provider.completions_path
         if codec is None or path is None:
+            what = (
+                "answers no chats; ask a model of another backend"
+                if is_chat
+                else "has no text completions; send messages instead of a prompt"
+            )
             raise LLMCapabilityError(
-                f"{self.name} ({provider.name}) has no text completions; send messages instead of "
-                "a prompt",
-                param="prompt",
+                f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
             )
         body = codec.write_request(
             request,

@@ -151,7 +151,7 @@ class Provider:
     key_scheme: str = "Bearer "
     headers: Mapping[str, str] = field(factory=dict, repr=_names_only, metadata={"secret": True})
     query: Mapping[str, str] = field(factory=dict)
-    chat_path: str = field(default="/chat/completions", validator=_from_root)
+    chat_path: str | None = field(default="/chat/completions", validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)

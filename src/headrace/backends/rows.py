@@ -289,6 +289,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:3000/v1",
         base_url_env=("TEI_BASE_URL",),
         key_env=("TEI_API_KEY",),
+        chat_path=None,
         completions_path=None,
     ),
     # https://docs.openvino.ai/latest/model-server/ovms_docs_rest_api_chat.html (source of 2026-08)

@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.chains.graph import Chain
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.client.registry import get_engine_config
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
 from headrace.contracts.engine_entries import entries, plain_entry
@@ -38,6 +39,7 @@ _OF_A_STEP = (
 def load_chain(what: str) -> tuple[Chain, tuple[EngineConfig, ...]]:
     """The chain of ``what``, and the engines that its file describes.
 
+    Those of a chain in Python are the ones that were registered by the time that it was imported.
     Raises LLMInvalidRequestError that names file and field.
     """
     if what.endswith((".yaml", ".yml")):
@@ -47,7 +49,7 @@ def load_chain(what: str) -> tuple[Chain, tuple[EngineConfig, ...]]:
         raise LLMInvalidRequestError(
             f"{what} is a {type(found).__name__}, must be a Chain", param="chain"
         )
-    return found, ()
+    return found, tuple(get_engine_config(each) for each in found.engines() if "/" not in each)
 
 
 def named(what: str, field: str) -> Any:

@@ -83,6 +83,7 @@ def way_to(lane: Lane) -> HotWay | None:
     if (
         row.format not in _SETTINGS
         or row.defaults
+        or row.chat_path is None
         or "{model}" in row.chat_path
         or not isinstance(transport, PooledTransport)
     ):

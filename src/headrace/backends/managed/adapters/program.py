@@ -59,13 +59,16 @@ class Program:
 
     ``words`` follow its name, with ``{model}`` in its place; where they depend on what the model is,
     ``serve`` gives them, with the name under which it is served then. ``beside`` is run instead
-    where the program is missing. ``install`` is the line to tell where nothing is there. ``flags`` are the flags, and ``variables`` the environment variables,
-    that say our settings to it; what is in neither is refused. ``retired`` flags are left out where
-    the installed version has none of that name, and the text is told. ``more`` gives flags that
-    follow from several settings (those in ``by_more``), or from there being no GPU; a flag of the
-    user's goes before each. ``variables_without_gpu`` are set where nobody set them.
+    where the program is missing. ``install`` is the line to tell where nothing is there.
 
-    ``key_variable`` is where it reads the key that its callers must show. ``env`` is set for it     always, ``offline`` where the model is a directory of this machine. ``{host}`` and ``{port}`` in
+    ``flags`` are the flags, and ``variables`` the environment variables, that say our settings to
+    it; what is in neither is refused. ``retired`` flags are left out where the installed version
+    has none of that name, and the text is told. ``more`` gives flags that follow from several
+    settings (those in ``by_more``), or from there being no GPU; a flag of the user's goes before
+    each. ``variables_without_gpu`` are set where nobody set them.
+
+    ``key_variable`` is where it reads the key that its callers must show. ``env`` is set for it
+    always, ``offline`` where the model is a directory of this machine. ``{host}`` and ``{port}`` in
     either are put in. ``metrics_variable`` tells it the port on which it shows its metrics, where
     that is not its own. ``name_flag`` gives the model another name.
     """
