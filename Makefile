@@ -11,8 +11,10 @@ PROFILE_READY := $(PROFILE)/.ready
 TORCH ?= torch==2.13.0
 RAY_VENV := .venv-ray
 RAY_READY := $(RAY_VENV)/.ready
+S3_VENV := .venv-s3
+S3_READY := $(S3_VENV)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,6 +34,9 @@ test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and a
 
 test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
 	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)
+
+test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
+	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)
 
 check: $(DEV_READY) ## Types, lint, format, import contracts, generated documents
 	@$(BIN)/ruff check .
@@ -109,5 +114,14 @@ $(RAY_READY): requirements/dev.txt requirements/ray.txt pyproject.toml
 	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(S3_READY): requirements/s3.txt requirements/dev.txt requirements/run.txt pyproject.toml
+	@echo "Installing servers that speak S3 into $(S3_VENV) (once) ..."
+	@$(PYTHON) -m venv $(S3_VENV)
+	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/s3.txt
+	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(S3_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(S3_VENV)/npm s3rver@3.7.1; else echo "npm is not here: s3rver is left out"; fi
+	@touch $@
+
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) $(PROFILE) $(RAY_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PROFILE) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

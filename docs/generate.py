@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from attrs import NOTHING, Factory, fields, resolve_types
+from engine_metrics_page import engine_metrics_page
 from load_report_page import fields_page, schema
 from reference_page import reference
 
@@ -20,6 +21,7 @@ from headrace.contracts.schema import schemas
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, variables
 from headrace.gateway.engines_config import EngineEntry
+from headrace.gateway.hedge_config import HedgeConfig
 from headrace.gateway.openapi import describe
 from headrace.gateway.profiles import BASE
 from headrace.gateway.route_config import RouteConfig, WayConfig
@@ -91,6 +93,8 @@ def configuration() -> str:
         if section.name == "routes":
             lines += ["Each of its `backends`: " + first_paragraph(WayConfig), ""]
             lines += table("", WayConfig, names)
+            lines += ["Its `hedge`: " + first_paragraph(HedgeConfig), ""]
+            lines += table("", HedgeConfig, names)
     lines += [
         "Other variables: `HEADRACE_CACHE` (where models lie, else `~/.cache/headrace`),",
         "`HEADRACE_STATE` (what engines run, and their logs, else `~/.local/state/headrace`),",
@@ -227,6 +231,7 @@ def listing(names: Any) -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "commands.md": commands,
+    "engine-metrics.md": lambda: engine_metrics_page(NOTE),
     "reference.md": lambda: reference(NOTE),
     "load-report-fields.md": lambda: fields_page(NOTE),
     "load-report.schema.json": schema,

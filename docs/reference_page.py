@@ -17,6 +17,7 @@ from headrace import _HOME_OF, _HOMES
 TOPICS = {
     "headrace.client.sync_client": "The client",
     "headrace.client.async_client": "The client",
+    "headrace.client.choosing": "The client's settings",
     "headrace.client.settings": "The client's settings",
     "headrace.client.engine": "Engines",
     "headrace.client.registry": "Engines",
@@ -26,6 +27,7 @@ TOPICS = {
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",
+    "headrace.traffic.hedge": "The client's settings",
     "headrace.net.transport": "The client's settings",
     "headrace.stores.credentials": "Keys",
     "headrace.stores.secret": "Keys",
@@ -38,7 +40,9 @@ TOPICS = {
     "headrace.contracts.responses": "Responses",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
+    "headrace.contracts.routing": "Records",
     "headrace.contracts.snapshot": "Snapshots",
+    "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
 }

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.record import CallRecord, Timeline
 from headrace.contracts.responses import Usage
 from headrace.numbers.live import Tally
@@ -57,7 +58,19 @@ def exported() -> dict[str, set[str]]:
     tally = Tally(0.0, ("m",))
     tally.add(answered)
     labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(write_metrics(tally, 9.0).decode()):
+    engine = EngineMetrics(
+        engine="vllm",
+        running=1,
+        queued=2,
+        batch_size=3.0,
+        batch_occupancy=0.4,
+        cache_usage=0.5,
+        prefix_hit_rate=0.6,
+        prompt_tokens=7,
+        completion_tokens=8,
+    )
+    page = write_metrics(tally, 9.0, {"m": [engine]})
+    for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     return labels

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.choosing import (
+        ClientPolicy,
+    )
     from headrace.client.engine import (
         AsyncEngine,
         Engine,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         ModelInfo,
         ToolCallingMode,
     )
+    from headrace.contracts.engine_metrics import EngineMetrics
     from headrace.contracts.engines import (
         EngineConfig,
         ServerSnapshot,
@@ -100,6 +104,8 @@ if TYPE_CHECKING:
     from headrace.contracts.record import (
         Attempt,
         CallRecord,
+        Hedge,
+        HedgeOutcome,
         Marks,
         Operation,
         RecordSink,
@@ -132,6 +138,10 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from headrace.contracts.routing import (
+        RouteCandidate,
+        RouteDecision,
+    )
     from headrace.contracts.snapshot import (
         CircuitState,
         EndpointStats,
@@ -161,6 +171,9 @@ if TYPE_CHECKING:
     from headrace.traffic.endpoint import (
         EndpointSettings,
     )
+    from headrace.traffic.hedge import (
+        HedgePolicy,
+    )
     from headrace.traffic.otel import (
         OpenTelemetrySink,
     )
@@ -181,6 +194,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
         "get_engine_config",
@@ -199,6 +213,7 @@ _HOMES = {
         "ModelInfo",
         "ToolCallingMode",
     ),
+    "headrace.contracts.engine_metrics": ("EngineMetrics",),
     "headrace.contracts.engines": ("EngineConfig", "ServerSnapshot", "ServerState"),
     "headrace.contracts.errors": (
         "LLMAuthError",
@@ -244,6 +259,8 @@ _HOMES = {
     "headrace.contracts.record": (
         "Attempt",
         "CallRecord",
+        "Hedge",
+        "HedgeOutcome",
         "Marks",
         "Operation",
         "RecordSink",
@@ -276,6 +293,10 @@ _HOMES = {
         "TopLogprob",
         "Usage",
     ),
+    "headrace.contracts.routing": (
+        "RouteCandidate",
+        "RouteDecision",
+    ),
     "headrace.contracts.snapshot": (
         "CircuitState",
         "EndpointStats",
@@ -295,6 +316,7 @@ _HOMES = {
     "headrace.stores.secret": ("Secret",),
     "headrace.traffic.breaker": ("BreakerPolicy",),
     "headrace.traffic.endpoint": ("EndpointSettings",),
+    "headrace.traffic.hedge": ("HedgePolicy",),
     "headrace.traffic.otel": ("OpenTelemetrySink",),
     "headrace.traffic.retry": ("RetryPolicy",),
     "headrace.traffic.sinks": (
@@ -317,6 +339,7 @@ __all__ = [
     "CallRecord",
     "CircuitState",
     "Client",
+    "ClientPolicy",
     "ContentPart",
     "Credentials",
     "Embedder",
@@ -326,10 +349,14 @@ __all__ = [
     "EndpointStats",
     "Engine",
     "EngineConfig",
+    "EngineMetrics",
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
     "GroupSnapshot",
+    "Hedge",
+    "HedgeOutcome",
+    "HedgePolicy",
     "HistorySnapshot",
     "ImageDetail",
     "ImagePart",
@@ -384,6 +411,8 @@ __all__ = [
     "RecordSink",
     "ResponseMode",
     "RetryPolicy",
+    "RouteCandidate",
+    "RouteDecision",
     "Secret",
     "ServerSnapshot",
     "ServerState",

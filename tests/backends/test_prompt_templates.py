@@ -145,6 +145,103 @@ def test_llama_3_3_tools_are_offered_called_and_answered_in_its_own_roles(tiny: 
     assert found[21:] == ANSWER
 
 
+OFFER = (
+    "\n\nGiven the following functions, please respond with a JSON for a function call with its "
+    "proper arguments that best answers the given prompt.\n\nRespond in the format "
+    '{"name": function name, "parameters": dictionary of argument name and its value}.'
+    "Do not use variables.\n\n"
+)
+WEATHER = ToolSpec(
+    name="weather",
+    description="Tell the weather's <state>.",
+    input_schema={"type": "object", "properties": {"city": {"type": "string"}}},
+)
+WEATHER_TEXT = """{
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tell the weather's <state>.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {
+                    "type": "string"
+                }
+            }
+        }
+    }
+}
+
+"""
+
+
+def test_llama_3_3_offers_tools_word_for_word_in_the_first_user_turn(tiny: Path) -> None:
+    alone = LLMRequest(messages=(said("user", "Rain?"),), tools=(WEATHER,), max_tokens=1)
+    later = LLMRequest(
+        messages=(
+            said("system", "Be brief."),
+            said("user", "Rain?"),
+            said("assistant", "Where?"),
+            said("user", "In Oslo."),
+        ),
+        tools=(WEATHER, WEATHER),
+        max_tokens=1,
+    )
+    first, second = prompts_of(tiny, "llama-3.3", [alone, later])
+    opening = [*OPENING[:-1], "\n\nEnvironment: ipython" + OPENING[-1].removeprefix("\n")]
+    asked = ["<|start_header_id|>", "user", "<|end_header_id|>"]
+    assert first == [
+        *opening,
+        "<|eot_id|>",
+        *asked,
+        OFFER + WEATHER_TEXT + "Rain?",
+        "<|eot_id|>",
+        *ANSWER,
+    ]
+    assert second == [
+        *opening[:-1],
+        opening[-1] + "Be brief.",
+        "<|eot_id|>",
+        *asked,
+        OFFER + WEATHER_TEXT * 2 + "Rain?",
+        "<|eot_id|>",
+        *turn("assistant", "Where?"),
+        *turn("user", "In Oslo."),
+        *ANSWER,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "what"),
+    [
+        ((said("system", "Be brief."),), (WEATHER,), "first user turn"),
+        (
+            (
+                said("user", "Rain?"),
+                LLMMessage(
+                    role="assistant",
+                    content="",
+                    tool_calls=tuple(
+                        ToolCall(name="weather", arguments_json="{}", call_id=f"call_{n}")
+                        for n in range(2)
+                    ),
+                ),
+                LLMMessage(role="tool", content="rain", tool_call_id="call_0"),
+                LLMMessage(role="tool", content="rain", tool_call_id="call_1"),
+            ),
+            (),
+            "several tool calls",
+        ),
+    ],
+    ids=["tools without a user turn", "two calls at once"],
+)
+def test_what_llama_3_3_has_no_room_for_is_refused_and_not_left_out(
+    tiny: Path, messages: tuple[LLMMessage, ...], tools: tuple[ToolSpec, ...], what: str
+) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=what):
+        prompts_of(tiny, "llama-3.3", [LLMRequest(messages=messages, tools=tools, max_tokens=1)])
+
+
 def test_chatml_puts_each_turn_between_its_markers(tiny: Path) -> None:
     request = LLMRequest(messages=(said("system", "s"), said("user", "u")), max_tokens=1)
     (found,) = prompts_of(tiny, "chatml", [request])

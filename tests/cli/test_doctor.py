@@ -126,7 +126,7 @@ def test_a_model_that_is_not_here_is_not_fetched(home, empty_cache):
     assert report["cache"] == {
         "path": str(empty_cache),
         "size_bytes": 0,
-        "models": {MODEL: False, "all-minilm-l6-v2": False},
+        "models": {MODEL: False, "all-minilm-l6-v2": False, "llama-3.3-8b-instruct": False},
     }
     assert list(empty_cache.iterdir()) == []
 

@@ -84,7 +84,7 @@ def echoing() -> Iterator[tuple[Echo, ByteServer, str]]:
 def program(base: str, text: str) -> subprocess.CompletedProcess[str]:
     """Run a program that has a ``client``, in an interpreter where warnings are errors."""
     opening = f"""
-import asyncio, os, signal, sys, threading, warnings
+import asyncio, os, signal, sys, threading, time, warnings
 from headrace import Client
 from headrace.stores.credentials import Credentials
 
@@ -149,7 +149,16 @@ def test_ctrl_c_closes_the_stream_and_leaves_the_client_usable(way: str) -> None
             way = {way!r}
             try:
                 if way == "chat":
-                    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+                    client.chat("all is loaded")
+
+                    def interrupt():
+                        endpoints = client.describe()["endpoints"].values
+                        while not any(each["stats"]["running"] for each in endpoints()):
+                            time.sleep(0.01)
+                        time.sleep(0.3)
+                        os.kill(os.getpid(), signal.SIGINT)
+
+                    threading.Thread(target=interrupt).start()
                     client.chat("endless")
                 elif way == "stream":
                     asked = LLMRequest(messages=(LLMMessage(role="user", content="endless"),))

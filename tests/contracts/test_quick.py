@@ -21,13 +21,14 @@ from headrace.contracts.responses import (
     Provenance,
     Usage,
 )
+from headrace.contracts.routing import RouteCandidate, RouteDecision
 from headrace.traffic.call import CallSheet
 
 from .values import contracts_of
 
 QUICK = [
     *(LLMMessage, LLMRequest, LLMChoice, LLMDelta, LLMResponse, LLMStreamEvent, Provenance, Usage),
-    *(Attempt, CallRecord, CallSheet, Timeline),
+    *(Attempt, CallRecord, CallSheet, Timeline, RouteCandidate, RouteDecision),
 ]
 each = pytest.mark.parametrize("kind", QUICK, ids=lambda kind: kind.__name__)
 

@@ -27,7 +27,12 @@ from gateway.served import MODEL, Served, run_headrace, until
 STARTED_S = 900.0
 """How long a start may take: MAX compiles, on two cores that others use too."""
 
-QUESTION = "What is the capital of France?"
+# Without a system turn the model's template makes one of its own, under which it answers in French
+# where it computes with few bits.
+ASKED = [
+    {"role": "system", "content": ""},
+    {"role": "user", "content": "What is the capital of France?"},
+]
 
 
 @frozen(kw_only=True)
@@ -129,12 +134,17 @@ def server_of(served: Served, name: str) -> dict[str, Any]:
 def ask(served: Served, name: str) -> dict[str, Any]:
     reply = served.chat(
         model=name,
-        messages=[{"role": "user", "content": QUESTION}],
+        messages=ASKED,
         max_tokens=20,
         temperature=0,
     )
     assert reply.status == 200, reply.body
     return reply.json
+
+
+def said(answer: Mapping[str, Any]) -> str:
+    text: str = answer["choices"][0]["message"]["content"]
+    return text
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
@@ -153,13 +163,13 @@ def test_an_engine_answers_through_the_gateway_survives_its_death_and_leaves_not
     timed("installed", engine.program)
     with served_by(engine, model, tmp_path) as served:
         first = timed("first answer", lambda: ask(served, engine.name))
-        assert "Paris" in first["choices"][0]["message"]["content"]
-        assert first["usage"]["prompt_tokens"] > 20
+        assert "Paris" in said(first)
+        assert first["usage"]["prompt_tokens"] > 10
         again = timed("second answer", lambda: ask(served, engine.name))
-        assert again["choices"][0]["message"] == first["choices"][0]["message"]
+        assert said(again) == said(first)
         with served.streaming(
             model=engine.name,
-            messages=[{"role": "user", "content": QUESTION}],
+            messages=ASKED,
             max_tokens=20,
             temperature=0,
         ) as response:
@@ -170,7 +180,7 @@ def test_an_engine_answers_through_the_gateway_survives_its_death_and_leaves_not
         os.kill(shown["pid"], signal.SIGKILL)
         until(lambda: not is_alive(shown["pid"]))
         revived = timed("answer after kill -9", lambda: ask(served, engine.name))
-        assert "Paris" in revived["choices"][0]["message"]["content"]
+        assert said(revived) == said(first)
         shown = server_of(served, engine.name)
         assert shown["restarts"] == 1
         begin = time.monotonic()

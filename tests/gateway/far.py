@@ -11,6 +11,7 @@ from typing import Any
 
 NO_MODEL = {"engine": {"enabled": False}, "embeddings": {"enabled": False}}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+PATIENCE_S = 60.0
 LIST = json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode()
 
 
@@ -19,13 +20,15 @@ class Far:
 
     While ``held`` it holds back the end of every stream but those of the model ``free`` (a gateway
     asks for one where its caller does not). ``open`` is how many it answers now, and
-    ``left`` how many callers of a stream went away before its end.
+    ``left`` how many callers of a stream went away before its end. At ``/metrics`` it shows
+    ``metrics``; nothing there, and it does not answer.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.asked = self.open = self.left = 0
         self.url = ""
+        self.metrics = b""
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -81,6 +84,12 @@ class Far:
                 head = await reader.readuntil(b"\r\n\r\n")
                 headers = dict(_headers(head))
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if head.startswith(b"GET /metrics "):
+                    if not self.metrics:
+                        await asyncio.sleep(PATIENCE_S)
+                    length = f"content-length: {len(self.metrics)}"
+                    writer.write(_head("text/plain", length) + self.metrics)
+                    continue
                 if head.startswith(b"GET "):
                     writer.write(_head("application/json", f"content-length: {len(LIST)}") + LIST)
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter
@@ -11,116 +10,16 @@ from typing import Any
 
 import pytest
 
+from gateway.front import ASK, JSON, Front, anthropic_said, embedded, run, said
 from gateway.served import Served
-from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.gateway.build import assemble, stand
-from headrace.gateway.config import Config, load
-from headrace.net.clock import World
-from headrace.net.scripted import ManualClock, ScriptedAnswer, ScriptedTransport
-from headrace.net.transport import HttpRequest
+from headrace.gateway.config import load
+from headrace.net.scripted import ScriptedAnswer
 from headrace.stores.models import ModelFile
 from traffic.play import EVENTS, OPENING, answer, refusal
 
 ROOT = Path(__file__).parents[2]
-ASK = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
-JSON = (("content-type", "application/json"),)
-NO_ENGINE = {"engine": {"enabled": False}, "embeddings": {"enabled": False}}
 BOTH = {"name": "m", "backends": [{"backend": "a"}, {"backend": "b"}]}
-
-
-def said(text: str) -> ScriptedAnswer:
-    """A whole answer in OpenAI's form, as a plain request gets it."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
-    body = {"id": "r", "model": "m", "choices": [{**choice, "finish_reason": "stop"}]}
-    return ScriptedAnswer(headers=JSON, body=json.dumps(body).encode())
-
-
-def anthropic_said(text: str) -> ScriptedAnswer:
-    body = {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": "m",
-        "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 1, "output_tokens": 1},
-    }
-    return ScriptedAnswer(headers=JSON, body=json.dumps(body).encode())
-
-
-def embedded(vector: list[float]) -> ScriptedAnswer:
-    data = [{"object": "embedding", "index": 0, "embedding": vector}]
-    body = {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 1}}
-    return ScriptedAnswer(headers=JSON, body=json.dumps(body).encode())
-
-
-class Front:
-    """A gateway in memory; each backend answers by its name from ``script``."""
-
-    def __init__(self, config: dict[str, Any], script: dict[str, Any]) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.script = script
-        self.clock = ManualClock(auto=True)
-        backends = [
-            {"name": name, "base_url": f"http://{name}/v1", "max_retries": 0}
-            for name in script
-            if name not in {each["name"] for each in config.get("backends", [])}
-        ]
-        self.backends = [*config.get("backends", []), *backends]
-        self.world = World(transport=ScriptedTransport(self._answer, self.clock), clock=self.clock)
-        self.assembly = assemble(self._config(config), None, self.world)
-        self.gateway = self.assembly.gateway
-        self.application = self.gateway.application()
-
-    def _config(self, told: dict[str, Any]) -> Config:
-        return from_plain({**NO_ENGINE, **told, "backends": self.backends}, Config)
-
-    def reload(self, told: dict[str, Any]) -> None:
-        """Answer by another configuration of the same backends."""
-        before = self.gateway.standing
-        self.gateway.standing = stand(self._config(told), self.assembly.own, self.world, before)
-
-    def _answer(self, request: HttpRequest) -> ScriptedAnswer:
-        name = request.url.host
-        self.asked.append((name, json.loads(request.body or b"{}")))
-        given = self.script[name]
-        return given(request) if callable(given) else given
-
-    async def ask(self, path: str, body: object = None) -> tuple[int, dict[bytes, bytes], bytes]:
-        inbox = [{"type": "http.request", "body": json.dumps(body).encode()}]
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            if inbox:
-                return inbox.pop()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "method": "GET" if body is None else "POST",
-            "path": path,
-            "root_path": "",
-            "query_string": b"",
-            "headers": [],
-        }
-        await self.application(scope, receive, send)
-        whole = b"".join(each.get("body", b"") for each in sent)
-        return sent[0]["status"], dict(sent[0]["headers"]), whole
-
-    async def text(self, model: str = "m", **more: object) -> str:
-        status, _, body = await self.ask("/v1/chat/completions", {"model": model, **ASK, **more})
-        assert status == 200, body
-        return json.loads(body)["choices"][0]["message"]["content"]
-
-
-def run(main) -> None:
-    asyncio.run(main())
 
 
 def test_the_first_answers_and_the_next_where_it_fails() -> None:
@@ -458,7 +357,7 @@ def test_the_model_in_the_box_is_a_backend_by_its_name(
 
 def test_the_examples_of_a_configuration_in_the_documents_are_right(tmp_path: Path) -> None:
     found = []
-    for page in ("configuration.md", "operations.md"):
+    for page in ("configuration.md", "operations.md", "how-to/route-requests.md"):
         text = (ROOT / "docs" / page).read_text()
         for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             if "scrape_configs" not in block:

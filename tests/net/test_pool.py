@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from attrs import evolve
 
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -453,3 +454,28 @@ def test_a_pool_without_room_is_refused():
     with pytest.raises(LLMInvalidRequestError, match="max_connections is 0: expected 1 or more"):
         PooledTransport(max_connections=0)
     assert issubclass(LLMInvalidRequestError, LLMError)
+
+
+def test_an_address_that_is_not_admitted_is_sent_nothing(run):
+    async def main():
+        asked = []
+
+        def admits(host, address):
+            asked.append((host, address))
+            return host != "localhost"
+
+        transport = PooledTransport(max_connections=1, admits=admits)
+        async with serving(answering) as server:
+            by_name = evolve(server.url, host="localhost")
+            for _ in range(2):
+                with pytest.raises(
+                    LLMUnavailableError, match="no connection is admitted"
+                ) as caught:
+                    await transport.send(HttpRequest(url=by_name), LIMITS)
+                assert not caught.value.transient
+            assert server.requests == []
+            assert await ask(transport, server) == b"2.1"
+            assert asked == [("localhost", "127.0.0.1")] * 2 + [("127.0.0.1", "127.0.0.1")]
+            await transport.aclose()
+
+    run(main)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import get_args
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.contracts.record import CallRecord, Timeline
+from headrace.contracts.record import CallRecord, Hedge, HedgeOutcome, Timeline
 from headrace.contracts.responses import Usage
 from headrace.numbers.history import RECENT_CALLS, History
 from headrace.numbers.live import MAX_NAMES, MAX_SERIES, Tally
@@ -24,6 +25,7 @@ from headrace.numbers.parts import (
 from headrace.numbers.prometheus import write_metrics
 
 NOW = 700.0
+OUTCOMES = get_args(HedgeOutcome)
 
 
 @st.composite
@@ -56,6 +58,7 @@ def records(draw):
         else Usage(prompt_tokens=7, completion_tokens=draw(st.sampled_from([2, 5, 9, None]))),
         price_usd=draw(st.sampled_from([None, Decimal("0.001"), Decimal("12.5")])),
         batch_occupancy=draw(st.sampled_from([None, 0.25, 1.0])),
+        hedge=draw(st.sampled_from([None, *(Hedge(outcome=o, after_s=1.0) for o in OUTCOMES)])),
         finish_reason=None if error else draw(st.sampled_from(["stop", "length", "odd"])),
         error_kind=error,
         status=503 if error else 200,

@@ -134,6 +134,8 @@ def test_each_figure_agrees_with_the_metrics(browser, busy, pictures):
     for kind, n in busy.get("/snapshot").json["errors"].items():
         assert metric("headrace_requests_total", error_type=kind) == n
     assert "circuit open" in browser.value("document.getElementById('lanes').innerText")
+    spans = "[...document.querySelectorAll('#lanes dd p span')].map((e) => e.innerText)"
+    assert browser.value(spans)[:4] == ["llama.cpp", "0 running", "0 waiting", "batch 0%"]
     browser.shoot(pictures / "after-load.png")
 
 

@@ -108,6 +108,16 @@ def test_llama_3_1_s_slower_waves_become_the_settings_that_they_were_made_from(t
     }
 
 
+def test_a_stretched_context_keeps_its_way_and_factor(tmp_path):
+    stretched = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
+    export(write_tiny(tmp_path / "tiny.gguf", "qwen2", extra=stretched), tmp_path / "out")
+    scaling = read(tmp_path / "out", "config.json")["rope_scaling"]
+    assert scaling == {"rope_type": "linear", "factor": 4.0}
+    half = write_tiny(tmp_path / "half.gguf", extra={"rope.scaling.type": "yarn"})
+    with pytest.raises(LLMInvalidRequestError, match=r"no llama\.rope\.scaling\.factor"):
+        export(half, tmp_path / "half")
+
+
 def test_other_waves_are_refused(tmp_path):
     source = write_tiny(tmp_path / "tiny.gguf", factors=np.linspace(1, 2, HEAD // 2))
     with pytest.raises(LLMCapabilityError, match="rope_freqs"):

@@ -80,7 +80,7 @@ def write_tiny(
     extra: Mapping[str, Any] | None = None,
     template: str | None = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
 ) -> Path:
-    """Write the model of ``weights``; its matrices as ``kind``, ``extra`` further numbers of its own."""
+    """Write the model of ``weights``; its matrices as ``kind``, ``extra`` further settings of its own."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -94,7 +94,8 @@ def write_tiny(
         writer.add_key_length(HEAD)
         writer.add_value_length(HEAD)
     for name, value in (extra or {}).items():
-        writer.add_float32(f"{architecture}.{name}", value)
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"{architecture}.{name}", value)
     _write_tokenizer(writer, architecture, template)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))

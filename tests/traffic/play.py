@@ -24,6 +24,7 @@ from headrace.numbers.live import Tally
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.endpoint import EndpointSettings, open_lane
 from headrace.traffic.fallback import Alternative
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 ASK = LLMRequest(messages=(LLMMessage(role="user", content="hello"),), model="m")
@@ -109,6 +110,7 @@ class Stage:
         stream: bool = True,
         marks: Marks | None = None,
         total_s: float | None = None,
+        hedging: Hedging | None = None,
         **changes: Any,
     ) -> list[LLMDelta]:
         """One call to its end."""
@@ -125,8 +127,8 @@ class Stage:
         ]
         call = (evolve(request, **changes), lane, sheet, marks or Marks())
         if not stream:  # as the client does; the gateway's tests have whole answers by ``run``
-            return await self.traffic.answer(*call, fallbacks=ways)
-        run = self.traffic.run(*call, fallbacks=ways)
+            return await self.traffic.answer(*call, fallbacks=ways, hedging=hedging)
+        run = self.traffic.run(*call, fallbacks=ways, hedging=hedging)
         async with aclosing(run):
             return [delta async for delta in run]
 

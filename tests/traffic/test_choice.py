@@ -19,12 +19,14 @@ from headrace.contracts.errors import (
     LLMProviderError,
     LLMRateLimitError,
 )
-from headrace.net.scripted import ScriptedAnswer
-from headrace.traffic.choice import Ordered, Weighted
+from headrace.net.scripted import ManualClock, ScriptedAnswer
 from headrace.traffic.fallback import Alternative
 from headrace.traffic.health import Health
 from headrace.traffic.lane import Lane
 from headrace.traffic.retry import RetryBudget
+from headrace.traffic.routing.candidate import Candidate
+from headrace.traffic.routing.choice import Choice
+from headrace.traffic.routing.policies import Ordered, Weighted
 from traffic.play import Stage, answer, is_idle, play, refusal
 
 BUSY = refusal(429, ("retry-after", "2"))
@@ -36,13 +38,14 @@ def member(stage: Stage, answers, name: str, **settings) -> Lane:
     return evolve(lane, health=Health(stage.clock), budget=lane.budget or RetryBudget(stage.clock))
 
 
-def ordered(*lanes: Lane) -> Ordered[Alternative]:
-    return Ordered([Alternative(lane=lane) for lane in lanes])
+def ordered(*lanes: Lane) -> Choice[Alternative]:
+    candidates = [Candidate(way=Alternative(lane=lane)) for lane in lanes]
+    return Choice("m", candidates, Ordered(), ManualClock())
 
 
-def weighted(*shares: tuple[Lane, float], seed: int = 1) -> Weighted[Alternative]:
-    ways = [Alternative(lane=lane) for lane, _ in shares]
-    return Weighted(ways, [weight for _, weight in shares], Random(seed))
+def weighted(*shares: tuple[Lane, float], seed: int = 1) -> Choice[Alternative]:
+    candidates = [Candidate(way=Alternative(lane=lane), weight=weight) for lane, weight in shares]
+    return Choice("m", candidates, Weighted(candidates, Random(seed)), ManualClock())
 
 
 def names(ways) -> list[str]:
@@ -51,7 +54,7 @@ def names(ways) -> list[str]:
 
 async def ask(stage: Stage, choice) -> str | LLMError:
     """One call by ``choice``: who answered, or how it failed."""
-    first, *others = choice.ways()
+    first, *others = choice.in_turn().ways
     try:
         await stage.text(first.lane, *others)
     except LLMError as error:
@@ -82,7 +85,7 @@ def test_an_ordered_choice_asks_the_first_while_it_is_well():
         a, b = member(stage, always(answer()), "a"), member(stage, always(answer()), "b")
         choice = ordered(a, b)
         assert [await ask(stage, choice) for _ in range(20)] == ["a"] * 20
-        assert names(choice.ways()) == ["a", "b"]
+        assert names(choice.in_turn().ways) == ["a", "b"]
 
     play(main)
 
@@ -96,19 +99,19 @@ def test_each_gets_its_share_in_any_stretch_of_calls(weights, seed):
     lanes = [member(stage, [], str(place)) for place in range(len(weights))]
     choice = weighted(*zip(lanes, weights, strict=True), seed=seed)
     total, rounds = sum(weights), 4
-    got = Counter(names(choice.ways())[0] for _ in range(total * rounds))
+    got = Counter(names(choice.in_turn().ways)[0] for _ in range(total * rounds))
     for place, weight in enumerate(weights):
         # Where in its turn the choice begins is left to chance, so each end may be cut off.
         assert abs(got[str(place)] - weight * rounds) <= 2
         assert weight or not got[str(place)]
-    assert sorted(names(choice.ways())) == sorted(lane.name for lane in lanes)
+    assert sorted(names(choice.in_turn().ways)) == sorted(lane.name for lane in lanes)
 
 
 def test_shares_are_spread_evenly_and_not_in_blocks():
     stage = Stage()
     a, b = member(stage, [], "a"), member(stage, [], "b")
     choice = weighted((a, 3), (b, 1))
-    firsts = "".join(names(choice.ways())[0] for _ in range(40))
+    firsts = "".join(names(choice.in_turn().ways)[0] for _ in range(40))
     assert "bb" not in firsts
     assert "aaaa" not in firsts.strip("a")
 
@@ -116,7 +119,7 @@ def test_shares_are_spread_evenly_and_not_in_blocks():
 def test_processes_do_not_all_begin_with_the_same_one():
     stage = Stage()
     a, b = member(stage, [], "a"), member(stage, [], "b")
-    begun = {names(weighted((a, 1), (b, 1), seed=seed).ways())[0] for seed in range(20)}
+    begun = {names(weighted((a, 1), (b, 1), seed=seed).in_turn().ways)[0] for seed in range(20)}
     assert begun == {"a", "b"}
 
 
@@ -132,7 +135,7 @@ def test_the_share_of_one_that_is_ill_goes_to_the_others_and_the_spare_is_asked_
         # What fails first at the ill one goes on to the next in order.
         assert answered["b"] == 100
         assert stage.sent("a") == 5
-        assert names(choice.ways()) == ["b", "spare", "a"]
+        assert names(choice.in_turn().ways) == ["b", "spare", "a"]
 
     play(main)
 

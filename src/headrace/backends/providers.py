@@ -96,6 +96,7 @@ LLAMA_CPP_SERVER = Provider(
     completions_path="/v1/completions",
     embeddings_path="/v1/embeddings",
     models_path="/v1/models",
+    metrics_path="/metrics",
     dialect=LLAMA_CPP,
     unsupported=frozenset({"best_of"}),
     options=_LLAMA_CPP_OPTIONS,

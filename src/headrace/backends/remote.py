@@ -12,8 +12,10 @@ from urllib.parse import quote, urlencode
 from attrs import field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
+from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import Provider
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCapabilityError,
@@ -42,7 +44,8 @@ class Remote:
     """One provider at one address. ``key`` is never in a repr, an error or a log.
 
     ``model`` is the provider's own name for the model, where it differs from the request's.
-    ``api_key`` in a request's metadata takes the key's place for that call.
+    ``api_key`` in a request's metadata takes the key's place for that call. Its metrics are at
+    ``metrics_url``, where that is not what the provider's row says.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Remote:
     key: Secret | None = field(default=None, converter=as_secret, repr=False)
     model: str | None = None
     limits: TimeLimits = field(factory=TimeLimits)
+    metrics_url: str | None = None
     _urls: dict[str, Url] = field(factory=dict, init=False, repr=False, eq=False)
     _fit: Fit = field(init=False, repr=False, eq=False)
 
@@ -149,6 +153,16 @@ class Remote:
             return BackendStatus(ok=False, message=str(error), checked_at=checked_at)
         names = [model.model_id for model in listed]
         return BackendStatus(ok=True, details={"models": names}, checked_at=checked_at)
+
+    @property
+    def tells_metrics(self) -> bool:
+        """Whether there is a place where it tells how it is."""
+        return self.metrics_url is not None or self.provider.metrics_path is not None
+
+    async def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What the engine there tells about itself; none where it is none that we know."""
+        found = await ask_metrics(self)
+        return () if found is None else (found,)
 
     # For those who send requests to it in their own way.
 

@@ -112,6 +112,9 @@ class Provider:
     that name another. A path is ``None`` where there is no such service, and ``{model}`` in it
     stands for the model's name; ``count_path`` counts a prompt's tokens. ``query`` goes behind every path, ``headers`` with every request.
 
+    ``metrics_path`` is where it tells how it is, from the server's root (the base without /v1), on
+    ``metrics_port`` where that is another one; ``None`` where it tells nobody.
+
     ``key_env`` are the variables that may hold its key, best first; the key is shown as
     ``key_scheme`` and the key in the header ``key_header``. ``needs_key`` says that it answers
     nobody without one.
@@ -153,6 +156,8 @@ class Provider:
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)
     count_path: str | None = field(default=None, validator=_from_root)
+    metrics_path: str | None = field(default=None, validator=_from_root)
+    metrics_port: int | None = None
     dialect: Dialect = COMMON
     unsupported: frozenset[str] = field(default=frozenset(), repr=_in_order)
     options: frozenset[str] | None = field(default=None, repr=_in_order)

@@ -215,6 +215,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("VLLM_BASE_URL",),
         key_env=("VLLM_API_KEY",),
+        metrics_path="/metrics",
         structured=ENGINE,
         # "This will be ignored by vLLM" (vllm/entrypoints/openai/chat_completion/protocol.py).
         ignored=frozenset({"user"}),
@@ -225,6 +226,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:30000/v1",
         base_url_env=("SGLANG_BASE_URL",),
         key_env=("SGLANG_API_KEY",),
+        metrics_path="/metrics",
         structured=ENGINE,
     ),
     # https://docs.modular.com/max/api/serve; its schema refuses unknown fields. Schemas are held to
@@ -235,6 +237,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("MAX_BASE_URL",),
         key_env=("MAX_SERVE_API_KEY",),
+        metrics_path="/metrics",
+        metrics_port=8001,  # MAX_SERVE_METRICS_ENDPOINT_PORT
         structured=Structured(modes=("prompt", "schema")),
         asked_whole=False,
     ),
@@ -260,6 +264,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url_env=("OLLAMA_BASE_URL",),
         unsupported=_NOT_OPENAI | {"logit_bias", "n", "tool_choice"},
         ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
+        metrics_path="/api/ps",
         structured=ENGINE,
         asked_whole=False,  # llama.cpp is inside
     ),
@@ -273,6 +278,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"logit_bias", "n", "reasoning_effort"},
         ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
         embeddings_path=None,
+        metrics_path="/metrics",
         structured=ENGINE,
         asked_whole=False,
     ),

@@ -30,7 +30,7 @@ from headrace.net.pool import PooledTransport
 from headrace.net.proxy import ENVIRONMENT, find_proxies, through
 from headrace.net.scripted import ScriptedTransport
 from headrace.net.transport import TimeLimits, Transport, parse_url
-from headrace.stores.models import PRESETS, ModelFile, ModelStore
+from headrace.stores.models import BOX, PRESETS, ModelFile, ModelStore
 from headrace.stores.secret import redact
 
 if TYPE_CHECKING:
@@ -278,11 +278,18 @@ async def _engine(name: str, model: str, embeddings: bool, world: World) -> Back
     )
     if preset is not None and not store.is_here(preset.name):
         megabytes = round(preset.size_bytes / 1e6)
-        ask = "a first request for embeddings does" if embeddings else "headrace serve does"
+        serve = "headrace serve" if preset == BOX else f"headrace serve --model {preset.name}"
+        ask = "a first request for embeddings does" if embeddings else f"{serve} does"
         return evolve(
             idle,
             message=f"its file is not in {store.cache}",
             remedy=f"fetch it ({megabytes} MB, once): {ask}",
+        )
+    if not store.is_here(model):
+        return evolve(
+            idle,
+            message=f"its file is not in {store.cache}",
+            remedy=f"fetch it (once): headrace model pull {model}",
         )
     try:
         file = store.find(model)

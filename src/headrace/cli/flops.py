@@ -84,11 +84,16 @@ def flops(
 
 
 def _model(model: str, dtype: str | None) -> Model:
+    from headrace.cli.progress import shown
     from headrace.contracts.errors import LLMInvalidRequestError
     from headrace.numbers.architecture import model_from_config, model_from_gguf
-    from headrace.stores.models import PRESETS, ModelStore
+    from headrace.stores.models import PRESETS, ModelStore, is_uri
     from headrace.stores.models.gguf_header import read_header, read_tensors
 
+    uri = model if is_uri(model) else None
+    if uri is not None:
+        with shown() as progress:
+            model = str(ModelStore().locate(uri, progress))
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -98,11 +103,12 @@ def _model(model: str, dtype: str | None) -> Model:
         path = path / "config.json"
     if path.suffix == ".json" and path.is_file():
         name = path.parent.resolve().name if path.name == "config.json" else path.stem
+        name = uri or name
         return model_from_config(_config(path), name=name, dtype=dtype)
     if not path.is_file() and model.lower() not in PRESETS:
         raise LLMInvalidRequestError(
-            f"model {model!r} is no folder with a config.json, no config.json, no GGUF file and no "
-            f"known name; known: {', '.join(PRESETS)}",
+            f"model {model!r} is no folder with a config.json, no config.json, no GGUF file, no URI "
+            f"and no known name; known: {', '.join(PRESETS)}",
             param="model",
         )
     if dtype is not None:
@@ -110,20 +116,9 @@ def _model(model: str, dtype: str | None) -> Model:
             f"--dtype {dtype} is for a config.json; a GGUF file says what its weights are",
             param="dtype",
         )
-    place = ModelStore().find(model, _fetching())
+    with shown() as progress:
+        place = ModelStore().find(model, progress)
     return model_from_gguf(read_header(place.path), read_tensors(place.path), name=place.name)
-
-
-def _fetching() -> Any:
-    """Says once on standard error what is being fetched."""
-    said: set[str] = set()
-
-    def progress(what: str, _done: int, _total: int) -> None:
-        if what not in said:
-            said.add(what)
-            typer.echo(f"{what} ...", err=True)
-
-    return progress
 
 
 def _config(path: Path) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli.output import console, print_json
 
-_MODEL = typer.Argument(help="A known model's name, or the path of a GGUF file.")
+_MODEL = typer.Argument(help="A known model's name, or the path or URI of a GGUF file.")
 _AS_JSON = typer.Option("--json", help="Print JSON.")
 
 

@@ -195,13 +195,15 @@ def _engine_line(provider: str, name: str, model: str, *, embeddings: bool) -> M
     """The ``model`` (a known name, or a file's path) that llama.cpp runs here as ``name``."""
     from headrace.backends.capabilities import capabilities_of
     from headrace.backends.providers import LLAMA_CPP_SERVER
-    from headrace.stores.models import PRESETS, ModelStore
+    from headrace.stores.models import PRESETS, ModelStore, is_uri
     from headrace.stores.models.gguf_header import context_tokens
 
-    preset = PRESETS.get(model.lower())
-    has = capabilities_of(LLAMA_CPP_SERVER, preset.name if preset is not None else Path(model).stem)
+    store, preset = ModelStore(), PRESETS.get(model.lower())
+    has = capabilities_of(LLAMA_CPP_SERVER, store.name_of(model))
     if preset is not None:
         window = preset.max_input_tokens if embeddings else preset.context_tokens
+    elif is_uri(model):
+        window = context_tokens(store.locate(model)) if store.is_here(model) else None
     else:
         window = context_tokens(Path(model).expanduser())
     return ModelLine(
@@ -216,7 +218,7 @@ def _engine_line(provider: str, name: str, model: str, *, embeddings: bool) -> M
         audio=has.audio,
         reasoning=has.reasoning,
         embeddings=embeddings,
-        in_cache=ModelStore().is_here(model),
+        in_cache=store.is_here(model),
     )
 
 
@@ -224,17 +226,18 @@ def _configured(settings: Config, credentials: Credentials) -> list[ModelLine]:
     """What the gateway of ``settings`` serves, by the names that its callers use."""
     from headrace.backends.capabilities import describe_model
     from headrace.gateway.remotes import row_for
+    from headrace.stores.models import ModelStore
 
     lines = []
     engine, embedder = settings.engine, settings.embeddings
     if engine.enabled:
-        name = engine.name or Path(engine.model).stem
+        name = engine.name or ModelStore().name_of(engine.model)
         line = _engine_line(_GATEWAY, name, engine.model, embeddings=False)
         bounds = (line.context_window, settings.inference.context_length, engine.kv_tokens)
         window = min(bound for bound in bounds if bound is not None)
         lines.append(evolve(line, context_window=window))
     if embedder.enabled:
-        name = embedder.name or Path(embedder.model).stem
+        name = embedder.name or ModelStore().name_of(embedder.model)
         line = _engine_line(_GATEWAY, name, embedder.model, embeddings=True)
         lines.append(evolve(line, context_window=embedder.max_input_tokens or line.context_window))
     today = datetime.now(timezone.utc).date()

@@ -148,26 +148,21 @@ def profile(
 
 def _model_path(model: str) -> Path:
     """The folder or file that ``model`` is, or the known model's file, fetched where it is not here."""
+    from headrace.cli.progress import shown
     from headrace.contracts.errors import LLMInvalidRequestError
-    from headrace.stores.models import PRESETS, ModelStore
+    from headrace.stores.models import PRESETS, ModelStore, is_uri
 
     path = Path(model).expanduser()
     if path.exists():
         return path.resolve()
-    if model.lower() not in PRESETS:
+    if model.lower() not in PRESETS and not is_uri(model):
         raise LLMInvalidRequestError(
-            f"model {model!r} is no folder, no GGUF file and no known name; known: "
+            f"model {model!r} is no folder, no GGUF file, no URI and no known name; known: "
             f"{', '.join(PRESETS)}",
             param="model",
         )
-    said: set[str] = set()
-
-    def fetching(what: str, _done: int, _total: int) -> None:
-        if what not in said:
-            said.add(what)
-            typer.echo(f"{what} ...", err=True)
-
-    return ModelStore().find(model, fetching).path.resolve()
+    with shown() as progress:
+        return ModelStore().find(model, progress).path.resolve()
 
 
 def _own_prompts(folder: Path) -> Path:

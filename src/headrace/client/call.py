@@ -11,6 +11,7 @@ from headrace.client.endpoints import Endpoints
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Provenance
+from headrace.contracts.routing import RouteDecision
 from headrace.traffic.call import CallSheet, new_call_id
 from headrace.wire.assemble import Assembler, of_one
 
@@ -42,6 +43,7 @@ class Call:
             way.endpoint.provider,
             stream=stream,
             parent_id=parent_id,
+            decision=way.decision,
         )
         self.call_id = sheet.call_id
 
@@ -49,7 +51,12 @@ class Call:
         """The whole of it; raises an LLMError."""
         way = self._way
         for delta in await self._traffic.answer(
-            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
+            way.request,
+            way.endpoint.lane,
+            self._sheet,
+            self._marks,
+            fallbacks=way.fallbacks,
+            hedging=way.hedging,
         ):
             self.add(delta)
         return self.response()
@@ -58,7 +65,12 @@ class Call:
         """Its pieces, once; closing the generator cancels the call."""
         way = self._way
         return self._traffic.run(
-            way.request, way.endpoint.lane, self._sheet, self._marks, fallbacks=way.fallbacks
+            way.request,
+            way.endpoint.lane,
+            self._sheet,
+            self._marks,
+            fallbacks=way.fallbacks,
+            hedging=way.hedging,
         )
 
     def add(self, delta: LLMDelta) -> None:
@@ -106,6 +118,7 @@ def sheet_of(
     *,
     stream: bool,
     parent_id: str | None = None,
+    decision: RouteDecision | None = None,
 ) -> CallSheet:
     """What is known of a call that begins now."""
     return CallSheet(
@@ -116,6 +129,7 @@ def sheet_of(
         requested_model=model,
         route=route,
         parent_id=parent_id,
+        decision=decision,
     )
 
 

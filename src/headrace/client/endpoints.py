@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from headrace.backends.pricing import price_of
 from headrace.backends.providers import Provider, provider, split_model, usual_base_url
 from headrace.backends.remote import Remote
+from headrace.client.choosing import Choosing
 from headrace.client.settings import Settings
 from headrace.contracts.capabilities import BackendCapabilities
 from headrace.contracts.engines import EngineConfig
@@ -22,6 +23,7 @@ from headrace.contracts.errors import (
     LLMUnavailableError,
 )
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
 from headrace.net.proxy import find_proxies, through
@@ -31,6 +33,7 @@ from headrace.stores.secret import Secret
 from headrace.traffic.call import Traffic
 from headrace.traffic.endpoint import open_lane
 from headrace.traffic.fallback import Alternative, without_key
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 if TYPE_CHECKING:
@@ -60,11 +63,15 @@ class Endpoint:
 
 @frozen(kw_only=True)
 class Way:
-    """A request on its way: the endpoint first asked, what it is asked, and who is asked next."""
+    """A request on its way: the endpoint first asked, what it is asked, and who is asked next, also
+    where the first token is late (``hedging``); ``decision`` is how they were chosen, where they
+    were."""
 
     endpoint: Endpoint
     request: LLMRequest
     fallbacks: tuple[Alternative, ...] = ()
+    decision: RouteDecision | None = None
+    hedging: Hedging | None = None
 
 
 class Endpoints:
@@ -82,11 +89,14 @@ class Endpoints:
         assert transport is not None
         self.world = World(transport=transport, clock=self.clock)
         self.tally = Tally(self.clock.monotonic())
-        self.traffic = Traffic(self.clock, self.tally, settings.sinks, price=price_of)
+        self._choosing = Choosing(settings.policy, self.clock, allow_unknown=settings.allow_unknown)
+        sinks = (self._choosing.add, *settings.sinks)
+        self.traffic = Traffic(self.clock, self.tally, sinks, price=price_of)
         self.engine = None if settings.engine is None else self._engine_of(settings.engine)
         # A row of its own, equal to its provider's: fallbacks may name that provider too.
         self._engine_row = None if self.engine is None else evolve(self.engine.provider)
         self._open: dict[str, Endpoint] = {}
+        self._hedgings: dict[tuple[str, str | None], Hedging] = {}
         self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
 
@@ -102,17 +112,22 @@ class Endpoints:
         """Where ``request`` goes; its model's name is the provider's own where ``row`` is given.
 
         Raises LLMInvalidRequestError without a model, LLMAuthError without a key that is needed,
-        LLMCapabilityError where no model named can do what is asked, and LLMUnavailableError once
-        closed.
+        LLMCapabilityError where no model named can do what is asked, or none within the limits of its
+        task profile, and LLMUnavailableError once closed.
         """
         self._refuse_if_closed()
-        if not self._settings.fallbacks:
+        looks = self._choosing.looks_at(request)
+        if not self._settings.fallbacks and not looks:
             if row is None:
                 row, model = self.named(request.model)
                 request = evolve(request, model=model)
             self._require(row, request.model or "", request)
             own_key = bool(request.metadata.get("api_key"))
-            return Way(endpoint=self._endpoint(row, own_key=own_key), request=request)
+            return Way(
+                endpoint=self._endpoint(row, own_key=own_key),
+                request=request,
+                hedging=self._hedging(row, request.model),
+            )
         ways = [self.named(request.model) if row is None else (row, request.model or "")]
         ways += [split_model(name) for name in self._settings.fallbacks]
         asked, _ = ways[0]
@@ -130,6 +145,9 @@ class Endpoints:
         if not able:
             assert lacks is not None
             raise lacks
+        decision = None
+        if looks:
+            able, decision = self._chosen(able, request)
         (first, model), *others = able
         if first.row.name != asked.name and "api_key" in request.metadata:
             request = evolve(request, metadata=without_key(request.metadata))
@@ -139,7 +157,26 @@ class Endpoints:
             fallbacks=tuple(
                 Alternative(lane=other.lane, model=other_model) for other, other_model in others
             ),
+            decision=decision,
+            hedging=self._hedging(first.row, model),
         )
+
+    def _chosen(
+        self, able: list[tuple[Endpoint, str]], request: LLMRequest
+    ) -> tuple[list[tuple[Endpoint, str]], RouteDecision | None]:
+        ways = [Alternative(lane=endpoint.lane, model=model) for endpoint, model in able]
+        chosen = self._choosing.choose(ways, request, request.model or able[0][1])
+        by_way = dict(zip(map(id, ways), able, strict=True))
+        return [by_way[id(way)] for way in chosen.ways], chosen.decision
+
+    def _hedging(self, row: Provider, model: str | None) -> Hedging | None:
+        """What the calls that ask ``model`` first know of one another."""
+        if self._settings.hedge is None:
+            return None
+        asked = row.name, model
+        if asked not in self._hedgings:
+            self._hedgings[asked] = Hedging(self._settings.hedge)
+        return self._hedgings[asked]
 
     def pick_embedding(self, request: EmbeddingRequest) -> tuple[Endpoint, EmbeddingRequest]:
         """Where ``request`` goes, and what is asked there."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from attrs import Factory, asdict, field, fields, frozen
 
+from headrace.client.choosing import ClientPolicy
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -18,6 +19,7 @@ from headrace.net.transport import Transport
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret, as_secret
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.traffic.hedge import HedgePolicy
 
 _NO_ENGINE = ("provider", "base_url", "api_key")
 
@@ -37,6 +39,17 @@ def _usual_endpoint(engine: EngineConfig | None) -> EndpointSettings:
     return EndpointSettings(max_running=32, queue_s=3600.0, total_s=None)
 
 
+def _one_of(known: Sequence[str]) -> Any:
+    def check(_: object, attribute: Any, value: object) -> None:
+        if value not in known:
+            raise LLMInvalidRequestError(
+                f"{attribute.name} is {value!r}, must be one of {', '.join(known)}",
+                param=attribute.name,
+            )
+
+    return check
+
+
 @frozen(kw_only=True)
 class Settings:
     """The settings of Client and AsyncClient.
@@ -44,8 +57,11 @@ class Settings:
     ``model`` is the default, as ``provider/model``; where ``base_url`` (or ``provider``) is set it
     is the model's own name there. ``engine`` is an engine by its registered name, or its
     EngineConfig, in the place of a model: it is started by the first call, and ended with the client.
-    ``fallbacks`` are further ``provider/model`` names, asked in
-    order where the first cannot answer. ``endpoint`` bounds what goes to each provider (its queue,
+    ``fallbacks`` are further ``provider/model`` names, asked in order where the first cannot answer,
+    and with ``hedge`` also where its first token is late; with another ``policy`` than ``ordered`` the best for each call goes first. A call's task profile
+    may limit its cost and time: who breaks a limit is not asked, nor, without ``allow_unknown``, who
+    cannot be judged for want of a price or of answers that were measured.
+    ``endpoint`` bounds what goes to each provider (its queue,
     retries, breaker and limits a minute). ``connect_s``, ``first_byte_s`` and ``idle_s`` are the
     longest waits in seconds for a connection, for an answer to begin, and between its pieces.
     ``output`` says how answers as objects are asked for.
@@ -62,6 +78,9 @@ class Settings:
     base_url: str | None = None
     api_key: Secret | None = field(default=None, converter=as_secret, repr=False)
     fallbacks: tuple[str, ...] = field(default=(), converter=tuple)
+    policy: ClientPolicy = field(default="ordered", validator=_one_of(get_args(ClientPolicy)))
+    allow_unknown: bool = False
+    hedge: HedgePolicy | None = None
     endpoint: EndpointSettings = field(
         default=Factory(lambda self: _usual_endpoint(self.engine), takes_self=True)
     )
@@ -107,6 +126,12 @@ class Settings:
                 "with it, or leave it out and set the provider's variable",
                 param="api_key",
             )
+        if settings.hedge is not None and not (settings.fallbacks or settings.hedge.same_backend):
+            raise LLMInvalidRequestError(
+                "hedge has nobody to ask a second time: name fallbacks, or make it "
+                "HedgePolicy(same_backend=True)",
+                param="hedge",
+            )
         return settings
 
     def snapshot(self) -> dict[str, object]:
@@ -118,6 +143,9 @@ class Settings:
             "base_url": self.base_url,
             "api_key": "given" if self.api_key is not None else None,
             "fallbacks": list(self.fallbacks),
+            "policy": self.policy,
+            "allow_unknown": self.allow_unknown,
+            "hedge": None if self.hedge is None else asdict(self.hedge),
             "endpoint": _endpoint(self.endpoint),
             "connect_s": self.connect_s,
             "first_byte_s": self.first_byte_s,

@@ -11,8 +11,10 @@ from attrs import define, field, frozen
 from headrace.contracts.quick import quick_init
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
+from headrace.contracts.routing import RouteDecision
 
 Operation: TypeAlias = Literal["chat", "completion", "embeddings", "rerank"]
+HedgeOutcome: TypeAlias = Literal["won", "lost", "not_allowed"]
 
 
 @quick_init
@@ -51,9 +53,9 @@ class Marks:
     ``whole_within_s``: the caller has no use for pieces and waits so many seconds for all of them.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
     ``price_usd`` is what the call cost, once it has ended. ``came_whole``: the answer came in one
-    piece, so nobody knows when its first token was made. ``sends`` is as in Attempt. ``whole`` comes
-    from above too: nobody sees the answer before its end, so a backend may begin it again
-    (LLMDelta.begins_again).
+    piece, so nobody knows when its first token was made. ``sends`` is as in Attempt, ``hedge`` as in
+    CallRecord. ``whole`` comes from above too: nobody sees the answer before its end, so a backend
+    may begin it again (LLMDelta.begins_again).
     """
 
     sent: float | None = None
@@ -69,6 +71,7 @@ class Marks:
     price_usd: Decimal | None = None
     came_whole: bool = False
     sends: int = 1
+    hedge: Hedge | None = None
     whole: bool = False
 
 
@@ -90,7 +93,9 @@ class Attempt:
     """One try of a call at one backend; ``error_kind`` is the error class's name, or ``None``.
 
     ``sends`` is 2 where the request was sent once more below us: the connection that was kept from
-    an earlier call had been closed by the peer before it answered a byte.
+    an earlier call had been closed by the peer before it answered a byte. ``hedged``: it was made
+    beside another attempt that was late. The one of the two that lost tells what it is known to
+    have used and cost (``usage``, ``price_usd``); that is not in the record's own.
     """
 
     backend: str
@@ -99,6 +104,23 @@ class Attempt:
     status: int | None = None
     error_kind: str | None = None
     sends: int = 1
+    hedged: bool = False
+    usage: Usage | None = None
+    price_usd: Decimal | None = None
+
+
+@frozen(kw_only=True)
+class Hedge:
+    """The first token of a call was late, ``after_s`` seconds after the attempt began.
+
+    ``won`` and ``lost`` say how a second request did, which went to ``backend``; where both failed,
+    or the caller left, it has ``lost``. ``not_allowed``: there was none, for ``reason``.
+    """
+
+    outcome: HedgeOutcome
+    after_s: float
+    backend: str | None = None
+    reason: str | None = None
 
 
 @quick_init
@@ -107,7 +129,8 @@ class CallRecord:
     """What one call did, when and at what cost; every number is computed from these.
 
     ``chunks`` counts the pieces of output received. ``fingerprint`` is a hash of the request.
-    ``request`` and ``response`` are kept only when asked for: they hold the user's text.
+    ``decision`` is what the route made of it, where several backends answer there. ``request`` and
+    ``response`` are kept only when asked for: they hold the user's text.
     """
 
     call_id: str
@@ -122,9 +145,11 @@ class CallRecord:
     requested_model: str | None = None
     model: str | None = None
     route: str | None = None
+    decision: RouteDecision | None = None
     stream: bool = False
     chunks: int = 0
     attempts: tuple[Attempt, ...] = ()
+    hedge: Hedge | None = None
     stages: tuple[StageMark, ...] = ()
     usage: Usage | None = None
     price_usd: Decimal | None = None

@@ -11,7 +11,9 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import ServerSnapshot
+from headrace.contracts.record import HedgeOutcome
 
 Outcome: TypeAlias = Literal["ok", "error", "cancelled"]
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
@@ -69,7 +71,8 @@ class LaneSnapshot:
     ``running`` of ``places`` are taken and ``waiting`` wait for one, at most ``max_waiting``;
     ``tokens`` of ``max_tokens`` are held by those that run, where tokens are counted. ``circuit``
     is the breaker's state, where there is one. ``engines`` are a backend in the box's. ``server``
-    is the process of an engine that we start.
+    is the process of an engine that we start. ``metrics`` are what its engines told of themselves
+    within the last seconds; none where they do not.
     """
 
     name: str
@@ -83,6 +86,7 @@ class LaneSnapshot:
     max_tokens: int | None = None
     circuit: CircuitState | None = None
     engines: tuple[EngineSnapshot, ...] = ()
+    metrics: tuple[EngineMetrics, ...] = ()
     server: ServerSnapshot | None = None
 
 
@@ -122,7 +126,8 @@ class RecentCall:
     """One finished call in a line, without anything that was said in it.
 
     ``ended`` is Unix time; times are seconds, ``None`` where they are not known; ``attempts`` is
-    how often a backend was asked.
+    how often a backend was asked, ``hedge`` what became of a second request because the first one was
+    late. ``policy`` and ``reason`` say how its route chose the first.
     """
 
     ended: float
@@ -132,11 +137,14 @@ class RecentCall:
     model: str | None = None
     backend: str | None = None
     provider: str | None = None
+    policy: str | None = None
+    reason: str | None = None
     stream: bool = False
     status: int | None = None
     error: str | None = None
     finish_reason: str | None = None
     attempts: int = 0
+    hedge: HedgeOutcome | None = None
     queue_s: float | None = None
     ttft_s: float | None = None
     tpot_s: float | None = None

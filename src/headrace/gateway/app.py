@@ -45,7 +45,7 @@ from headrace.gateway.profiles import Profiles
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
 from headrace.gateway.standing import Standing
-from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Others, Watch
+from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Others, Watch, read_engines
 from headrace.net.clock import Clock
 from headrace.numbers.history import History
 from headrace.numbers.live import Tally
@@ -236,7 +236,8 @@ class Gateway:
         """Prometheus text."""
         if self.others is not None:
             await self.others.gather()
-        body = write_metrics(self.tally, self.clock.monotonic())
+        engines = await read_engines(self.routes)
+        body = write_metrics(self.tally, self.clock.monotonic(), engines)
         headers = scope["headrace.headers"]
         await answer(send, 200, body, headers, content_type=CONTENT_TYPE.encode())
 

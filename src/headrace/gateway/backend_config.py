@@ -54,6 +54,14 @@ class BackendConfig:
             "itself is always reached without"
         },
     )
+    metrics_url: str | None = field(
+        default=None,
+        validator=url,
+        metadata={
+            "help": "where its engine tells how full it is (docs/engine-metrics.md); as its "
+            "provider's row has it, if left out"
+        },
+    )
     max_concurrent_requests: int = field(
         default=256, validator=at_least(1), metadata={"help": "requests to it at once"}
     )

@@ -14,6 +14,7 @@ from headrace.backends.local.templates import read_template
 from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
+from headrace.gateway.candidates import Known
 from headrace.gateway.config import Config
 from headrace.gateway.engines import EngineHome, EnginesHere
 from headrace.gateway.guard import Guard
@@ -31,6 +32,7 @@ from headrace.stores.models.fetch import find_or_fetch
 from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
 from headrace.traffic.embedding import EmbeddingLane, batch_window
+from headrace.traffic.gauge import gauge_for
 from headrace.traffic.lane import Lane
 from headrace.traffic.retry import RetryPolicy
 
@@ -44,7 +46,8 @@ class Own:
     The routes to the models in the box, the file of the one that chats, and where the engines are
     that we start. Where several processes
     serve together, ``share`` is this one's of the remote backends; where it is reached through the
-    others, callers have shown their keys to them (``guarded`` is false).
+    others, callers have shown their keys to them (``guarded`` is false). ``known`` is what calls so
+    far have told of each backend.
     """
 
     chat: Route | None = None
@@ -53,6 +56,7 @@ class Own:
     engines: EngineHome = field(factory=EnginesHere)
     share: Share = WHOLE
     guarded: bool = True
+    known: Known = field(factory=Known)
 
 
 @frozen(kw_only=True)
@@ -111,7 +115,8 @@ def gateway_of(config: Config, own: Own, world: World) -> tuple[Gateway, Records
     tally = Tally(world.clock.monotonic(), models=[route.model for route in standing.routes])
     history = History()
     records = open_records(config.records)
-    kept = (history.add, *records.sinks) if config.server.page else records.sinks
+    watched = (history.add,) if config.server.page else ()
+    kept = (own.known.paces.add, *watched, *records.sinks)
     gateway = Gateway(
         standing=standing,
         traffic=Traffic(world.clock, tally, kept, price=price_of),
@@ -148,7 +153,8 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
     if config.routes:
         lanes = () if before is None else (lane for lane, _ in before.routes.lanes())
         chance = Random()  # noqa: S311  no secret hangs on it
-        routes = join(config, routes, world.clock, chance, lanes)
+        routes = join(config, routes, world.clock, chance, own.known, lanes)
+    routes = [own.known.limited(route, world.clock) for route in routes]
     names = [route.model for route in routes]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -173,6 +179,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             param="engine.model",
         )
     name = config.engine.name or model.name
+    template = config.engine.prompt_template or (preset.prompt_template if preset else None)
     engine = Box(
         LlamaCppSettings(
             name=name,
@@ -180,7 +187,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
             slots=batching.max_batch_size,
             kv_tokens=config.engine.kv_tokens,
             threads=config.engine.threads,
-            template=read_template(config.engine.prompt_template),
+            template=read_template(template),
             stuck_after_s=config.engine.stuck_after_ms / 1000,
         ),
         OpenVinoSettings(
@@ -213,6 +220,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         one_answer_a_call=True,
         admission=doors[0],
         doors=dict(zip(engines, doors, strict=True)),
+        gauge=gauge_for(engine, world.clock),
         # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
         retry=_OTHER_ENGINE if engine.openvino is not None else None,
     )
@@ -251,8 +259,10 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         raise LLMInvalidRequestError(
             f"{preset.name} chats and was not made for embeddings", param="embeddings.model"
         )
-    # A path is looked at now: whether it leads anywhere should be known before the first request.
-    name = wanted.name or (store.find(wanted.model) if preset is None else preset).name
+    name = wanted.name or store.name_of(wanted.model)
+    if preset is None and store.is_here(wanted.model):
+        # Looked at now: whether it is a model's file should be known before the first request.
+        store.find(wanted.model)
     own_most = preset.max_input_tokens if preset is not None else None
     most = wanted.max_input_tokens or own_most or 512
     embedder = LocalEmbedder(

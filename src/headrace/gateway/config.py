@@ -46,6 +46,8 @@ _OTHERS = {
     "HEADRACE_STATE",
     "HEADRACE_API_KEY",
     "HEADRACE_URL",
+    "HEADRACE_PRIVATE_HOSTS",
+    "HEADRACE_S3_ANONYMOUS",
 }
 
 
@@ -147,7 +149,7 @@ class EngineConfig:
 
     model: str = field(
         default="smollm2-135m-instruct",
-        metadata={"help": "a known model's name, or the path of a GGUF file"},
+        metadata={"help": "a known model's name, or the path or URI of a GGUF file"},
     )
     name: str | None = field(
         default=None, metadata={"help": "the name it answers to; its own, if left out"}
@@ -196,7 +198,7 @@ class EmbeddingsConfig:
     enabled: bool = field(default=True, metadata={"help": "false: no embedding model of our own"})
     model: str = field(
         default="all-minilm-l6-v2",
-        metadata={"help": "a known embedding model's name, or the path of a GGUF file"},
+        metadata={"help": "a known embedding model's name, or the path or URI of a GGUF file"},
     )
     name: str | None = field(
         default=None, metadata={"help": "the name it answers to; its own, if left out"}

@@ -10,9 +10,10 @@ from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
 from headrace.gateway.asgi import answer, read_body, while_connected
-from headrace.gateway.generation import for_backend
+from headrace.gateway.generation import choose, for_backend
 from headrace.gateway.routes import Route
 from headrace.gateway.standing import standing_of
+from headrace.gateway.tasks import headers_of
 from headrace.traffic.lane import CountsTokens
 from headrace.wire import anthropic
 from headrace.wire.inbound import Inbound
@@ -33,7 +34,7 @@ class TokenCount:
 
     async def _answer(self, inbound: Inbound, route: Route, scope: Scope, send: Send) -> None:
         named = evolve(inbound.request, model=route.asked(inbound.request.model))
-        way = route.ways()[0]
+        way = choose(headers_of(scope), route, inbound).ways[0]
         request, _ = for_backend(named, way, anthropic.OWN_FIELDS, "anthropic")
         tokens = await _count(route.model, way.lane.backend, request)
         await answer(send, 200, anthropic.write_count(tokens), scope["headrace.headers"])

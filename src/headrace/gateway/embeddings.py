@@ -13,9 +13,17 @@ from headrace.contracts.record import Marks
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.routes import Route, Routes
 from headrace.gateway.standing import standing_of
+from headrace.gateway.tasks import (
+    ROUTE_HEADER,
+    TASK_FIELD,
+    headers_of,
+    route_header,
+    task_profile,
+)
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.embedding import EmbeddingLane, embed
+from headrace.traffic.routing.asking import AsEmbedding
 from headrace.wire import openai_embeddings
 from headrace.wire.openai_embeddings import Inbound
 
@@ -40,10 +48,19 @@ class Embeddings:
         self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
     ) -> None:
         marks, asked = Marks(), inbound.request
-        ways = route.ways()
+        model, headers = route.asked(asked.model), headers_of(scope)
+        profile = task_profile(asked, headers)
+        if TASK_FIELD in asked.provider_options:
+            kept = {k: v for k, v in asked.provider_options.items() if k != TASK_FIELD}
+            asked = evolve(asked, provider_options=kept)
+        chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
+        able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
         # One that makes no embeddings is no fallback; as the only one it is refused by name.
-        first, *others = [way for way in ways if isinstance(way.lane.backend, Embedder)] or ways[:1]
-        model = route.asked(asked.model)
+        chosen = chosen.among(able or chosen.ways[:1], "it makes no embeddings")
+        first, *others = chosen.ways
+        told: Headers = scope["headrace.headers"]
+        if chosen.decision is not None:
+            told.append((ROUTE_HEADER, route_header(chosen.decision)))
         result = await embed(
             self.traffic,
             evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
@@ -54,16 +71,16 @@ class Embeddings:
                 queued=queued,
                 requested_model=asked.model,
                 route=route.model,
+                decision=chosen.decision,
             ),
             marks,
             fallbacks=[evolve(way, model=way.model or model) for way in others],
         )
         body = openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
-        headers: Headers = scope["headrace.headers"]
         if marks.dropped:
             dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-            headers = [*headers, (b"x-headrace-dropped", dropped)]
-        await answer(send, 200, body, headers)
+            told = [*told, (b"x-headrace-dropped", dropped)]
+        await answer(send, 200, body, told)
 
 
 def _pick(routes: Routes, model: str | None) -> Route:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from types import ModuleType
 from typing import Any
@@ -22,9 +22,13 @@ from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import standing_of
+from headrace.gateway.tasks import ROUTE_HEADER, headers_of, route_header, with_profile
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic, new_call_id
 from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.hedge import Hedging
+from headrace.traffic.routing.asking import AsRequest
+from headrace.traffic.routing.choice import Chosen
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 
@@ -52,11 +56,15 @@ class Asked:
     send: Send
 
     def answer_headers(self) -> Headers:
-        """Every answer's headers, and the list of what the backend could not be given."""
-        if not self.marks.dropped:
-            return self.headers
-        dropped = ", ".join(dict.fromkeys(self.marks.dropped)).encode()
-        return [*self.headers, (b"x-headrace-dropped", dropped)]
+        """Every answer's headers, the list of what the backend could not be given, and what became
+        of a second request."""
+        headers, marks = self.headers, self.marks
+        if marks.dropped:
+            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
+            headers = [*headers, (b"x-headrace-dropped", dropped)]
+        if marks.hedge is not None:
+            headers = [*headers, (b"x-headrace-hedge", marks.hedge.outcome.encode())]
+        return headers
 
     def told(self, delta: LLMDelta) -> LLMDelta:
         """``delta`` as this caller is to be told it."""
@@ -85,18 +93,24 @@ class Generation:
         body = await read_body(scope, receive, standing.config.server)
         inbound = await self._read(scope, body)
         del body
+        headers = headers_of(scope)
+        request = with_profile(inbound.request, headers)
+        if request is not inbound.request:
+            inbound = evolve(inbound, request=request)
         route = standing.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         marks = Marks()
         marks.dropped += inbound.dropped
         request_id = scope["headrace.request_id"]
         earlier: Earlier | None = scope.get("headrace.earlier")
-        # Whom to ask may be settled: to ask a route for its ways is to take a turn.
-        ways = scope.get("headrace.ways") or route.ways()
+        # Whom to ask may be settled: to ask a route for it is to take a turn.
+        chosen = scope.get("headrace.chosen") or choose(headers, route, inbound)
+        if chosen.decision is not None:
+            scope["headrace.headers"].append((ROUTE_HEADER, route_header(chosen.decision)))
         asked = Asked(
             inbound=inbound,
             route=route,
-            calls=self._calls(inbound, route, ways, request_id, queued, marks, earlier),
+            calls=self._calls(inbound, route, chosen, request_id, queued, marks, earlier),
             headers=scope["headrace.headers"],
             marks=marks,
             scope=scope,
@@ -108,19 +122,20 @@ class Generation:
         self,
         inbound: Inbound,
         route: Route,
-        ways: Sequence[Way],
+        chosen: Chosen[Way],
         request_id: str,
         queued: float,
         marks: Marks,
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         answers = inbound.request.n or 1
-        alone = answers > 1 and any(way.lane.one_answer_a_call for way in ways)
+        alone = answers > 1 and any(way.lane.one_answer_a_call for way in chosen.ways)
         runs = []
         model = route.asked(inbound.request.model)
         for prompt in requests(inbound):
             asked = evolve(prompt, model=model, request_id=request_id)
             for single in _singles(asked) if alone else [asked]:
+                settled, (first, *others) = self._asked_there(single, chosen)
                 sheet = CallSheet(
                     call_id=new_call_id() if earlier is None else earlier.call_id,
                     operation=self.operation,
@@ -128,8 +143,8 @@ class Generation:
                     stream=inbound.stream,
                     requested_model=inbound.request.model,
                     route=route.model,
+                    decision=settled.decision,
                 )
-                first, *others = self._asked_there(single, ways)
                 assert first.request is not None
                 run = self.traffic.run(
                     first.request,
@@ -139,6 +154,7 @@ class Generation:
                     fallbacks=others,
                     dropped=first.dropped,
                     earlier=earlier,
+                    hedging=self._hedging(inbound, route),
                 )
                 runs.append(run)
         if len(runs) == 1:
@@ -146,24 +162,31 @@ class Generation:
         each = 1 if alone else answers
         return side_by_side(runs, answers_each=each, same_prompt=answers if alone else 1)
 
-    def _asked_there(self, request: LLMRequest, ways: Sequence[Way]) -> list[Alternative]:
-        """``ways`` with what each is asked for ``request``; at least one.
+    def _asked_there(
+        self, request: LLMRequest, chosen: Chosen[Way]
+    ) -> tuple[Chosen[Way], list[Alternative]]:
+        """Those who may be ``chosen`` for ``request``, at least one, and what each is asked for it.
 
         Raises what is wrong with the request for the first, where it is wrong for all.
         """
-        fitting, wrong = [], None
-        for way in ways:
+        fitting, ways, wrong = [], [], None
+        for way in chosen.ways:
             try:
                 asked, dropped = for_backend(request, way, self.codec.OWN_FIELDS, self.format)
             except LLMContextLengthError as error:
                 wrong = wrong or error
                 continue
+            ways.append(way)
             fitting.append(Alternative(lane=way.lane, request=asked, dropped=dropped))
         if wrong is not None and not fitting:
             raise wrong
-        return fitting
+        return chosen.among(ways, str(wrong)), fitting
 
-    # A face that keeps what it was asked and answers replaces the four that follow.
+    # A face that keeps what it was asked and answers replaces the five that follow.
+
+    def _hedging(self, _: Inbound, route: Route) -> Hedging | None:
+        """How the calls for a request are hedged."""
+        return route.hedging
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
         """The request in ``body``."""
@@ -227,6 +250,18 @@ class Generation:
                     error.request_id = asked.scope["headrace.request_id"]
                     last = await self._end(asked, writer, error)
             await send({"type": "http.response.body", "body": last})
+
+
+def choose(headers: Mapping[str, str], route: Route, inbound: Inbound) -> Chosen[Way]:
+    """Whom to ask for ``inbound``, which came with these headers."""
+    return route.choose(
+        AsRequest(
+            request=inbound.request,
+            model=route.asked(inbound.request.model),
+            prompts=inbound.prompts,
+            headers=headers,
+        )
+    )
 
 
 def for_backend(

@@ -7,7 +7,7 @@ beside the generation, so that nobody waits for the count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.lane import CountsTokens
+from headrace.traffic.routing.choice import Chosen
 from headrace.wire.inbound import Inbound
 
 # A count takes less time than the prompt's first token; a stuck one must not hold up the answer.
@@ -36,18 +37,19 @@ class Messages(Generation):
         self,
         inbound: Inbound,
         route: Route,
-        ways: Sequence[Way],
+        chosen: Chosen[Way],
         request_id: str,
         queued: float,
         marks: Marks,
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
-        calls = super()._calls(inbound, route, ways, request_id, queued, marks, earlier)
-        backend = ways[0].lane.backend
+        calls = super()._calls(inbound, route, chosen, request_id, queued, marks, earlier)
+        first = chosen.ways[0]
+        backend = first.lane.backend
         if not inbound.stream or not isinstance(backend, CountsTokens):
             return calls
         named = evolve(inbound.request, model=route.asked(inbound.request.model))
-        asked, _ = for_backend(named, ways[0], self.codec.OWN_FIELDS, self.format)
+        asked, _ = for_backend(named, first, self.codec.OWN_FIELDS, self.format)
         asked = evolve(asked, request_id=request_id)
         return _counted_first(calls, partial(backend.count_tokens, asked), self.clock)
 

@@ -14,6 +14,13 @@ _Json: TypeAlias = dict[str, Any]
 
 _TEXT: _Json = {"type": "string"}
 _COUNT: _Json = {"type": "integer", "minimum": 0}
+_TASK: _Json = {
+    "name": "x-headrace-task",
+    "in": "header",
+    "description": "What matters for the choice among backends, as in 'cost; max_cost_usd=0.01; "
+    "max_latency_ms=2000; tags=eu fast'; or, in the body, an object task_profile.",
+    "schema": _TEXT,
+}
 # OpenAPI 3.1 has no words for events: some readers take a schema for the whole text's, some for each
 # event's.
 _EVENTS: _Json = {}
@@ -185,9 +192,19 @@ def _generation(
         answer["description"] = "The answer."
     answer["headers"] = {
         "x-request-id": {"schema": _TEXT},
+        "x-headrace-route": {
+            "description": "Where several backends answer for the model: the route, its policy, "
+            "which backend was chosen, and the reason.",
+            "schema": _TEXT,
+        },
         "x-headrace-dropped": {
             "description": "Fields of the request that the backend had no use for.",
             "schema": _TEXT,
+        },
+        "x-headrace-hedge": {
+            "description": "The first token was late: whether a second request won or lost, or was "
+            "not allowed.",
+            "schema": {"type": "string", "enum": ["won", "lost", "not_allowed"]},
         },
     }
     body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
@@ -209,6 +226,7 @@ def _generation(
     return {
         "post": {
             "summary": summary,
+            "parameters": [_TASK],
             "requestBody": body,
             "responses": {"200": answer, **refusals},
         }

@@ -222,7 +222,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.waits_for = None
         exchange = self.door.begin(self, self.loop, hot, body)
         if isinstance(exchange, Declined):
-            known = {"headrace.standing": exchange.standing, "headrace.ways": exchange.ways}
+            known = {"headrace.standing": exchange.standing, "headrace.chosen": exchange.chosen}
             cycle = self._whole_cycle(hot.head, body, known)
             self._start_asgi_task(cycle, self.app)
             return
@@ -356,7 +356,7 @@ class HttpProtocol(HttpToolsProtocol):
         known = {
             "headrace.earlier": earlier,
             "headrace.standing": exchange.asked.standing,
-            "headrace.ways": exchange.asked.ways,
+            "headrace.chosen": exchange.asked.chosen,
             "headrace.request_id": exchange.passage.request_id,
         }
         cycle = self._whole_cycle(exchange.asked.hot.head, exchange.asked.body, known)

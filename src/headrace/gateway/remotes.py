@@ -93,6 +93,7 @@ def open_remote(
         world=evolve(world, transport=through(world.transport, proxies, base_url)),
         key=None if found is None else found.secret,
         model=backend.model,
+        metrics_url=backend.metrics_url,
         limits=TimeLimits(
             connect_s=backend.connect_timeout_ms / 1000,
             first_byte_s=backend.first_token_timeout_ms / 1000,

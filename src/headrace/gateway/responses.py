@@ -24,10 +24,13 @@ from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.asgi import Handler, answer, header
 from headrace.gateway.config import ResponsesConfig
 from headrace.gateway.generation import STREAM_HEADERS, Asked, Generation
+from headrace.gateway.routes import Route
 from headrace.gateway.standing import standing_of
 from headrace.stores.responses import ResponseStore, StoredResponse
+from headrace.traffic.hedge import Hedging
 from headrace.wire import json as wire_json
 from headrace.wire import openai_responses as codec
+from headrace.wire.inbound import Inbound
 from headrace.wire.openai_fields import boolean, integer, one_of, refuse
 from headrace.wire.openai_responses_items import stored_items
 from headrace.wire.openai_responses_settings import include_from_wire
@@ -79,6 +82,11 @@ class Responses(Generation):
         if not history and not found:
             return inbound
         return codec.with_history(inbound, history, found)
+
+    def _hedging(self, inbound: Inbound, route: Route) -> Hedging | None:
+        """Nobody waits for the first token of what runs in the background."""
+        assert isinstance(inbound, codec.ResponsesInbound)
+        return None if inbound.background else super()._hedging(inbound, route)
 
     async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
         response_id = _new_id()

@@ -13,9 +13,11 @@ from headrace.contracts.capabilities import ModelInfo
 from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.traffic.choice import Choice
 from headrace.traffic.fallback import Alternative
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
+from headrace.traffic.routing.asking import Asking
+from headrace.traffic.routing.choice import Choice, Chosen
 
 
 @frozen(kw_only=True)
@@ -76,7 +78,8 @@ class Route:
 
     ``passes_names`` hands the caller's own name for the model on: the backend knows it. ``format``
     is the one in which the backend is asked. Where several backends answer for it, ``choice``
-    orders them, and ``lane`` is the first of them.
+    orders them, and ``lane`` is the first of them; where one does, ``limited`` says whether it is
+    within a caller's limits.
     """
 
     model: str
@@ -87,15 +90,26 @@ class Route:
     created: int = 0
     format: str = "openai"
     choice: Choice[Way] | None = None
-    _alone: tuple[Way, ...] = field(init=False, repr=False, eq=False)
+    hedging: Hedging | None = None
+    """How its calls are asked a second time where their first token is late."""
+    limited: Choice[Way] | None = None
+    alone: Chosen[Way] = field(init=False, repr=False, eq=False)
+    """Where one backend answers: that one."""
 
-    @_alone.default
-    def _only_way(self) -> tuple[Way, ...]:
-        return (Way(lane=self.lane, format=self.format, defaults=self.defaults),)
+    @alone.default
+    def _only_way(self) -> Chosen[Way]:
+        return Chosen((Way(lane=self.lane, format=self.format, defaults=self.defaults),))
 
-    def ways(self) -> tuple[Way, ...]:
-        """Whom to ask for one call, the best first; to ask for them is to take one's turn."""
-        return self._alone if self.choice is None else self.choice.ways()
+    def choose(self, asking: Asking) -> Chosen[Way]:
+        """Whom to ask for one call, the best first; to ask for them is to take one's turn.
+
+        Raises LLMCapabilityError where none is within the caller's limits.
+        """
+        if self.choice is not None:
+            return self.choice.choose(asking)
+        if asking.profile is None or self.limited is None:
+            return self.alone
+        return self.limited.choose(asking)
 
     def lanes(self) -> tuple[Lane, ...]:
         """All that may answer for it, whether well or ill, in the configuration's order."""

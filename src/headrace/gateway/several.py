@@ -8,14 +8,28 @@ from random import Random
 from attrs import evolve
 
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.gateway.candidates import Known
 from headrace.gateway.config import Config
+from headrace.gateway.hedge_config import hedging_of
 from headrace.gateway.route_config import RouteConfig, WayConfig, is_pattern
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
-from headrace.traffic.choice import Choice, Ordered, Weighted
 from headrace.traffic.health import Health
 from headrace.traffic.lane import Lane
 from headrace.traffic.retry import RetryBudget
+from headrace.traffic.routing.affinity import Affinity, Prefix, Session
+from headrace.traffic.routing.candidate import Candidate
+from headrace.traffic.routing.choice import Choice
+from headrace.traffic.routing.policies import (
+    ByTask,
+    LeastBusy,
+    LowestCost,
+    LowestLatency,
+    Ordered,
+    Policy,
+    Weighted,
+)
+from headrace.traffic.routing.prices import load_prices
 
 
 def join(
@@ -23,6 +37,7 @@ def join(
     singles: Sequence[Route],
     clock: Clock,
     random: Random,
+    known: Known,
     before: Iterable[Lane] = (),
 ) -> list[Route]:
     """The routes of ``config.routes``, and behind them ``singles``, which lead to one backend each.
@@ -30,17 +45,17 @@ def join(
     A name that both have is the former's; a backend without a name left is reached by them alone.
     A lane of which the same was said ``before`` is as well or ill as it was.
     """
-    known = {id(lane.admission): lane for lane in before if lane.health is not None}
+    kept = {id(lane.admission): lane for lane in before if lane.health is not None}
     members = {way.backend for route in config.routes for way in route.backends}
     ratios = {backend.name: backend.retry_ratio for backend in config.backends}
     singles = [
-        evolve(route, lane=_member(route.lane, known.get(id(route.lane.admission)), clock, ratios))
+        evolve(route, lane=_member(route.lane, kept.get(id(route.lane.admission)), clock, ratios))
         if route.lane.name in members
         else route
         for route in singles
     ]
     single = {route.lane.name: route for route in singles}
-    several = [_several(route, single, clock, random) for route in config.routes]
+    several = [_several(route, single, clock, random, known) for route in config.routes]
     taken = {name for route in several for name in (route.model, *route.patterns)}
     left = (_without(taken, route) for route in singles)
     return [*several, *(route for route in left if route is not None)]
@@ -56,19 +71,58 @@ def _member(lane: Lane, same: Lane | None, clock: Clock, ratios: Mapping[str, fl
     return evolve(lane, health=Health(clock), budget=budget)
 
 
-def _several(config: RouteConfig, single: dict[str, Route], clock: Clock, random: Random) -> Route:
-    ways = [_way(each, single, config.name) for each in config.backends]
-    choice: Choice[Way] = Ordered(ways)
-    if config.policy == "weighted":
-        choice = Weighted(ways, [each.weight for each in config.backends], random)
+def _several(
+    config: RouteConfig, single: dict[str, Route], clock: Clock, random: Random, known: Known
+) -> Route:
+    candidates = [
+        known.candidate(_way(each, single, config.name), config.name, clock, each)
+        for each in config.backends
+    ]
+    if config.policy in ("lowest_cost", "task_profile"):
+        load_prices(each.way.lane.backend for each in candidates)
+    choice = Choice(
+        config.name,
+        candidates,
+        _policy(config, candidates, random),
+        clock,
+        affinity=_affinity(config),
+        allow_unknown=config.unknown == "allow",
+        unbounded=config.answer_tokens,
+    )
     return Route(
         model=config.name,
-        lane=ways[0].lane,
+        lane=choice.lanes[0],
         patterns=config.aliases,
         passes_names=True,
         created=int(clock.wall()),
         choice=choice,
+        hedging=hedging_of(config.hedge),
     )
+
+
+def _policy(config: RouteConfig, candidates: list[Candidate[Way]], random: Random) -> Policy:
+    match config.policy:
+        case "ordered":
+            return Ordered()
+        case "weighted":
+            return Weighted(candidates, random)
+        case "least_busy":
+            return LeastBusy(random)
+        case "lowest_latency":
+            return LowestLatency(config.latency_of)
+        case "lowest_cost":
+            return LowestCost()
+        case "task_profile":
+            return ByTask()
+
+
+def _affinity(config: RouteConfig) -> Affinity | None:
+    match config.affinity:
+        case "session":
+            return Affinity(Session(config.session_by), config.affinity_load)
+        case "prefix":
+            return Affinity(Prefix(config.prefix_bytes), config.affinity_load)
+    return None
 
 
 def _way(config: WayConfig, single: dict[str, Route], name: str) -> Way:

@@ -140,6 +140,10 @@ class Connection(asyncio.Protocol):
             return False
         return self._poll is None or not self._poll.poll(0)
 
+    def address(self) -> str:
+        """The address of the other side of a TCP connection."""
+        return str(self._transport.get_extra_info("peername")[0])
+
     def begin(
         self, request: HttpRequest, head: bytes, limits: TimeLimits, total_at: float
     ) -> Http1Reply:

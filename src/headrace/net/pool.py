@@ -46,6 +46,10 @@ class PooledTransport:
     caller, who has seen nothing; a server that did the work and died before its first byte does it
     twice. A streamed body cannot be sent again and is not.
 
+    ``admits`` is asked, with the host and the address that its name led to, before anything is sent
+    on a new connection; what it does not admit is closed. Of what a proxy connects to, the proxy
+    decides.
+
     It belongs to the event loop of its first request. Under TLS, a body without stated length
     cannot be told from one that an attacker cut short.
     """
@@ -57,6 +61,7 @@ class PooledTransport:
         keep_idle_s: float = 30.0,
         tls: ssl.SSLContext | None = None,
         clock: Clock | None = None,
+        admits: Callable[[str, str], bool] | None = None,
     ) -> None:
         if max_connections < 1:
             raise LLMInvalidRequestError(
@@ -65,6 +70,7 @@ class PooledTransport:
         self._max_connections = max_connections
         self._keep_idle_s = keep_idle_s
         self._tls = tls
+        self._admits = admits
         self._monotonic = (SystemClock() if clock is None else clock).monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origins: dict[str, _Origin] = {}
@@ -265,6 +271,16 @@ class PooledTransport:
             self._free_place(origin)
             how = "our transport was closed" if self._closed else "closed the connection at once"
             raise LLMUnavailableError(f"{peer}: {how}")
+        if self._admits is not None and url.proxy is None and url.unix_path is None:
+            address = connection.address()
+            if not self._admits(url.host, address):
+                connection.drop()
+                self._free_place(origin)
+                raise LLMUnavailableError(
+                    f"{peer} is at {address}, to which no connection is admitted",
+                    transient=False,
+                    code="private_host",
+                )
         connection.adopted = True
         return connection
 

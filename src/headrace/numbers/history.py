@@ -146,6 +146,7 @@ def recent_call(record: CallRecord) -> RecentCall:
     """``record`` in a line, its names cut to a bounded length."""
     t, usage = record.timeline, record.usage
     completion = usage.completion_tokens if usage is not None else None
+    decision = record.decision
     ended = timeline.wall_time(t, t.done)
     return RecentCall(
         ended=t.wall_anchor if ended is None else ended,
@@ -155,11 +156,14 @@ def recent_call(record: CallRecord) -> RecentCall:
         model=_cut(record.requested_model or record.route or record.model),
         backend=_cut(record.backend),
         provider=_cut(record.provider),
+        policy=None if decision is None else decision.policy,
+        reason=None if decision is None else _cut(decision.reason),
         stream=record.stream,
         status=record.status,
         error=record.error_kind,
         finish_reason=_cut(record.finish_reason),
         attempts=len(record.attempts),
+        hedge=None if record.hedge is None else record.hedge.outcome,
         queue_s=timeline.queue_time(t),
         ttft_s=timeline.time_to_first_token(t),
         tpot_s=timeline.time_per_output_token(t, completion),

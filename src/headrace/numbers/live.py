@@ -73,6 +73,8 @@ class Series:
         """Calls by HTTP status and error class (empty where there was none)."""
         self.finished: dict[str, int] = {}
         """Calls without an error by finish reason."""
+        self.hedges: dict[str, int] = {}
+        """Calls whose first token was late, by what became of a second request."""
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.price_usd = Decimal(0)
@@ -238,6 +240,9 @@ class Tally:
             if error:
                 error = _learn(self._known_errors, error, MAX_ERRORS)
             s.ended[record.status, error] = s.ended.get((record.status, error), 0) + 1
+            if record.hedge is not None:
+                outcome = record.hedge.outcome
+                s.hedges[outcome] = s.hedges.get(outcome, 0) + 1
             if record.price_usd is not None:
                 s.price_usd += record.price_usd
                 s.priced += 1

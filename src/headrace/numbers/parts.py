@@ -48,6 +48,7 @@ class SeriesPart(Struct, array_like=True, frozen=True):
     spreads: list[Spread]
     counted: list[Counted]
     durations: dict[str, Counted]
+    hedges: dict[str, int] = {}
 
 
 class CallsPart(Struct, array_like=True, frozen=True):
@@ -149,6 +150,7 @@ def _series_part(labels: Labels, s: Series) -> SeriesPart:
         ],
         counted=[_counted(buckets) for buckets in s.buckets()],
         durations={error: _counted(buckets) for error, buckets in s.durations.items()},
+        hedges=s.hedges,
     )
 
 
@@ -157,6 +159,8 @@ def _add_series(s: Series, part: SeriesPart) -> None:
         s.ended[status, error] = s.ended.get((status, error), 0) + n
     for reason, n in part.finished.items():
         s.finished[reason] = s.finished.get(reason, 0) + n
+    for outcome, n in part.hedges.items():
+        s.hedges[outcome] = s.hedges.get(outcome, 0) + n
     s.prompt_tokens += part.prompt_tokens
     s.completion_tokens += part.completion_tokens
     s.price_usd += part.price_usd

@@ -9,8 +9,10 @@ A server's time to first token counts from the call's arrival, as both of the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.numbers.histogram import FixedBuckets
 from headrace.numbers.live import (
     DURATION_BOUNDS,
@@ -24,6 +26,8 @@ from headrace.numbers.live import (
     Tally,
     model_name,
 )
+
+Engines: TypeAlias = Mapping[str, Sequence[EngineMetrics]]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -44,9 +48,12 @@ _OTEL_PROVIDERS = {
 }
 
 
-def write_metrics(tally: Tally, now: float) -> bytes:
-    """All metrics as they stand at the instant ``now``, to be sent as ``CONTENT_TYPE``."""
-    lines = [*_vllm(tally), *_otel(tally), *_own(tally, now), ""]
+def write_metrics(tally: Tally, now: float, engines: Engines | None = None) -> bytes:
+    """All metrics as they stand at the instant ``now``, to be sent as ``CONTENT_TYPE``.
+
+    ``engines`` are what each backend's engines told of themselves, by the backend's name.
+    """
+    lines = [*_vllm(tally), *_otel(tally), *_own(tally, now), *_engines(engines or {}), ""]
     # A lone surrogate in a model's name has no UTF-8 form.
     return "\n".join(lines).encode("utf-8", "replace")
 
@@ -193,6 +200,16 @@ def _own(tally: Tally, now: float) -> Iterator[str]:
         ),
     )
     yield from _family(
+        "headrace_hedges_total",
+        "counter",
+        "Requests whose first token was late, by what became of a second request for it.",
+        (
+            ({**_own_labels(labels), "outcome": outcome}, n)
+            for labels, s in tally.series.items()
+            for outcome, n in s.hedges.items()
+        ),
+    )
+    yield from _family(
         "headrace_cost_usd_total",
         "counter",
         "US dollars that calls with a known price cost.",
@@ -210,6 +227,31 @@ def _own(tally: Tally, now: float) -> Iterator[str]:
             for labels, s in tally.series.items()
         ),
     )
+
+
+_ENGINE_FAMILIES = (
+    ("running", "requests_running", "gauge", "Requests that the engine computes."),
+    ("queued", "requests_waiting", "gauge", "Requests that wait in the engine."),
+    ("batch_size", "batch_size", "gauge", "Requests in a step of the engine, in the mean."),
+    ("batch_occupancy", "batch_occupancy", "gauge", "Share of the batch's places that are taken."),
+    ("cache_usage", "cache_usage", "gauge", "Share of the cache of keys and values in use."),
+    ("prefix_hit_rate", "prefix_hit_rate", "gauge", "Share of prompt tokens found in that cache."),
+    ("prompt_tokens", "prompt_tokens_total", "counter", "Input tokens, as the engine counts."),
+    ("completion_tokens", "generation_tokens_total", "counter", "Output tokens, as it counts."),
+)
+
+
+def _engines(engines: Engines) -> Iterator[str]:
+    """What engines told, whoever sent them their requests; one that tells nothing has no line."""
+    told = [
+        ({"backend": backend, "engine": each.engine}, each)
+        for backend, several in engines.items()
+        for each in several
+    ]
+    for field, name, kind, help_text in _ENGINE_FAMILIES if told else ():
+        values = ((labels, getattr(each, field)) for labels, each in told)
+        known = [(labels, value) for labels, value in values if value is not None]
+        yield from _family(f"headrace_engine_{name}", kind, help_text, known)
 
 
 def _own_labels(labels: Labels) -> dict[str, str]:

@@ -6,7 +6,7 @@ it needs is missing: an unknown is not a zero. Nobody else subtracts timestamps.
 
 from __future__ import annotations
 
-from headrace.contracts.record import Timeline
+from headrace.contracts.record import Attempt, Timeline
 
 
 def queue_time(t: Timeline) -> float | None:
@@ -35,6 +35,11 @@ def arrival_to_first_token(t: Timeline) -> float | None:
     """
     begin, end = t.queued, t.first_token
     return None if begin is None or end is None else end - begin
+
+
+def attempt_time(attempt: Attempt) -> float:
+    """Seconds that one attempt took, from its place at the backend to its end: end - begin."""
+    return attempt.end - attempt.begin
 
 
 def generation_time(t: Timeline) -> float | None:

@@ -8,18 +8,22 @@ from decimal import Decimal
 from random import Random, getrandbits
 from typing import TypeAlias
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from headrace.contracts.errors import LLMCancelledError, LLMError
 from headrace.contracts.quick import quick_init
 from headrace.contracts.record import CallRecord, Marks, Operation, RecordSink, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
+from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall, Tally
-from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
+from headrace.traffic.fallback import Alternative, Earlier
+from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
+from headrace.traffic.opening import opened
 from headrace.traffic.patience import Alarm, Patience
+from headrace.traffic.race import Race
 from headrace.traffic.visit import Running, Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
@@ -35,8 +39,8 @@ PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], 
 class CallSheet:
     """What is known of a call before it begins; ``queued`` is an instant of the clock.
 
-    ``call_id`` is no other call's: it is also the idempotency key. ``total_s`` takes the place of
-    the lane's own for this call.
+    ``call_id`` is no other call's: it is also the idempotency key. ``decision`` is how its lane was
+    chosen among others. ``total_s`` takes the place of the lane's own for this call.
     """
 
     call_id: str
@@ -45,6 +49,7 @@ class CallSheet:
     stream: bool = False
     requested_model: str | None = None
     route: str | None = None
+    decision: RouteDecision | None = None
     parent_id: str | None = None
     total_s: float | None = None
 
@@ -121,6 +126,7 @@ class Traffic:
         fallbacks: Sequence[Alternative] = (),
         dropped: tuple[str, ...] = (),
         earlier: Earlier | None = None,
+        hedging: Hedging | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         """The answer's pieces. Closing the generator, or cancelling its task, ends the call.
 
@@ -129,14 +135,14 @@ class Traffic:
         ``__context__``. ``dropped`` are the settings that ``request`` goes without because of
         ``lane``; each fallback has its own. ``marks`` is empty and is filled on the way; the caller
         may read it as it fills. ``earlier`` is a first attempt at ``lane`` that somebody else made
-        and that failed.
+        and that failed. With ``hedging`` a first token that is late is asked for a second time.
         """
         call, seen = self._running(request, lane, sheet, marks, earlier), _Seen()
         visit: Visit | None = None
         failure: BaseException | None = None
         try:
             ways = (Alternative(lane=lane, dropped=dropped), *fallbacks)
-            visit = await _opened(call, request, ways, earlier)
+            visit = await self._opened(call, request, ways, earlier, hedging)
             for delta in visit.held:
                 seen.take(delta, call, visit)
                 yield delta
@@ -165,13 +171,15 @@ class Traffic:
         marks: Marks,
         *,
         fallbacks: Sequence[Alternative] = (),
+        hedging: Hedging | None = None,
     ) -> list[LLMDelta]:
         """As ``run``, for those who have no use for a piece before the last."""
         call, seen = self._running(request, lane, sheet, marks, None), _Seen()
         visit: Visit | None = None
         failure: BaseException | None = None
         try:
-            visit = await _opened(call, request, (Alternative(lane=lane), *fallbacks), None)
+            ways = (Alternative(lane=lane), *fallbacks)
+            visit = await self._opened(call, request, ways, None, hedging)
             pieces = list(visit.held)
             for delta in pieces:
                 seen.take(delta, call, visit)
@@ -213,6 +221,18 @@ class Traffic:
         else:
             call.goes_on_after(earlier)
         return call
+
+    async def _opened(
+        self,
+        call: Running,
+        request: LLMRequest,
+        ways: Sequence[Alternative],
+        earlier: Earlier | None,
+        hedging: Hedging | None,
+    ) -> Visit:
+        if hedging is None:
+            return await opened(call, request, ways, earlier)
+        return await Race(call, request, ways, hedging, self.paid).opened(earlier)
 
     async def _end(
         self,
@@ -266,44 +286,6 @@ class _Seen:
             self.model = delta.model
 
 
-async def _opened(
-    call: Running, request: LLMRequest, ways: Sequence[Alternative], first: Earlier | None
-) -> Visit:
-    """The first visit, in the order of ``ways``, that brought output.
-
-    While there is another lane to go to, nobody waits to ask the same one again.
-    """
-    earlier: LLMError | None = None
-    for place, way in enumerate(ways, 1):
-        is_last = place == len(ways)
-        if earlier is not None and not way.lane.takes_over():
-            earlier.add_note(f"{way.lane.name} was not asked: it fails too (retry budget)")
-            if is_last:
-                raise earlier
-            continue
-        asked = way.asked(request)
-        if way.lane is not ways[0].lane and "api_key" in request.metadata:
-            asked = evolve(asked, metadata=without_key(request.metadata))
-        failed = None if first is None or place > 1 else first.error
-        visit = Visit(way.lane, asked, call, patient=is_last, failed=failed)
-        try:
-            await visit.open()
-            call.marks.dropped += way.dropped
-            return visit
-        except BaseException as error:
-            await visit.end(error)
-            if not isinstance(error, LLMError):
-                raise
-            if earlier is not None:
-                error.__context__ = earlier
-            out_of_time = call.patience.left_s("total_s") <= 0
-            if is_last or out_of_time or not another_may_mend(error):
-                raise
-            earlier = error
-            log.info("%s failed (%s); the call goes on", way.lane.name, type(error).__name__)
-    raise AssertionError("there is always a last way")
-
-
 def _record(
     request: LLMRequest,
     sheet: CallSheet,
@@ -323,9 +305,13 @@ def _record(
         requested_model=sheet.requested_model,
         model=seen.model or request.model,
         route=sheet.route,
+        decision=sheet.decision,
         stream=sheet.stream,
         chunks=seen.chunks,
-        attempts=tuple(call.attempts),
+        attempts=tuple(call.attempts)
+        if call.hedge is None
+        else tuple(sorted(call.attempts, key=lambda each: each.begin)),
+        hedge=call.hedge,
         dropped=tuple(call.latest.dropped),
         batch_occupancy=call.latest.batch_occupancy,
         usage=usage,

@@ -8,6 +8,7 @@ from headrace.contracts.protocols import Backend
 from headrace.net.clock import Clock
 from headrace.traffic.admission import Admission
 from headrace.traffic.breaker import Breaker, BreakerPolicy
+from headrace.traffic.gauge import gauge_for
 from headrace.traffic.lane import Lane
 from headrace.traffic.limits import RateLimits
 from headrace.traffic.retry import RetryBudget, RetryPolicy
@@ -54,6 +55,7 @@ def open_lane(backend: Backend, clock: Clock, settings: EndpointSettings | None 
         first_token_s=s.first_token_s,
         total_s=s.total_s,
         whole_s=s.whole_s,
+        gauge=gauge_for(backend, clock),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.messages import TextPart
 from headrace.contracts.protocols import Backend
 from headrace.contracts.requests import LLMRequest
@@ -14,6 +15,7 @@ from headrace.contracts.snapshot import EndpointStats, LaneSnapshot
 from headrace.traffic.admission import Admission
 from headrace.traffic.breaker import Breaker
 from headrace.traffic.counts import Counts
+from headrace.traffic.gauge import Gauge
 from headrace.traffic.health import Health
 from headrace.traffic.retry import RetryBudget, RetryPolicy
 
@@ -37,6 +39,15 @@ class OfEngines(Protocol):
 
     def choose(self, request: LLMRequest, running: int) -> Backend:
         """Who shall answer ``request``, where ``running`` others run or wait already."""
+
+
+@runtime_checkable
+class OnDemand(Protocol):
+    """A backend whose server is started when it is asked, and need not run before."""
+
+    @property
+    def remote(self) -> Backend | None:
+        """The way to its server, while that answers."""
 
 
 @frozen
@@ -65,6 +76,8 @@ class Lane:
     Where the backend is one of several engines, ``doors`` are theirs, by engine, and ``admission``
     is not used: places and tokens belong to the engine that runs the request, so that one that is
     full keeps nobody from another. Each attempt chooses anew.
+
+    ``gauge`` has what the engines tell of themselves, where they do.
     """
 
     backend: Backend
@@ -78,6 +91,7 @@ class Lane:
     first_token_s: float | None = None
     total_s: float | None = None
     whole_s: float | None = None
+    gauge: Gauge | None = field(default=None, repr=False, eq=False)
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
 
@@ -130,6 +144,30 @@ class Lane:
         well = self.health is None or self.health.well
         return well or self.budget is None or self.budget.spend()
 
+    def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What its engines told of themselves a moment ago; to ask has them asked again."""
+        return () if self.gauge is None else self.gauge.look(self.backend)
+
+    async def read_metrics(self, within_s: float) -> tuple[EngineMetrics, ...]:
+        """The same, after they were asked, or have not answered ``within_s``."""
+        return () if self.gauge is None else await self.gauge.read(self.backend, within_s)
+
+    def has_room(self, request: LLMRequest) -> bool:
+        """Whether it is well and ``request`` would be asked here at once, waiting for nobody.
+
+        Of several engines behind it one has to have room: to choose one is to ask it.
+        """
+        if self.health is not None and not self.health.well:
+            return False
+        if isinstance(self.backend, OnDemand) and self.backend.remote is None:
+            return False
+        if self.breaker is not None and self.breaker.open_until is not None:
+            return False
+        limits = self.admission.limits
+        if limits is not None and limits.wait_s(self.rated_tokens(request)) > 0:
+            return False
+        return any(door.fits(*self._most(request, door)) for door in self._doors())
+
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
         return self.counts.stats(
@@ -155,11 +193,19 @@ class Lane:
         places = request.n or 1
         if admission.max_tokens is None:
             return 0, places
-        answer = places * (request.max_tokens or self.default_answer_tokens)
-        bound = prompt_bound(request) + answer
+        bound, _ = self._most(request, admission)
         if admission.fits(bound, places) or not isinstance(backend, CountsTokens):
             return bound, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
         return await backend.count_tokens(request) + answer, places
+
+    def _most(self, request: LLMRequest, door: Admission) -> tuple[int, int]:
+        """Tokens and places that ``request`` surely does not pass behind ``door``."""
+        places = request.n or 1
+        if door.max_tokens is None:
+            return 0, places
+        answer = places * (request.max_tokens or self.default_answer_tokens)
+        return prompt_bound(request) + answer, places
 
     def rated_tokens(self, request: LLMRequest) -> int:
         """What ``request`` is believed to count against tokens a minute; 0 where none are limited."""
@@ -168,6 +214,18 @@ class Lane:
             return 0
         answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
         return prompt_bound(request) // _TOKEN_BYTES + answer
+
+
+def queue_of(lane: Lane) -> int | None:
+    """The requests in the lane's engines, running and waiting, whoever sent them, as far as they
+    told a moment ago; ``None`` unless each of them did."""
+    total = 0
+    told = lane.metrics()
+    for each in told:
+        if each.running is None:
+            return None
+        total += each.running + (each.queued or 0)
+    return total if told else None
 
 
 def prompt_bound(request: LLMRequest) -> int:

@@ -102,6 +102,7 @@ class OpenTelemetrySink:
                 "headrace.attempt",
                 {
                     "headrace.backend": attempt.backend,
+                    **({"headrace.hedged": True} if attempt.hedged else {}),
                     **({"error.type": attempt.error_kind} if attempt.error_kind else {}),
                     **({"http.response.status_code": attempt.status} if attempt.status else {}),
                 },
@@ -157,6 +158,7 @@ def _details(record: CallRecord) -> dict[str, Any]:
         "headrace.route": record.route,
         "headrace.queue_s": queue_time(t),
         "headrace.attempts": len(record.attempts) or None,
+        "headrace.hedge": None if record.hedge is None else record.hedge.outcome,
         "headrace.dropped": record.dropped or None,
         # As text: a float would be another amount.
         "headrace.price_usd": None if record.price_usd is None else f"{record.price_usd:f}",

@@ -12,6 +12,7 @@ from attrs import frozen
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.responses import Usage
+from headrace.contracts.routing import RouteDecision
 from headrace.numbers.usage import fill_totals
 from headrace.traffic.call import Traffic, new_call_id
 from headrace.traffic.fallback import Earlier
@@ -49,6 +50,7 @@ class Passage:
         "admitted",
         "call_id",
         "chunks",
+        "decision",
         "first_token",
         "last_token",
         "queued",
@@ -66,6 +68,7 @@ class Passage:
         rated_tokens: int,
         request_id: str | None,
         stream: bool,
+        decision: RouteDecision | None = None,
     ) -> None:
         lane = ticket.lane
         breaker, health = lane.breaker, lane.health
@@ -75,6 +78,7 @@ class Passage:
         self._health_era = 0 if health is None else health.era
         self._answering = False
         self.ticket = ticket
+        self.decision = decision
         self.queued = queued
         self.stream = stream
         self.call_id = new_call_id()
@@ -159,6 +163,7 @@ class Passage:
                 requested_model=ticket.requested_model,
                 model=seen,
                 route=ticket.route,
+                decision=self.decision,
                 stream=self.stream,
                 chunks=self.chunks,
                 attempts=(attempt,),

@@ -124,6 +124,14 @@ class Patience:
         limit = self._limits.get(name)
         return inf if limit is None else limit[0] - self._clock.monotonic()
 
+    def beside(self) -> Patience:
+        """Another wait for the same call at the same time: it shares ``total_s`` and nothing else."""
+        other = Patience(self._clock, self._peer, self._alarm)
+        if "total_s" in self._limits:
+            other._limits["total_s"] = self._limits["total_s"]
+            other._set_alarm()
+        return other
+
     def close(self) -> None:
         """The call is over."""
         self._limits.clear()

@@ -179,6 +179,7 @@ def _numbers(record: CallRecord) -> dict[str, Any]:
         "status": record.status,
         "error_kind": record.error_kind,
         "attempts": len(record.attempts),
+        "hedge": None if record.hedge is None else record.hedge.outcome,
         "prompt_tokens": None if usage is None else usage.prompt_tokens,
         "completion_tokens": None if usage is None else usage.completion_tokens,
         "price_usd": None if record.price_usd is None else f"{record.price_usd:f}",
@@ -203,6 +204,8 @@ def _sentence(record: CallRecord, numbers: dict[str, Any]) -> str:
         said += f", ${_short(record.price_usd)}"
     if len(record.attempts) > 1:
         said += f", {len(record.attempts)} attempts"
+    if record.hedge is not None:
+        said += f", hedge {record.hedge.outcome.replace('_', ' ')}"
     if record.dropped:
         said += f", dropped {', '.join(record.dropped)}"
     return said

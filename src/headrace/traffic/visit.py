@@ -6,7 +6,7 @@ Until then nothing has been given away, so everything may be done again; afterwa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from random import Random
 
 from attrs import define, field
@@ -18,7 +18,7 @@ from headrace.contracts.errors import (
     LLMRateLimitError,
     LLMTimeoutError,
 )
-from headrace.contracts.record import Attempt, Marks
+from headrace.contracts.record import Attempt, Hedge, Marks
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
@@ -35,7 +35,8 @@ class Running:
 
     ``marks`` are those of whoever asked for the call, who may share them among several calls;
     ``latest`` are those of this call's latest attempt, or name at least the lane where it waits;
-    the first visit makes them.
+    the first visit makes them. ``asks`` is told of each attempt as it begins, by whoever has to know
+    when its first token is late; such a call is asked for a stream, which has one.
     """
 
     call_id: str
@@ -49,6 +50,8 @@ class Running:
     admitted: float | None = None
     latest: Marks = field(init=False)
     attempts: list[Attempt] = field(factory=list)
+    hedge: Hedge | None = None
+    asks: Callable[[Visit], None] | None = None
 
     def goes_on_after(self, earlier: Earlier) -> None:
         """Its first attempt was made by somebody else."""
@@ -79,7 +82,7 @@ class Visit:
 
     ``patient``: the lane's policy may ask it again; else its first failure is the last. ``failed``
     is how a first attempt there ended that was not made here. Whoever takes the deltas writes into
-    ``usage`` what they report.
+    ``usage`` what they report. ``hedged``: its attempt is made beside another visit's.
     """
 
     def __init__(
@@ -90,9 +93,12 @@ class Visit:
         *,
         patient: bool,
         failed: LLMError | None = None,
+        hedged: bool = False,
     ) -> None:
         self.lane = lane
         self.request = request
+        self.attempt: Attempt | None = None
+        """The last one, once it is over."""
         self.usage: Usage | None = None
         self.held: list[LLMDelta] = []
         self.deltas: AsyncGenerator[LLMDelta, None] | None = None
@@ -107,6 +113,7 @@ class Visit:
         self._retries = 0
         self._answering = False
         self._failed = failed
+        self._hedged = hedged
         call.latest = Marks(backend=lane.name, whole=call.whole)
         if failed is None:
             lane.counts.came()
@@ -152,11 +159,37 @@ class Visit:
         self._retries += 1
         self.lane.counts.retried()
 
+    @property
+    def began(self) -> float | None:
+        """When the attempt began that is under way."""
+        return self._begin
+
+    @property
+    def asking_since(self) -> float | None:
+        """When the attempt began that has brought no output yet; ``None`` where there is none."""
+        return None if self._answering else self._begin
+
+    @property
+    def provider(self) -> str | None:
+        """Who took the latest attempt."""
+        return self._call.latest.provider
+
+    def goes_on_in(self, call: Running) -> None:
+        """What was opened beside ``call`` is the call's own visit from now on."""
+        call.marks.dropped += self._call.marks.dropped
+        call.latest = self._call.latest
+        call.patience.meet(self.lane.name)
+        call.live.admitted(self.lane.name)
+        self._call = call
+        self._publish()
+
     async def end(self, error: BaseException | None) -> None:
         """The call is over here, or goes on elsewhere; closes the upstream at once."""
-        await self._leave(error)
-        took_s = self._call.clock.monotonic() - self._came
-        self.lane.counts.ended(error_kind(error), took_s, self.usage)
+        try:
+            await self._leave(error)
+        finally:
+            took_s = self._call.clock.monotonic() - self._came
+            self.lane.counts.ended(error_kind(error), took_s, self.usage)
 
     async def _enter(self, *, again: bool) -> None:
         lane, request, call = self.lane, self.request, self._call
@@ -190,7 +223,10 @@ class Visit:
         if lane.health is not None:
             self._health_era = lane.health.era
         call.patience.allow("first_token_s", lane.first_token_s)
+        self._answering = False
         call.enters(lane)
+        if call.asks is not None:
+            call.asks(self)
 
     async def _ask(self) -> None:
         """One attempt, up to its first output."""
@@ -204,9 +240,8 @@ class Visit:
         if lane.retry is not None and lane.retry.retries:
             # For all providers: one that does not know the header ignores it.
             marks.idempotency_key = call.call_id
-        if call.whole and lane.first_token_s is None:
+        if call.whole and lane.first_token_s is None and call.asks is None:
             marks.whole_within_s = call.total_s
-        self._answering = False
         self.held.clear()
         self.deltas = seat.backend.stream(self.request, marks)
         with call.patience("waiting for its first output"):
@@ -276,7 +311,9 @@ class Visit:
             status=call.latest.status,
             sends=call.latest.sends,
             error_kind=error_kind(error),
+            hedged=self._hedged,
         )
+        self.attempt = attempt
         call.attempts.append(attempt)
         call.marks.attempts.append(attempt)
         self._publish()

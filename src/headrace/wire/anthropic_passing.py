@@ -6,7 +6,8 @@ takes, and what was signed must not change by a byte. Only the settings around t
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 
@@ -23,6 +24,8 @@ from headrace.wire.anthropic_stream import EventWire, later_usage
 from headrace.wire.json import bad_reply, decode_reply
 from headrace.wire.openai_params import Dialect
 from headrace.wire.passing import PassingStream, PassingWhole
+
+T = TypeVar("T")
 
 _ABSENT = Raw()
 _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -55,10 +58,41 @@ class PassingMessages(Struct, forbid_unknown_fields=True, omit_defaults=True, gc
         """Whether token counts are told: always, here."""
         return True
 
+    @property
+    def end_user(self) -> str | None:
+        """For whom the caller asks, where it says so."""
+        told = _read(_decode_metadata, self.metadata)
+        return None if told is None else told.user_id
+
+    def head(self, most_bytes: int) -> bytes:
+        """So much of the prompt's text, but nothing behind its first user turn."""
+        system = _text(self.system)
+        head = system + b"\0" if system else b""
+        for message in self.messages:
+            turn = _read(_decode_turn, message)
+            if turn is not None:
+                head += _text(turn.content) + b"\0"
+            if turn is None or turn.role == "user" or len(head) >= most_bytes:
+                break
+        return head[:most_bytes]
+
     def sets(self, name: str) -> bool:
         """Whether it says anything of the setting ``name``."""
         value = getattr(self, name)
         return value is not None and value is not _ABSENT
+
+
+class _Metadata(Struct, gc=False):
+    user_id: str | None = None
+
+
+class _Turn(Struct, gc=False):
+    role: str = ""
+    content: Raw = _ABSENT
+
+
+class _Block(Struct, gc=False):
+    text: str = ""
 
 
 SETTINGS = frozenset(PassingMessages.__struct_fields__)
@@ -67,7 +101,27 @@ _RAW = ("system", "tools", "tool_choice", "thinking", "metadata")
 _decode = json.Decoder(PassingMessages).decode
 _decode_whole = json.Decoder(MessageWire).decode
 _decode_event = json.Decoder(EventWire).decode
+_decode_metadata = json.Decoder(_Metadata | None).decode
+_decode_turn = json.Decoder(_Turn).decode
+_decode_text = json.Decoder(str | list[_Block] | None).decode
 _encode = json.Encoder().encode
+
+
+def _text(content: Raw) -> bytes:
+    """The text of a turn."""
+    read = _read(_decode_text, content)
+    if read is None:
+        return b""
+    text = read if isinstance(read, str) else "".join(block.text for block in read)
+    return text.encode("utf-8", "replace")
+
+
+def _read(decode: Callable[[Raw], T | None], part: Raw) -> T | None:
+    """``part``; ``None`` where it is absent, or not as it should be, which is the service's to say."""
+    try:
+        return decode(part) if bytes(part) else None
+    except (ValidationError, DecodeError, RecursionError):
+        return None
 
 
 def read_passing(body: bytes) -> PassingMessages | None:

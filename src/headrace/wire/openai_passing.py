@@ -86,6 +86,22 @@ class PassingChat(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fal
         """Whether token counts are told at a stream's end."""
         return bool(self.stream and self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def end_user(self) -> str | None:
+        """For whom the caller asks, where it says so."""
+        return self.user
+
+    def head(self, most_bytes: int) -> bytes:
+        """So much of the prompt's text, but nothing behind its first user turn."""
+        head = b""
+        for message in self.messages:
+            content = message.content
+            text = content if isinstance(content, str) else "".join(part.text for part in content)
+            head += text.encode("utf-8", "replace") + b"\0"
+            if message.role == "user" or len(head) >= most_bytes:
+                break
+        return head[:most_bytes]
+
     def sets(self, name: str) -> bool:
         """Whether it says anything of the setting ``name``."""
         return getattr(self, name) is not None

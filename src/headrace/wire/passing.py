@@ -31,6 +31,13 @@ class PassingRequest(Protocol):
     def wants_usage(self) -> bool:
         """Whether the caller of a stream is told token counts."""
 
+    @property
+    def end_user(self) -> str | None:
+        """For whom the caller asks, where it says so."""
+
+    def head(self, most_bytes: int) -> bytes:
+        """So much of the prompt's text, but nothing behind its first user turn."""
+
     def sets(self, name: str) -> bool:
         """Whether it says anything of the setting ``name``."""
 

@@ -31,6 +31,7 @@ PROGRAMS = {
         "words": ("serve",),
         "flags": "--model-path,--model --host --port --dtype --mem-fraction-static --context-length "
         "--tp-size,--tensor-parallel-size --reasoning-parser --served-model-name",
+        "switches": "--enable-metrics",
     },
     "text-generation-launcher": {
         "flags": "--model-id --hostname --port,-p --dtype --num-shard --max-total-tokens "
@@ -53,6 +54,7 @@ PROGRAMS = {
     "llama-server": {
         "flags": "--model,-m --hf-repo,-hf --alias,-a --host --port --ctx-size,-c "
         "--reasoning-format --parallel,-np",
+        "switches": "--metrics",
         "key": "LLAMA_API_KEY",
     },
 }

@@ -109,6 +109,14 @@ def test_operators_are_told_by_stage_with_their_own_time(report: ProfileReport) 
     assert report.overhead.counting_decode
 
 
+def test_what_is_told_as_uncounted_did_work_of_its_own(report: ProfileReport) -> None:
+    """Neither views nor operators that only call others, whose work is counted with these."""
+    named = {line.partition(": no FLOP")[0] for line in report.uncounted if "no FLOP" in line}
+    assert "aten::mul" in named
+    assert not named & {"aten::linear", "aten::matmul", "aten::view", "aten::transpose", "aten::t"}
+    assert not named & {"aten::mm", "aten::addmm", "aten::bmm"}
+
+
 def test_a_report_is_the_same_after_it_was_written_and_read(report: ProfileReport) -> None:
     assert from_json(to_json(report), ProfileReport) == report
 

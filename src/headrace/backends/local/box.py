@@ -19,6 +19,7 @@ from headrace.backends.local.openvino import OpenVino, OpenVinoSettings
 from headrace.backends.local.openvino_fit import lacks
 from headrace.backends.local.vocabulary import writes_reasoning
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import LLMUnavailableError
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
@@ -164,6 +165,15 @@ class Box:
     def capabilities(self) -> BackendCapabilities:
         """What llama.cpp offers: whatever OpenVINO cannot do is asked of it."""
         return self.llamacpp.capabilities()
+
+    tells_metrics = True
+
+    async def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What each engine that runs tells of itself."""
+        llamacpp = await self.llamacpp.metrics()
+        openvino = self.openvino
+        told = (llamacpp, None if openvino is None or not openvino.is_ready else openvino.metrics())
+        return tuple(each for each in told if each is not None)
 
     def snapshot(self) -> Mapping[str, object]:
         """The engines and their processes: for diagnostics."""

@@ -11,16 +11,18 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from headrace.backends.child import Child
 from headrace.backends.local.constrained import Constraints
 from headrace.backends.local.forced import as_json_request, must_call
 from headrace.backends.local.llamacpp_limits import check_grammars
 from headrace.backends.local.pulse import Pulse
+from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCapabilityError,
@@ -232,6 +234,14 @@ class LlamaCpp:
             max_context_tokens=self.context_tokens,
             logprobs=True,
         )
+
+    async def metrics(self) -> EngineMetrics | None:
+        """What the engine tells of itself; ``None`` while there is none."""
+        told = None if self._remote is None else await ask_metrics(self._remote)
+        if told is None or told.running is None:
+            return told
+        occupancy = min(1.0, told.running / self._settings.slots)
+        return evolve(told, engine=LLAMA_CPP_SERVER.name, batch_occupancy=occupancy)
 
     def snapshot(self) -> Mapping[str, object]:
         """The child process: for diagnostics."""

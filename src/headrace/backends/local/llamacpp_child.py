@@ -54,6 +54,7 @@ def serve(settings: dict[str, Any]) -> dict[str, Any]:
     params.api_keys = [settings["key"]]
     params.ui = False
     params.endpoint_slots = False
+    params.endpoint_metrics = True
     params.n_parallel = settings["slots"]
     # One cache for all slots: each request may use all of the context that it is allowed, in a
     # third of the memory that separate caches take.

@@ -34,6 +34,7 @@ from headrace.backends.local.pulse import Pulse
 from headrace.backends.local.words import Words
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
     LLMCapabilityError,
     LLMContextLengthError,
@@ -183,6 +184,13 @@ class OpenVino:
             vision=False,
             max_context_tokens=self.context_tokens,
             logprobs=True,
+        )
+
+    def metrics(self) -> EngineMetrics:
+        """What is known of the engine here: it takes all that it is given and does not queue."""
+        occupancy = min(1.0, self.running / self._settings.slots)
+        return EngineMetrics(
+            engine=PROVIDER, running=self.running, queued=0, batch_occupancy=occupancy
         )
 
     def snapshot(self) -> Mapping[str, object]:

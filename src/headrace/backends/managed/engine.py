@@ -18,6 +18,7 @@ from headrace.backends.managed.state import Started
 from headrace.backends.providers import Provider, provider
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import EngineConfig, ServerSnapshot
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -153,6 +154,15 @@ class Managed:
             checked_at=Provenance.now_iso(),
         )
 
+    @property
+    def tells_metrics(self) -> bool:
+        """Whether its program tells how full it is."""
+        return self.provider.metrics_path is not None
+
+    async def metrics(self) -> tuple[EngineMetrics, ...]:
+        """What it tells of itself while it runs; nothing is started to find out."""
+        return () if self.remote is None else await self.remote.metrics()
+
     def snapshot(self) -> ServerSnapshot:
         """How its server stands."""
         serving, started, failure = self.life.serving, self._server.started, self.life.failure
@@ -183,6 +193,7 @@ class Managed:
             world=self._world,
             key=self._key,
             model=serving.model,
+            metrics_url=None if serving.started is None else serving.started.metrics_url,
             limits=self._limits,
         )
 

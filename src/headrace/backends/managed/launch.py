@@ -24,7 +24,8 @@ class Launch:
     ``env`` is added to our own environment, for this process only. ``base_url`` is where its
     format's paths begin (``http://127.0.0.1:8000/v1``); ``ready_path`` is asked from the root until
     it answers 200. ``model`` is the name under which it serves the model. ``key_variable`` is the
-    environment variable by which it is told the key that its callers show. ``notes`` are told to the
+    environment variable by which it is told the key that its callers show. ``metrics_url`` is where
+    it tells how full it is, where that is not what its provider's row says. ``notes`` are told to the
     user once: a flag given twice, a setting that this version does not know.
     """
 
@@ -34,6 +35,7 @@ class Launch:
     ready_path: str = "/health"
     model: str
     key_variable: str | None = None
+    metrics_url: str | None = None
     notes: tuple[str, ...] = ()
 
 

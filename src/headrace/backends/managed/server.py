@@ -250,6 +250,7 @@ class Server:
             base_url=launch.base_url,
             ready_path=launch.ready_path,
             served=launch.model,
+            metrics_url=launch.metrics_url,
             command=without_secrets(launch.argv, self._secrets()),
             started=self._world.clock.wall(),
             log=str(output),

@@ -97,6 +97,7 @@ class Started:
     log: str
     stop_timeout_s: float
     place: str
+    metrics_url: str | None = None
     kept: bool = False
     users: tuple[User, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from time import monotonic
 
@@ -182,8 +183,8 @@ def explained(
     if isinstance(error, LLMAuthError) and error.status in (401, 403):
         return _wrong_key(target, error.message, error.status)
     words = error.message
-    said = any(each in words for each in models)
-    if said and error.status == 404:
+    said = {word.rstrip(".,:;") for word in re.findall(r"[\w./:@-]+", words)}
+    if error.status == 404 and not said.isdisjoint(models):
         words += "; name one with --model"
     elif model is not None and error.status == 404 and models and model not in models:
         words += f"; model is {model!r}, and the target lists: {', '.join(models[:8])}"

@@ -15,83 +15,12 @@ from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.contracts.load_report import ServerSeries
 from headrace.net.clock import World
 from headrace.net.transport import HttpRequest, TimeLimits, Url, parse_url
+from headrace.wire.engine_names import ENGINES, kind_of
 from headrace.wire.prometheus_text import Chosen, MetricKind
 
-_KNOWN: Mapping[str, tuple[MetricKind, tuple[str, ...]]] = {
-    # https://docs.vllm.ai/en/stable/usage/metrics/ and, before 0.10, gpu_cache_usage_perc:
-    # https://docs.vllm.ai/en/v0.8.5/serving/metrics.html. headrace's gateway has the first two too.
-    "vLLM gauges": (
-        "gauge",
-        (
-            "vllm:num_requests_running",
-            "vllm:num_requests_waiting",
-            "vllm:kv_cache_usage_perc",
-            "vllm:gpu_cache_usage_perc",
-        ),
-    ),
-    "vLLM counters": (
-        "counter",
-        (
-            "vllm:prompt_tokens_total",
-            "vllm:generation_tokens_total",
-            "vllm:num_preemptions_total",
-            "vllm:prefix_cache_queries_total",
-            "vllm:prefix_cache_hits_total",
-        ),
-    ),
-    # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (--metrics); the
-    # cache's gauges are gone from later builds.
-    "llama-server gauges": (
-        "gauge",
-        (
-            "llamacpp:requests_processing",
-            "llamacpp:requests_deferred",
-            "llamacpp:n_busy_slots_per_decode",
-            "llamacpp:kv_cache_usage_ratio",
-        ),
-    ),
-    "llama-server counters": (
-        "counter",
-        ("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
-    ),
-    # https://github.com/modular/modular, max/serve/telemetry/metrics.py: OpenTelemetry names, whose
-    # dots its Prometheus exporter makes underscores.
-    "MAX gauges": (
-        "gauge",
-        (
-            "maxserve_num_requests_running",
-            "maxserve_num_requests_queued",
-            "maxserve_cache_num_used_blocks",
-            "maxserve_cache_num_total_blocks",
-        ),
-    ),
-    # https://huggingface.co/docs/text-generation-inference/reference/metrics
-    "TGI gauges": (
-        "gauge",
-        ("tgi_queue_size", "tgi_batch_current_size", "tgi_batch_current_max_tokens"),
-    ),
-    "TGI counters": ("counter", ("tgi_request_count", "tgi_request_success")),
-    # https://docs.sglang.io/docs/references/production_metrics (--enable-metrics)
-    "SGLang gauges": (
-        "gauge",
-        (
-            "sglang:num_running_reqs",
-            "sglang:num_queue_reqs",
-            "sglang:num_used_tokens",
-            "sglang:token_usage",
-            "sglang:cache_hit_rate",
-            "sglang:gen_throughput",
-        ),
-    ),
-    "SGLang counters": (
-        "counter",
-        ("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
-    ),
-    # numbers.prometheus
-    "headrace counters": ("counter", ("headrace_requests_total",)),
+_KINDS: Mapping[str, MetricKind] = {
+    name: kind_of(name) for engine in ENGINES for name in engine.names()
 }
-
-_KINDS: Mapping[str, MetricKind] = {name: kind for kind, names in _KNOWN.values() for name in names}
 
 _MAX_PORT = 8001
 """MAX serves its metrics on a port of their own (MAX_SERVE_METRICS_ENDPOINT_PORT)."""

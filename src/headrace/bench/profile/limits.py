@@ -75,7 +75,7 @@ def limits_of(device: str, dtype: str) -> Limits:
         device_name=name,
         roof=roof_of(sheet, dtype),
         peaks=peaks,
-        reason=why_no_roof(sheet, dtype),
+        reason="; ".join(each for each in (why_no_roof(sheet, dtype), why) if each) or None,
     )
 
 

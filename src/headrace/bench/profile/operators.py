@@ -243,11 +243,24 @@ def _uncounted(
 ) -> tuple[str, ...]:
     """Operators without a formula that took time, and how much of their stage's."""
     whole = _whole(own)
-    lines = []
+    shares: dict[str, list[tuple[float, str]]] = {}
     for (stage, name), each in own.items():
-        counted = found.get((stage, name))
         share = (each.device_us or each.host_us) / whole[stage] if whole[stage] else 0.0
-        if (counted is not None and counted.known) or share < _WORTH_TELLING:
-            continue
-        lines.append((share, f"{name}: no FLOP formula, {share:.1%} of {stage}'s operator time"))
-    return tuple(line for _, line in sorted(lines, key=lambda each: -each[0]))
+        if share >= _WORTH_TELLING and not _is_accounted(name, found.get((stage, name))):
+            shares.setdefault(name, []).append((share, stage))
+    lines = []
+    for name, by_stage in shares.items():
+        parts = [f"{share:.1%} of {stage}'s" for share, stage in sorted(by_stage, reverse=True)]
+        lines.append((max(by_stage), f"{name}: no FLOP formula, {', '.join(parts)} operator time"))
+    return tuple(line for _, line in sorted(lines, reverse=True))
+
+
+def _is_accounted(name: str, counted: Counted | None) -> bool:
+    """Whether nothing of it is missing: it has a formula, is a view, or others do its work."""
+    if counted is not None:
+        return counted.known or counted.bytes == 0
+    has_kernel = needs.torch()._C._dispatch_has_kernel_for_dispatch_key
+    try:
+        return bool(has_kernel(name, "CompositeImplicitAutograd"))
+    except RuntimeError:
+        return False  # no operator of torch's: a compiled kernel, say

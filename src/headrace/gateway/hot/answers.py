@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from headrace.gateway.hot.exchange import Exchange
+from headrace.gateway.tasks import ROUTE_HEADER, route_header
 from headrace.traffic.fallback import Earlier
 
 _WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
@@ -20,14 +21,21 @@ _CLOSE = b"connection: close\r\n"
 def write_whole(exchange: Exchange, body: bytes) -> bytes:
     """All of a good answer."""
     close = b"" if exchange.keep_alive else _CLOSE
-    ids = exchange.face.id_lines(exchange.passage.request_id)
-    return _WHOLE % (len(body), ids, close, body)
+    return _WHOLE % (len(body), _told(exchange), close, body)
 
 
 def write_stream_head(exchange: Exchange) -> bytes:
     """What comes before the first chunk of a stream."""
     close = b"" if exchange.keep_alive else _CLOSE
-    return _STREAM % (exchange.face.id_lines(exchange.passage.request_id), close)
+    return _STREAM % (_told(exchange), close)
+
+
+def _told(exchange: Exchange) -> bytes:
+    """The header lines that name the request, and say how its backend was chosen."""
+    ids, decision = exchange.face.id_lines(exchange.passage.request_id), exchange.passage.decision
+    if decision is None:
+        return ids
+    return b"%b%b: %b\r\n" % (ids, ROUTE_HEADER, route_header(decision))
 
 
 def going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
 from headrace.backends.managed.engine import Managed
 from headrace.contracts.errors import LLMModelNotFoundError
+from headrace.gateway.hot.asking import PassingAsking
 from headrace.gateway.hot.way import HotWay, HotWays, remote_of
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import Standing
 from headrace.traffic.passage import Ticket
+from headrace.traffic.routing.choice import Chosen
 from headrace.wire.json import encode
 from headrace.wire.passing import PassingRequest
 
@@ -55,6 +57,18 @@ class HotRoute:
         if not self._asked_whole and not request.stream:
             return False
         return not any(map(request.sets, self._barred))
+
+    def choose(
+        self, request: PassingRequest, body: bytes, fields: Mapping[bytes, bytes]
+    ) -> Chosen[Way]:
+        """Whom to ask for a request without a task profile; to ask for it is to take one's turn."""
+        choice = self.route.choice
+        if choice is None:
+            return self.route.alone
+        if not choice.looks:
+            return choice.in_turn()
+        model = self.route.asked(self.requested)
+        return choice.choose(PassingAsking(request, body, fields, model))
 
     def course(self, way: Way) -> Course:
         """The course of a call that goes ``way`` first."""
@@ -112,6 +126,8 @@ class HotRoutes:
         return found
 
     def _hot_route(self, route: Route, model: str | None) -> HotRoute | None:
+        if route.hedging is not None:  # a passage is one attempt
+            return None
         hot = [way for lane in route.lanes() if (way := self._ways.to(lane)) is not None]
         if len(hot) < len(route.lanes()) or any(way.format != self._format for way in hot):
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -20,7 +20,9 @@ from headrace.gateway.hot.stream import StreamExchange
 from headrace.gateway.hot.way import HotWays
 from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
+from headrace.gateway.tasks import TASK_HEADER
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
+from headrace.traffic.routing.choice import Chosen
 from headrace.wire.passing import PassingRequest
 
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ _MOST_BODY_BYTES = 1 << 20
 class Declined:
     """The general way shall have the request, with whatever may be wrong with it.
 
-    ``standing`` is what it began with; ``ways`` are whom to ask, where that was settled already: a
-    turn among them has been taken.
+    ``standing`` is what it began with; ``chosen`` is whom to ask, where that was settled already: a
+    turn has been taken.
     """
 
     standing: Standing
-    ways: Sequence[Way] = ()
+    chosen: Chosen[Way] | None = None
 
 
 class HotDoor:
@@ -84,6 +86,8 @@ class HotDoor:
             or len(length) > 7
             or int(length) > most_bytes
             or b"expect" in fields
+            # What its caller wants of the choice is read there.
+            or TASK_HEADER.encode() in fields
             # Whose clients are told errors in their form.
             or (face.format != "anthropic" and b"anthropic-version" in fields)
         ):
@@ -111,8 +115,8 @@ class HotDoor:
         route = self._routes(face, standing).to(request.model)
         if route is None or not route.takes(request):
             return Declined(standing)
-        ways = route.route.ways()
-        course = route.course(ways[0])
+        chosen = route.choose(request, body, hot.fields)
+        course = route.course(chosen.ways[0])
         ticket, row = course.ticket, course.way.remote.provider
         rated = rated_tokens(ticket.lane, len(body), request.answer_tokens)
         wants_usage, is_stream = request.wants_usage, bool(request.stream)
@@ -120,7 +124,7 @@ class HotDoor:
             request, ticket.model, row.dialect, include_usage=row.stream_usage
         )
         if sent is None or not may_begin(ticket.lane, rated):
-            return Declined(standing, ways)
+            return Declined(standing, chosen)
         given = hot.fields.get(b"x-request-id")
         passage = Passage(
             gateway.traffic,
@@ -129,8 +133,9 @@ class HotDoor:
             rated_tokens=rated,
             request_id=None if given is None else id_for(given),
             stream=is_stream,
+            decision=chosen.decision,
         )
-        asked = Asked(hot, standing, body, sent, ways, wants_usage)
+        asked = Asked(hot, standing, body, sent, chosen, wants_usage)
         kind = StreamExchange if is_stream else Exchange
         exchange = kind(caller, loop, course, passage, asked)
         self.running.add(exchange)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from math import inf
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from headrace.net.http1 import Connection
 from headrace.stores.secret import redact_error
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
+from headrace.traffic.routing.choice import Chosen
 from headrace.wire.passing import PassingAnswer, PassingWhole
 
 _MOST_ANSWER_BYTES = 64 << 20
@@ -58,11 +59,11 @@ class Caller(Protocol):
 class Asked:
     """A request that goes the fast way; nobody changes it.
 
-    ``standing`` is what it began with, ``body`` is as the caller sent it, ``ways`` all those that
-    it may go; ``sent`` is for the first. A caller who does not want it is told no usage.
+    ``standing`` is what it began with, ``body`` is as the caller sent it, ``chosen`` all the
+    ways that it may go; ``sent`` is for the first. A caller who does not want it is told no usage.
     """
 
-    __slots__ = ("body", "hot", "sent", "standing", "wants_usage", "ways")
+    __slots__ = ("body", "chosen", "hot", "sent", "standing", "wants_usage")
 
     def __init__(
         self,
@@ -70,14 +71,14 @@ class Asked:
         standing: Standing,
         body: bytes,
         sent: bytes,
-        ways: Sequence[Way],
+        chosen: Chosen[Way],
         wants_usage: bool,
     ) -> None:
         self.hot = hot
         self.standing = standing
         self.body = body
         self.sent = sent
-        self.ways = ways
+        self.chosen = chosen
         self.wants_usage = wants_usage
 
 

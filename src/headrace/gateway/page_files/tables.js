@@ -1,6 +1,6 @@
 // Tables and cards. Rows are kept and their cells rewritten only where a text has changed.
 
-import { NOTHING, bytes, clock, count, dollars, duration, seconds } from "./format.js";
+import { NOTHING, bytes, clock, count, dollars, duration, seconds, share } from "./format.js";
 
 const QUANTILES = ["mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "max_s"];
 const CIRCUITS = { closed: ["ok", "closed"], open: ["error", "open"], half_open: ["warn", "half open"] };
@@ -117,10 +117,15 @@ export function showRecent(s) {
     {
       text: ending(r),
       className: "text", pill: OUTCOMES[r.outcome],
-      title: [r.error, r.attempts > 1 ? `${r.attempts} attempts` : null].filter(Boolean).join(", "),
+      title: [
+        r.error,
+        r.attempts > 1 ? `${r.attempts} attempts` : null,
+        r.hedge ? `hedge ${r.hedge.replace("_", " ")}` : null,
+      ].filter(Boolean).join(", "),
     },
     { text: r.model ?? NOTHING, className: "text cut", title: `${r.operation}: ${r.model ?? "no model"}` },
     { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut wide" },
+    { text: r.reason ?? NOTHING, className: "text cut wide", title: r.policy ? `${r.policy}: ${r.reason}` : "one backend alone" },
     { text: count(r.prompt_tokens), className: "mid" },
     { text: count(r.completion_tokens), className: "mid" },
     { text: seconds(r.queue_s), className: "wide" },
@@ -158,6 +163,8 @@ export function showLanes(s) {
     const isOurs = lane.provider === null;
     parts.enginesName.hidden = parts.engines.hidden = !isOurs;
     if (isOurs) showEngines(parts.engines, lane.engines);
+    parts.toldName.hidden = parts.told.hidden = lane.metrics.length === 0;
+    showTold(parts.told, lane.metrics);
     parts.serverName.hidden = parts.server.hidden = !lane.server;
     if (lane.server) showServer(parts.server, lane.server);
   });
@@ -172,6 +179,28 @@ function showEngines(box, engines) {
     pill.className = ready ? "pill ok" : "pill";
     pill.title = ready ? "answers" : "does not answer now";
     put(pill, restarts ? `${name}, restarts: ${restarts}` : name);
+  });
+}
+
+/** What engines say of themselves, those figures that they know. */
+function showTold(box, metrics) {
+  while (box.children.length > metrics.length) box.lastElementChild.remove();
+  metrics.forEach((told, place) => {
+    const line = box.children[place] ?? box.appendChild(node("p"));
+    const figures = [
+      [told.running, (n) => `${count(n)} running`],
+      [told.queued, (n) => `${count(n)} waiting`],
+      [told.batch_occupancy, (n) => `batch ${share(n)}`],
+      [told.cache_usage, (n) => `cache ${share(n)}`],
+      [told.prefix_hit_rate, (n) => `prefix hits ${share(n)}`],
+      [told.loaded, (names) => `loaded: ${names.join(", ") || "nothing"}`],
+    ];
+    const known = figures.filter(([value]) => value !== null).map(([value, words]) => words(value));
+    const words = [told.engine, ...known];
+    while (line.children.length > words.length) line.lastElementChild.remove();
+    words.forEach((word, at) => {
+      put(line.children[at] ?? line.appendChild(node("span", at ? "pill" : "")), word);
+    });
   });
 }
 
@@ -224,8 +253,11 @@ function laneCard() {
   const engines = list.appendChild(node("dd", "pills"));
   const serverName = list.appendChild(node("dt", "", "server"));
   const server = list.appendChild(node("dd", "pills"));
+  const toldName = list.appendChild(node("dt", "", "engine says"));
+  const told = list.appendChild(node("dd", "pills"));
   card.parts = {
     name, provider, circuit, places, waiting, tokens, ended, enginesName, engines, serverName, server,
+    toldName, told,
   };
   return card;
 }

@@ -115,7 +115,7 @@ class _ByModel:
         self._needs_name = isinstance(here, Embeddings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("headrace.ways"):  # whom to ask was settled already
+        if scope.get("headrace.chosen"):  # whom to ask was settled already
             await self._here(scope, receive, send)
             return
         standing = standing_of(scope)

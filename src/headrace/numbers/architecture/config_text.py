@@ -29,6 +29,8 @@ class Row:
     ``windows``: which layers slide: ``none`` where the configuration's window is not used, ``all``,
     ``even`` (the first, third, ... layer), ``types`` (by ``layer_types`` alone).
     ``qk_norm``: a norm on each head, or on all heads together.
+    ``learned``: positions are a table, which has so many rows more than there are; None where they
+    are rotated into queries and keys.
     """
 
     bias_qkv: bool | None = None
@@ -39,7 +41,7 @@ class Row:
     norm_bias: bool = False
     outer_norms: int = 1
     tied: bool = False
-    rotary: bool = True
+    learned: int | None = None
     windows: Literal["none", "all", "even", "types"] = "none"
     qk_norm: Literal["none", "head", "whole"] = "none"
     head_bias: bool = False
@@ -48,6 +50,9 @@ class Row:
     expert_bias: bool = False
     shared_gate: bool = False
 
+
+# GPT-2's way of a layer, which others have gone on with.
+_BIASED = Row(bias_qkv=True, bias_out=True, bias_mlp=True, gated=False, norm_bias=True)
 
 ROWS: Mapping[str, Row] = {
     "llama": Row(),
@@ -63,46 +68,15 @@ ROWS: Mapping[str, Row] = {
     "gemma2": Row(tied=True, norms=4, windows="even"),
     "gemma3_text": Row(tied=True, norms=4, windows="types", qk_norm="head"),
     "phi3": Row(windows="all"),
-    "phi": Row(
-        bias_qkv=True,
-        bias_out=True,
-        bias_mlp=True,
-        gated=False,
-        norms=1,
-        norm_bias=True,
-        head_bias=True,
-    ),
+    "phi": evolve(_BIASED, norms=1, head_bias=True),
     "granite": Row(),
     "olmo2": Row(qk_norm="whole"),
     "olmoe": Row(qk_norm="whole"),
-    "starcoder2": Row(
-        bias_qkv=True,
-        bias_out=True,
-        bias_mlp=True,
-        gated=False,
-        norm_bias=True,
-        tied=True,
-        windows="all",
-    ),
-    "gpt2": Row(
-        bias_qkv=True,
-        bias_out=True,
-        bias_mlp=True,
-        gated=False,
-        norm_bias=True,
-        tied=True,
-        rotary=False,
-    ),
-    "gpt_neox": Row(bias_qkv=True, bias_out=True, bias_mlp=True, gated=False, norm_bias=True),
-    "opt": Row(
-        bias_qkv=True,
-        bias_out=True,
-        bias_mlp=True,
-        gated=False,
-        norm_bias=True,
-        tied=True,
-        rotary=False,
-    ),
+    "starcoder2": evolve(_BIASED, tied=True, windows="all"),
+    "gpt2": evolve(_BIASED, tied=True, learned=0),
+    "gpt_neox": _BIASED,
+    # Its table has two rows more than it has positions.
+    "opt": evolve(_BIASED, tied=True, learned=2),
     "gpt_oss": Row(
         bias_qkv=True,
         bias_out=True,
@@ -139,9 +113,8 @@ def read_text(f: Fields, kind: str) -> tuple[Text, tuple[str, ...]]:
     if f.maybe("num_nextn_predict_layers"):
         uncounted.append("num_nextn_predict_layers: layers that draft tokens are not run here")
     learned = 0
-    if kind in {"gpt2", "opt"}:
-        # OPT's table has two rows more than it has positions.
-        learned = f.whole("n_positions", "max_position_embeddings") + (2 if kind == "opt" else 0)
+    if row.learned is not None:
+        learned = f.whole("n_positions", "max_position_embeddings") + row.learned
     table = f.maybe("word_embed_proj_dim") if kind == "opt" else None
     # OPT's smallest large model has its norms behind the products, and none at the end.
     last = row.outer_norms if f.flag("do_layer_norm_before", True) else 0
@@ -189,7 +162,7 @@ def _attention(f: Fields, row: Row, width: int) -> Attention | LatentAttention:
         bias_v=biased,
         bias_out=says if row.bias_out is None else row.bias_out and biased,
         qk_norm=norms[row.qk_norm],
-        rotary=row.rotary,
+        rotary=row.learned is None,
         softcap=bool(f.any("attn_logit_softcapping")),
         sinks=row.sinks,
     )

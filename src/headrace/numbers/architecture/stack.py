@@ -110,24 +110,16 @@ def _attention(count: Count, a: Attention, width: int, *, causal: bool, keeps: b
         own=add(own),
         parts=(
             *_inputs(count, a, width, rows, rows),
-            products(
+            *_mixed(
                 count,
-                "scores and values",
-                heads=a.heads,
-                pairs=pairs,
-                key_size=a.head_size,
-                value_size=a.head_size,
-                rows=rows,
-                softcap=a.softcap,
-            ),
-            linear(
-                count,
-                "out",
-                "attention.out",
-                a.heads * a.head_size,
+                a.heads,
+                (a.head_size, a.head_size),
+                a.head_size,
                 width,
+                pairs,
                 rows,
                 bias=a.bias_out,
+                softcap=a.softcap,
             ),
         ),
     )
@@ -142,6 +134,37 @@ def _inputs(
         linear(count, "q", "attention.q", width, inner, rows, bias=a.bias_q),
         linear(count, "k", "attention.k", width, shared, other, bias=a.bias_k),
         linear(count, "v", "attention.v", width, shared, other, bias=a.bias_v),
+    )
+
+
+def _mixed(
+    count: Count,
+    heads: int,
+    sizes: tuple[int, int],
+    out_size: int,
+    width: int,
+    pairs: float,
+    rows: float,
+    *,
+    bias: bool,
+    softcap: bool = False,
+) -> tuple[Part, Part]:
+    """What every attention ends with: scores over keys, values by them, and all heads into one.
+
+    ``sizes`` are those of a key and a value of one head, ``out_size`` what each head gives in the end.
+    """
+    return (
+        products(
+            count,
+            "scores and values",
+            heads=heads,
+            pairs=pairs,
+            key_size=sizes[0],
+            value_size=sizes[1],
+            rows=rows,
+            softcap=softcap,
+        ),
+        linear(count, "out", "attention.out", heads * out_size, width, rows, bias=bias),
     )
 
 
@@ -161,23 +184,16 @@ def _cross(count: Count, a: Attention, width: int, source: int) -> Part:
         ),
         parts=(
             *_inputs(count, a, width, rows, seen_tokens if first else 0),
-            products(
+            *_mixed(
                 count,
-                "scores and values",
-                heads=a.heads,
-                pairs=pairs,
-                key_size=a.head_size,
-                value_size=a.head_size,
-                rows=rows,
-            ),
-            linear(
-                count,
-                "out",
-                "attention.out",
-                a.heads * a.head_size,
+                a.heads,
+                (a.head_size, a.head_size),
+                a.head_size,
                 width,
+                pairs,
                 rows,
                 bias=a.bias_out,
+                softcap=a.softcap,
             ),
         ),
     )
@@ -232,24 +248,7 @@ def _latent(count: Count, a: LatentAttention, width: int) -> Part:
         ),
         parts=(
             *parts,
-            products(
-                count,
-                "scores and values",
-                heads=a.heads,
-                pairs=pairs,
-                key_size=sizes[0],
-                value_size=sizes[1],
-                rows=rows,
-            ),
-            linear(
-                count,
-                "out",
-                "attention.out",
-                a.heads * a.value_size,
-                width,
-                rows,
-                bias=a.bias,
-            ),
+            *_mixed(count, a.heads, sizes, a.value_size, width, pairs, rows, bias=a.bias),
         ),
     )
 

@@ -1,8 +1,8 @@
 """Fetch a model in a process of its own, so that an event loop can wait for it, or give it up.
 
 As a program (``python -m headrace.stores.models.fetch CACHE MODEL``) it prints one line of JSON:
-``{"path": "..."}`` or ``{"error": "..."}``. Ended by SIGTERM, it takes pip along and leaves no
-half-fetched file.
+``{"path": "..."}`` or ``{"error": "..."}``. Ended by SIGTERM, it takes pip along; of a file by
+URI the part that has come stays, to be gone on with.
 """
 
 from __future__ import annotations

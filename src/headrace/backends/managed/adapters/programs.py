@@ -93,6 +93,7 @@ MAX = Program(
     more=_max_devices,
     by_more=frozenset({"tensor_parallel_size"}),
     env={"MAX_SERVE_HOST": "{host}"},
+    metrics_variable="MAX_SERVE_METRICS_ENDPOINT_PORT",
     offline=_OFFLINE,
     ready_path="/v1/health",
 )
@@ -104,7 +105,7 @@ SGLANG = Program(
     default_port=30000,
     program="sglang",
     install='pip install "sglang[all]"',
-    words=("serve", "--model-path", "{model}"),
+    words=("serve", "--model-path", "{model}", "--enable-metrics"),
     help=("serve", "--help"),
     model_flags=("--model-path", "--model"),
     name_flag="--served-model-name",

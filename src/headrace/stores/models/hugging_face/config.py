@@ -157,7 +157,13 @@ def _scaling(
         raise LLMCapabilityError(
             f"{made}.rope.scaling.type is {kind!r}; none, linear or yarn can be exported"
         )
-    scaling = {"rope_type": kind, "factor": float(metadata[f"{made}.rope.scaling.factor"])}
+    factor = metadata.get(f"{made}.rope.scaling.factor")
+    if factor is None:
+        raise LLMInvalidRequestError(
+            f"{made}.rope.scaling.type is {kind!r}, but there is no {made}.rope.scaling.factor",
+            param="model",
+        )
+    scaling = {"rope_type": kind, "factor": float(factor)}
     original = metadata.get(f"{made}.rope.scaling.original_context_length")
     if kind == "yarn" and original is not None:
         scaling["original_max_position_embeddings"] = original

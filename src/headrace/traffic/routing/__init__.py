@@ -1,0 +1,1 @@
+"""Which of several backends is asked first, and which after it."""
