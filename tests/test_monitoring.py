@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.contracts.engine_metrics import EngineMetrics
-from headrace.contracts.record import CallRecord, Timeline
+from headrace.contracts.record import CallRecord, Hedge, Timeline
 from headrace.contracts.responses import Usage
 from headrace.numbers.live import Tally
 from headrace.numbers.prometheus import write_metrics
@@ -54,6 +54,7 @@ def exported() -> dict[str, set[str]]:
         price_usd=Decimal("0.01"),
         finish_reason="stop",
         status=200,
+        hedge=Hedge(outcome="won", after_s=0.5),
     )
     tally = Tally(0.0, ("m",))
     tally.add(answered)

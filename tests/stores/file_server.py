@@ -88,11 +88,13 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             cut = server.cuts.pop(0) if server.cuts and body and status < 300 else None
             part = body if cut is None else body[:cut]
-            self.wfile.write(part)
+            first = len(part) // 2 if server.hold is not None and cut is None else len(part)
+            self.wfile.write(part[:first])
             server.sent += len(part)
             if server.hold is not None and status < 300:
                 server.held.set()
                 server.hold.wait(60)
+            self.wfile.write(part[first:])
             if cut is not None:
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)

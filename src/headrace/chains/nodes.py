@@ -130,7 +130,8 @@ class Join(Node):
     """Puts together what the paths before it gave for the same value.
 
     Its value is a mapping from the id of each path's last node to what that gave. Where a path gave
-    nothing (it filtered the value out, or failed), neither does the join, unless ``partial``.
+    nothing (it filtered the value out, or failed), neither does the join; where it is ``partial``,
+    only where none gave anything.
     """
 
     partial: bool = False

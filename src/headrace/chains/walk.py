@@ -244,7 +244,8 @@ def _end_of(path: Path) -> str:
 
 def _joined(join: Join, item: Item, ends: Mapping[str, list[Item]]) -> list[Item]:
     """What came out of the paths for ``item``; one value each, or a list where a path made several."""
-    if not join.partial and not all(ends.values()):
+    gave = [bool(each) for each in ends.values()]
+    if not (any(gave) if join.partial else all(gave)):
         return []
     value = {
         name: end[0].value if len(end) == 1 and end[0].path == item.path else [e.value for e in end]
