@@ -27,7 +27,7 @@ load-test: $(RUN_READY) ## Drive a load against the gateway that runs at PORT (A
 	@$(BIN)/headrace load http://127.0.0.1:$(PORT) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (the first run fetches the model)
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and ask them through the gateway (slow, 5 GB)
 	@$(BIN)/pytest tests/engines/check_real_engines.py $(ARGS)

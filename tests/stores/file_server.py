@@ -89,8 +89,8 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             cut = server.cuts.pop(0) if server.cuts and body and status < 300 else None
             part = body if cut is None else body[:cut]
             first = len(part) // 2 if server.hold is not None and cut is None else len(part)
+            server.sent += len(part)  # before the last of it is there, and somebody looks
             self.wfile.write(part[:first])
-            server.sent += len(part)
             if server.hold is not None and status < 300:
                 server.held.set()
                 server.hold.wait(60)

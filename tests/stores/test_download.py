@@ -325,7 +325,9 @@ def test_an_address_that_is_none_is_refused_by_its_variable(name):
 # Several at once.
 
 PULLER = """
-import sys
+import signal, sys
+# Whoever runs the tests in the background may have left us SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from headrace.stores.models import ModelStore
 labels = []
 path = ModelStore().locate(sys.argv[1], lambda what, *_: what in labels or labels.append(what))
