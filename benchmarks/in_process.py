@@ -78,7 +78,7 @@ def gateway(url: str, key: str) -> Iterator[str]:
             f"backends:\n  - name: engine\n    provider: llama-server\n    base_url: {url}/v1\n"
             f"    api_key: {key}\n    models: ['*']\n"
         )
-        command = [sys.executable, "-m", "headrace", "serve", "--config", str(config)]
+        command = [sys.executable, "-m", "headrace", "serve", str(config)]
         with started(command) as process:
             assert process.stdout is not None
             for line in process.stdout:
