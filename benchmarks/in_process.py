@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from headrace import Client
 from headrace.backends.local.llamacpp_child import serve
@@ -29,7 +30,7 @@ from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.stores.models import BOX, ModelStore
 
-from ._processes import started
+from ._processes import free_port, started
 
 PROMPT = "Write a long story about a river that turns a wheel."
 
@@ -72,19 +73,21 @@ def by_client(client: Client) -> Callable[[int], int]:
 @contextmanager
 def gateway(url: str, key: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "gateway.yaml"
+        config, port = Path(folder) / "gateway.yaml", free_port()
         config.write_text(
-            "server: {port: 0, page: false}\nengine: {enabled: false}\nembeddings: {enabled: false}\n"
+            f"server: {{port: {port}, page: false}}\nengine: {{enabled: false}}\n"
+            "embeddings: {enabled: false}\n"
             f"backends:\n  - name: engine\n    provider: llama-server\n    base_url: {url}/v1\n"
             f"    api_key: {key}\n    models: ['*']\n"
         )
         command = [sys.executable, "-m", "headrace", "serve", str(config)]
-        with started(command) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if b"http://" in line:
-                    yield line.decode().split("http://")[1].split("/")[0]
-                    return
+        with started(command, log=Path(folder) / "log"):
+            address = f"127.0.0.1:{port}"
+            while True:
+                with suppress(OSError), urlopen(f"http://{address}/health", timeout=5):
+                    break
+                time.sleep(0.05)
+            yield address
 
 
 def measured(call: Callable[[int], int], tokens: int, calls: int) -> float:
