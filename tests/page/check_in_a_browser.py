@@ -189,6 +189,9 @@ def test_the_playground_answers_and_stops(browser, busy, pictures):
     browser.value(ask.format(model="gpt-4o-mini", most=8))
     browser.until(f"({facts}).includes('$')")
     browser.shoot(pictures / "playground.png")
+    # In a conversation of its own: after answers that were cut off, the model cuts its next one.
+    browser.open(f"{busy.url}/?again#playground")
+    browser.until("document.getElementById('model').value")
     browser.value(ask.format(model=MODEL, most=3000))
     browser.until("[...document.querySelectorAll('.words')].at(-1).innerText.length > 20")
     browser.value("document.getElementById('stop').click()")
