@@ -122,6 +122,20 @@ def test_a_joined_value_has_what_each_path_gave_by_its_last_node(tmp_path):
     assert result.values == ({"left": {"of": 1, "by": "left"}, "right": {"of": 1, "by": "right"}},)
 
 
+def test_a_path_may_end_with_a_group_where_nothing_joins_it(tmp_path):
+    inner = tagged("b") >> (tagged("c") | tagged("d"))
+    (result,) = run(Chain(tagged("a") | inner), [{"number": 1}], tmp_path)
+    assert [value["by"] for value in result.values] == ["a", "c", "d"]
+    with pytest.raises(LLMInvalidRequestError, match="cannot end with a group"):
+        Chain((tagged("a") | inner).join("all"))
+
+
+def test_behind_a_join_the_nodes_of_its_paths_can_be_named():
+    typed = {"type": "object", "properties": {"left": {}}}
+    step = Step(id="s", engine="e", input=typed, user="{{ left }} {{ right.by }} {{ row.number }}")
+    assert Chain((tagged("left") | tagged("right")).join("both") >> step).engines() == ("e",)
+
+
 def test_equal_rows_are_done_once_and_each_has_its_result(tmp_path):
     seen: list[Any] = []
 

@@ -209,6 +209,43 @@ def test_rows_that_cannot_be_read_are_told_of_and_all_others_go_on(folder):
     assert written(folder) == expected()
 
 
+def test_a_step_that_takes_too_long_is_told_of_and_tried_again_by_the_next_run(folder):
+    def slow(prompt: str, before: int) -> str:
+        time.sleep(1.0 if "row 5>" in prompt and not before else 0.0)
+        return f"<{prompt}>"
+
+    with answering(slow) as server:
+        write_chain(folder, server, CHAIN + "    timeout_s: 0.5\n")
+        assert run(folder, "--concurrency", "4").returncode == 3
+        (error,) = (folder / "out.jsonl.run" / "errors.jsonl").read_text().splitlines()
+        assert json.loads(error)["error"] == "LLMTimeoutError"
+        assert "timeout_s of 0.5 s ran out" in error
+        assert run(folder).returncode == 0
+    assert written(folder) == expected()
+
+
+def test_lines_of_a_table_that_cannot_be_read_are_told_of_and_all_others_go_on(folder):
+    table = "id,text\n0,row 0\n1,row 1,more\n2\n3,row 3\n"
+    (folder / "in.csv").write_text(table)
+    with answering() as server:
+        write_chain(folder, server)
+        words = ["run", "chain.yaml", "in.csv", "-o", "out.csv", "--no-progress"]
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 3, done.stderr
+    lines = (folder / "out.csv.run" / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == [1, 2]
+    assert (folder / "out.csv").read_text() == (
+        "id,text,output\n0,row 0,<two 0 <one row 0>>\n3,row 3,<two 3 <one row 3>>\n"
+    )
+
+
 def test_two_runs_on_one_folder_exclude_each_other(folder):
     def slowly(prompt: str, before: int) -> str:
         time.sleep(0.05)
@@ -234,6 +271,10 @@ def test_two_runs_on_one_folder_exclude_each_other(folder):
         (CHAIN.replace("  - id: first", "  - ids: first"), "did you mean 'id'?"),
         (CHAIN.replace("{{{{ text }}}}", "{{{{ text"), "first.user, line 1"),
         (CHAIN.replace("    user:", "    output: Nobody\n    user:", 1), "must be one of models"),
+        (CHAIN + "    timeout_s: 0\n", "timeout_s is 0.0; it must be > 0"),
+        (CHAIN + "    asks: many\n", "asks is 'many'; a whole number is needed"),
+        (CHAIN + "    sampling: {{tool_choice: auto}}\n", "a step calls no tools"),
+        (CHAIN + "  - {{id: x, apply: 'os:getcwd', how: twice}}\n", "how is 'twice'"),
         ("steps: []", "steps must be a list of at least one"),
         ("steps: [", "not YAML"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from attrs import frozen
@@ -13,10 +14,12 @@ from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.values import Item, as_json
 from headrace.client.async_client import AsyncClient
+from headrace.client.requests import as_request
 from headrace.client.structured.settings import OutputSettings
-from headrace.contracts.errors import LLMError
+from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
+from headrace.contracts.responses import Usage
 
 
 @frozen
@@ -47,38 +50,47 @@ class Askers:
         messages = [LLMMessage(role="user", content=user)]
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
-        sampling = step.sampling
-        request = LLMRequest(
-            messages=messages,
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            provider_options=sampling.provider_options,
-            tools=sampling.tools,
-            tool_choice=sampling.tool_choice,
-        )
+        request = as_request(messages, None, step.sampling, {})
         client = self._clients[step.engine]
         async with self._places[step.engine]:
             try:
-                if step.output is None:
-                    answer = await client.generate(request)
-                    value: Any = answer.text
-                    usage, price = answer.usage, answer.price_usd
-                else:
-                    made = await client.generate(
-                        request,
-                        output=step.output,
-                        output_settings=OutputSettings(more_asks=step.asks - 1, repair=step.repair),
-                    )
-                    value, usage, price = plain(made.output), made.usage, made.price_usd
+                async with asyncio.timeout(step.timeout_s):
+                    try:
+                        return await _answered(client, step, request)
+                    except LLMError as error:
+                        if not error.transient:
+                            raise
+                        # The client asks nobody again who had begun to answer, since some of that
+                        # may be in use already. Of a step's answer nothing is, before it is whole.
+                        return await _answered(client, step, request)
+            except TimeoutError:
+                return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
             except LLMError as error:
-                said = as_json([type(error).__name__, error.message])
-                return Done(said, failed=True, passing=error.transient)
-        return Done(
-            as_json(value),
-            prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
-            price_usd=None if price is None else str(price),
-        )
+                return _failed(error)
+
+
+async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+    if step.output is None:
+        answer = await client.generate(request)
+        return _done(answer.text, answer.usage, answer.price_usd)
+    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
+    made = await client.generate(request, output=step.output, output_settings=settings)
+    return _done(plain(made.output), made.usage, made.price_usd)
+
+
+def _done(value: Any, usage: object, price: Decimal | None) -> Done:
+    counted = usage if isinstance(usage, Usage) else Usage()
+    return Done(
+        as_json(value),
+        prompt_tokens=counted.prompt_tokens or 0,
+        completion_tokens=counted.completion_tokens or 0,
+        price_usd=None if price is None else str(price),
+    )
+
+
+def _failed(error: LLMError) -> Done:
+    said = as_json([type(error).__name__, error.message])
+    return Done(said, failed=True, passing=error.transient)
 
 
 def plain(value: Any) -> Any:

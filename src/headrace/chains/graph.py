@@ -59,17 +59,16 @@ class Chain:
             if isinstance(place, Group):
                 ended = [self._walk(each, given, mark) for each in place.paths]
                 mark = key_of(mark, *(each for _, each in ended))
+                given = given.union(*(names for names, _ in ended))
             else:
-                if isinstance(place, Join) and not isinstance(before, Group | Branch):
-                    raise LLMInvalidRequestError(
-                        f"{place.id}: a join stands behind a group of paths, as in (a | b).join(...)",
-                        param=place.id,
-                    )
+                if isinstance(place, Join):
+                    _check_join(place, before)
                 mark = self._marks[place.id] = key_of(mark, as_json(place.signature()))
                 if isinstance(place, Branch):
                     ways = [Path.of(way) for way in place.paths.values()]
                     ended = [self._walk(way, given, mark) for way in ways]
                     mark = key_of(mark, *(each for _, each in ended))
+                    given = given.union(*(names for names, _ in ended))
                 if isinstance(place, Step):
                     _check_names(place, before, given)
                 given |= {place.id}
@@ -102,6 +101,19 @@ def _check_ids(nodes: tuple[Node, ...]) -> None:
                 param=node.id,
             )
         seen.add(node.id)
+
+
+def _check_join(join: Join, before: Node | Group | None) -> None:
+    if not isinstance(before, Group | Branch):
+        raise LLMInvalidRequestError(
+            f"{join.id}: a join stands behind a group of paths, as in (a | b).join(...)",
+            param=join.id,
+        )
+    if isinstance(before, Group) and any(isinstance(p.places[-1], Group) for p in before.paths):
+        raise LLMInvalidRequestError(
+            f"{join.id}: a path that is to be joined cannot end with a group; join that first",
+            param=join.id,
+        )
 
 
 def _check_names(step: Step, before: Node | Group | None, given: frozenset[str]) -> None:

@@ -119,6 +119,12 @@ class _Document:
         )
 
     def _node(self, said: object, place: str) -> Node | Group:
+        try:
+            return self._made(said, place)
+        except (TypeError, ValueError) as error:  # what a node's own checks say
+            raise LLMInvalidRequestError(f"{place}: {error.args[0]}", param=place) from error
+
+    def _made(self, said: object, place: str) -> Node | Group:
         if isinstance(said, Mapping) and "parallel" in said:
             return self._group(said["parallel"], f"{place}.parallel")
         if isinstance(said, Mapping) and "apply" in said:

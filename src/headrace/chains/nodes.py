@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import getsource
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+from attrs.validators import and_
 
 from headrace.chains.templates import Template
+from headrace.contracts._checks import (
+    WrongAmount,
+    as_float,
+    at_least,
+    kind,
+    number,
+    one_of,
+    or_none,
+)
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.requests import LLMChatParams
 
@@ -23,6 +33,23 @@ def _named(_: object, attribute: Any, name: str) -> None:
             f"{attribute.name} is {name!r}, must be a plain name: templates call it by that",
             param=attribute.name,
         )
+
+
+def _of_a_step(_: object, attribute: Attribute[Any], sampling: LLMChatParams) -> None:
+    given = [
+        name for name in ("tools", "tool_choice", "response_schema") if getattr(sampling, name)
+    ]
+    if given:
+        raise WrongAmount(
+            f"{attribute.name}.{given[0]} is given, and a step calls no tools and has its schema as "
+            "output; leave it out",
+            attribute,
+        )
+
+
+def _above_zero(_: object, attribute: Attribute[Any], value: float) -> None:
+    if value <= 0:
+        raise WrongAmount(f"{attribute.name} is {value!r}; it must be > 0", attribute)
 
 
 @frozen(kw_only=True, eq=False)
@@ -48,7 +75,8 @@ class Step(Node):
 
     ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
     None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
-    is asked at most until its answer is what was wanted.
+    is asked at most until its answer is what was wanted, and ``timeout_s`` how long that may take,
+    retries and waiting for the engine included.
     """
 
     engine: str
@@ -56,10 +84,12 @@ class Step(Node):
     system: str | None = None
     input: Output = None
     output: Output = None
-    sampling: LLMChatParams = field(factory=LLMChatParams)
-    asks: int = 2
-    repair: bool = True
-    timeout_s: float | None = None
+    sampling: LLMChatParams = field(factory=LLMChatParams, validator=_of_a_step)
+    asks: int = field(default=2, validator=[kind(int, "a whole number"), at_least(1)])
+    repair: bool = field(default=True, validator=kind(bool, "true or false"))
+    timeout_s: float | None = field(
+        default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
+    )
     user_template: Template = field(init=False, repr=False)
     system_template: Template | None = field(init=False, repr=False)
 
@@ -96,17 +126,13 @@ class Apply(Node):
     """
 
     function: Callable[[Any], Any]
-    how: How = "one"
+    how: How = field(default="one", validator=one_of(*get_args(How)))
     input: Output = None
     output: Output = None
     version: str = ""
 
     def signature(self) -> object:
-        try:
-            code = getsource(self.function)
-        except (OSError, TypeError):
-            code = getattr(self.function, "__qualname__", repr(type(self.function)))
-        return ["apply", self.how, self.version, code]
+        return ["apply", self.how, self.version, _code_of(self.function)]
 
 
 @frozen(kw_only=True, eq=False)
@@ -118,11 +144,7 @@ class Branch(Node):
     version: str = ""
 
     def signature(self) -> object:
-        try:
-            code = getsource(self.choose)
-        except (OSError, TypeError):
-            code = getattr(self.choose, "__qualname__", repr(type(self.choose)))
-        return ["branch", self.version, code, sorted(self.paths)]
+        return ["branch", self.version, _code_of(self.choose), sorted(self.paths)]
 
 
 @frozen(kw_only=True, eq=False)
@@ -142,9 +164,21 @@ class Join(Node):
 
 @frozen
 class Group:
-    """Paths beside one another; each gets every value that comes to the group."""
+    """Paths beside one another; each gets every value that comes to the group.
+
+    ``ways`` are they by the id of the node that each ends with, or by their place where a path ends
+    with a group, which cannot be joined.
+    """
 
     paths: tuple[Path, ...]
+    ways: Mapping[str, Path] = field(init=False, repr=False, eq=False)
+
+    @ways.default
+    def _named_ways(self) -> Mapping[str, Path]:
+        return {
+            each.places[-1].id if isinstance(each.places[-1], Node) else str(place): each
+            for place, each in enumerate(self.paths)
+        }
 
     def __or__(self, other: Node | Path) -> Group:
         return Group((*self.paths, Path.of(other)))
@@ -174,6 +208,13 @@ class Path:
     def join(self, id: str, *, partial: bool = False) -> Path:
         """This path, with a join behind the group that it ends with."""
         return self >> Join(id=id, partial=partial)
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    try:
+        return getsource(function)
+    except (OSError, TypeError):
+        return getattr(function, "__qualname__", repr(type(function)))
 
 
 def schema_of(output: Output) -> Mapping[str, Any]:

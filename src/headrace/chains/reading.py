@@ -105,7 +105,14 @@ def _csv_of(path: Path) -> Iterator[object]:
     csv.field_size_limit(_MOST_LINE_BYTES)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, restkey="", strict=False)
-        for row in reader:
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                yield _Wrong(f"line {reader.line_num} is not CSV: {error}", "")
+                continue
+            if row is None:
+                return
             if "" in row:
                 yield _Wrong(f"line {reader.line_num} has more fields than there are columns", "")
             elif None in row.values():

@@ -13,16 +13,17 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 from msgspec import json
 
-from headrace.chains.asking import Asked, Askers
+from headrace.chains.asking import Askers, plain
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item, as_json, key_of
-from headrace.contracts.errors import LLMCancelledError, LLMError, LLMInvalidRequestError
+from headrace.client.structured.kinds import kind_of
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ class Walk:
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
         self.segments: Mapping[str, int] = {}
         self.until = 0
+        # A row comes by again in each turn; who failed in his own is not asked in another's.
+        self._passing: dict[bytes, Done] = {}
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``; nothing, where some of it is left for later."""
@@ -80,8 +83,7 @@ class Walk:
             at += 1
             joined = at < len(places) and isinstance(places[at], Join)
             if isinstance(place, Group):
-                paths: Mapping[str, Path] = {_end_of(each): each for each in place.paths}
-                many = await _all(partial(self._beside, paths, failed), items)
+                many = await _all(partial(self._beside, place.ways, failed), items)
             elif isinstance(place, Branch):
                 many = await _all(partial(self._branch, place, failed), items)
             else:
@@ -133,11 +135,11 @@ class Walk:
                 failed.append(Failed(node.id, type(error).__name__, error.message, item))
                 return []
             key = key_of(self._chain.mark(node), as_json(asked.said))
-            work = _of_step(self._askers, asked)
+            work = partial(self._askers.ask, asked)
         else:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))
-            work = _of_apply(node, item)
+            work = partial(_applied, node, item.value)
         done = await self._once(key, work)
         if done.failed:
             kind, message = json.decode(done.value)
@@ -152,7 +154,7 @@ class Walk:
 
     async def _once(self, key: bytes, work: Callable[[], Awaitable[Done]]) -> Done:
         """What was made of it: before, by somebody who is at it, or now."""
-        done = self._journal.find(key)
+        done = self._journal.find(key) or self._passing.get(key)
         if done is not None:
             self._standing.reused += 1
             return done
@@ -164,6 +166,8 @@ class Walk:
             done = await work()
             if not done.passing:
                 self._journal.keep(key, done)
+            elif self.segments:
+                self._passing[key] = done
             standing = self._standing
             standing.made += 1
             standing.prompt_tokens += done.prompt_tokens
@@ -181,41 +185,16 @@ class Walk:
             del self._under_way[key]
 
 
-@frozen
-class _ApplyWork:
-    node: Apply
-    item: Item = field(repr=False)
-
-    async def __call__(self) -> Done:
-        try:
-            made = self.node.function(_given(self.node, self.item.value))
-            if isawaitable(made):
-                made = await made
-            from headrace.chains.asking import plain
-
-            value = list(made) if self.node.how == "many" else made
-            value = bool(value) if self.node.how == "filter" else plain(value)
-            return Done(as_json(value))
-        except (LLMCancelledError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # noqa: BLE001 - the row's fault, and told
-            return Done(as_json([type(error).__name__, str(error)]), failed=True)
-
-
-def _of_apply(node: Apply, item: Item) -> Callable[[], Awaitable[Done]]:
-    return _ApplyWork(node, item)
-
-
-def _of_step(askers: Askers, asked: Asked) -> Callable[[], Awaitable[Done]]:
-    return lambda: askers.ask(asked)
-
-
-def _given(node: Apply, value: Any) -> Any:
-    if node.input is None:
-        return value
-    from headrace.client.structured.kinds import kind_of
-
-    return kind_of(node.input).read(value)
+async def _applied(node: Apply, value: Any) -> Done:
+    try:
+        made = node.function(value if node.input is None else kind_of(node.input).read(value))
+        if isawaitable(made):
+            made = await made
+        if node.how == "filter":
+            return Done(as_json(bool(made)))
+        return Done(as_json(plain(list(made) if node.how == "many" else made)))
+    except Exception as error:  # noqa: BLE001 - the row's fault, and told
+        return Done(as_json([type(error).__name__, str(error)]), failed=True)
 
 
 async def _all(work: Callable[[Item], Coroutine[Any, Any, T]], items: list[Item]) -> list[T]:
@@ -233,13 +212,6 @@ async def _each(works: list[Coroutine[Any, Any, T]]) -> list[T]:
             raise each
         came.append(each)
     return came
-
-
-def _end_of(path: Path) -> str:
-    last = path.places[-1]
-    if isinstance(last, Group):
-        raise LLMInvalidRequestError("a path that is to be joined cannot end with a group")
-    return last.id
 
 
 def _joined(join: Join, item: Item, ends: Mapping[str, list[Item]]) -> list[Item]:

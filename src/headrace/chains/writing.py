@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, Self, TypeAlias
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
 
 from headrace.chains.reading import Row
 from headrace.chains.values import as_json
@@ -144,15 +144,6 @@ class Errors:
 
     def abandon(self) -> None:
         self._file.abandon()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.abandon()
 
 
 def results_at(output: Path | str, shape: Shape = "nested") -> Results:

@@ -316,7 +316,7 @@ class Line:
         if self.closed:
             return
         if answer is None:
-            self._take(b"?", at)
+            self._lose()
             return
         answer.feed_apart(parts)
         if answer.over:
@@ -356,9 +356,7 @@ class Line:
     def _take(self, data: bytes, at: float) -> None:
         answer = self.answer
         if answer is None:
-            # Closed in good order, or bytes that nobody asked for.
-            self.close()
-            self._owner.lost(self)
+            self._lose()
         elif data:
             answer.feed(data, at)
             if answer.over:
@@ -368,14 +366,18 @@ class Line:
             answer.close(self._place.peer)
             self._owner.answered(self)
 
+    def _lose(self) -> None:
+        """Closed in good order, or bytes that nobody asked for."""
+        self.close()
+        self._owner.lost(self)
+
     def _broken(self, error: Exception, used: int) -> None:
         if self.closed or used != self.used:
             return
         if not self._secured or self.connect_s is None:
             self._not_connected(error)
         elif self.answer is None:
-            self.close()
-            self._owner.lost(self)
+            self._lose()
         else:
             self.answer.at = monotonic()
             self.answer.close(self._place.peer, f"broke the connection ({_words(error)})")
