@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from headrace.contracts.record import CallRecord
 from headrace.contracts.requests import LLMRequest
@@ -15,19 +15,10 @@ from headrace.traffic.fallback import Alternative
 from headrace.traffic.routing.asking import AsRequest
 from headrace.traffic.routing.candidate import Candidate
 from headrace.traffic.routing.choice import Choice, Chosen
-from headrace.traffic.routing.policies import (
-    ByTask,
-    LeastBusy,
-    LowestCost,
-    LowestLatency,
-    Ordered,
-    Policy,
-)
+from headrace.traffic.routing.policies import Ordered, PolicyName, policy_named
 from headrace.traffic.routing.prices import published
 
-ClientPolicy: TypeAlias = Literal[
-    "ordered", "least_busy", "lowest_latency", "lowest_cost", "task_profile"
-]
+ClientPolicy: TypeAlias = PolicyName
 
 
 class Choosing:
@@ -40,7 +31,7 @@ class Choosing:
         self._clock = clock
         self._allow_unknown = allow_unknown
         self._paces: dict[str | None, Pace] = {}
-        self._policy = _policy(policy)
+        self._policy = policy_named(policy, Random())  # noqa: S311  no secret hangs on it
 
     def add(self, record: CallRecord) -> None:
         """Take in a finished call."""
@@ -71,16 +62,3 @@ class Choosing:
         ]
         choice = Choice(route, candidates, policy, self._clock, allow_unknown=self._allow_unknown)
         return choice.choose(AsRequest(request=request, model=request.model))
-
-
-def _policy(name: ClientPolicy) -> Policy:
-    match name:
-        case "least_busy":
-            return LeastBusy(Random())  # noqa: S311  no secret hangs on it
-        case "lowest_latency":
-            return LowestLatency()
-        case "lowest_cost":
-            return LowestCost()
-        case "task_profile":
-            return ByTask()
-    return Ordered()

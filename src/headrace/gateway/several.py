@@ -20,15 +20,7 @@ from headrace.traffic.retry import RetryBudget
 from headrace.traffic.routing.affinity import Affinity, Prefix, Session
 from headrace.traffic.routing.candidate import Candidate
 from headrace.traffic.routing.choice import Choice
-from headrace.traffic.routing.policies import (
-    ByTask,
-    LeastBusy,
-    LowestCost,
-    LowestLatency,
-    Ordered,
-    Policy,
-    Weighted,
-)
+from headrace.traffic.routing.policies import Policy, Weighted, policy_named
 from headrace.traffic.routing.prices import load_prices
 
 
@@ -101,19 +93,9 @@ def _several(
 
 
 def _policy(config: RouteConfig, candidates: list[Candidate[Way]], random: Random) -> Policy:
-    match config.policy:
-        case "ordered":
-            return Ordered()
-        case "weighted":
-            return Weighted(candidates, random)
-        case "least_busy":
-            return LeastBusy(random)
-        case "lowest_latency":
-            return LowestLatency(config.latency_of)
-        case "lowest_cost":
-            return LowestCost()
-        case "task_profile":
-            return ByTask()
+    if config.policy == "weighted":
+        return Weighted(candidates, random)
+    return policy_named(config.policy, random, config.latency_of)
 
 
 def _affinity(config: RouteConfig) -> Affinity | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from headrace.contracts.requests import TaskPriority, TaskProfile
 from headrace.numbers.pace import Measure
@@ -21,6 +21,11 @@ _MEASURE_AGAIN_S = 30.0
 _CALLS_A_TRY = 20
 _UNKNOWN_SCORE = 0.5
 _BALANCED = TaskProfile()
+
+PolicyName: TypeAlias = Literal[
+    "ordered", "least_busy", "lowest_latency", "lowest_cost", "task_profile"
+]
+"""The policies that know nothing of one route's candidates beforehand."""
 
 
 class Policy(Protocol):
@@ -239,6 +244,21 @@ class ByTask:
 
     def _of(self, look: Look[W]) -> Policy:
         return self._policies[(look.occasion.asking.profile or _BALANCED).priority]
+
+
+def policy_named(name: PolicyName, random: Random, latency_of: Measure = "answer") -> Policy:
+    """A policy of its own, by the name that the settings have for it."""
+    match name:
+        case "ordered":
+            return Ordered()
+        case "least_busy":
+            return LeastBusy(random)
+        case "lowest_latency":
+            return LowestLatency(latency_of)
+        case "lowest_cost":
+            return LowestCost()
+        case "task_profile":
+            return ByTask()
 
 
 def _or_inf(value: float | None) -> float:
