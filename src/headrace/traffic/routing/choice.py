@@ -70,7 +70,8 @@ class Choice(Generic[W]):
         self.looks = affinity is not None or not isinstance(policy, Ordered | Weighted)
         """Whether it looks at what is asked; else every call may be chosen for by ``in_turn``."""
         self._places = range(len(candidates))
-        self._usual = () if self.looks else tuple(map(self._usually, self._places))
+        self._usual: dict[int, Chosen[W]] = {}
+        """By whose turn it is: what came of such a turn, and will again while all are well."""
 
     def in_turn(self) -> Chosen[W]:
         """Whom to ask by a policy that does not look at the call, for one without limits."""
@@ -78,7 +79,11 @@ class Choice(Generic[W]):
             if not candidate.is_well:
                 return self._look_at(None)
         turn = self._policy
-        return self._usual[turn.next(self._places) if isinstance(turn, Weighted) else 0]
+        place = turn.next(self._places) if isinstance(turn, Weighted) else 0
+        usual = self._usual.get(place)
+        if usual is None:
+            usual = self._usual[place] = self._usually(place)
+        return usual
 
     def choose(self, asking: Asking) -> Chosen[W]:
         """Whom to ask for ``asking``; to ask for it is to take one's turn.
@@ -100,7 +105,7 @@ class Choice(Generic[W]):
         if self._affinity is not None:
             ranked, why = self._affinity.prefer(ranked)
         wanted, ranked = ranked[0], ill_last(ranked)
-        left_out = [look for look in looks if look.why_not is not None and look not in ranked]
+        left_out = [look for look in looks if look not in ranked]
         decision = RouteDecision(
             route=self._route,
             policy=self._policy.name,
