@@ -110,6 +110,12 @@ class Lane:
         """How many wait for one."""
         return sum(door.waiting for door in self._doors())
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it has its turn among several now."""
+        health = self.health
+        return health is None or health.well
+
     def snapshot(self) -> LaneSnapshot:
         """How it stands now, and with it every engine behind it."""
         doors = tuple(self._doors())
@@ -141,8 +147,7 @@ class Lane:
         One that fails itself takes so many as its budget has left, retries included: where all
         fail, a call must not cost an attempt at each.
         """
-        well = self.health is None or self.health.well
-        return well or self.budget is None or self.budget.spend()
+        return self.is_well or self.budget is None or self.budget.spend()
 
     def metrics(self) -> tuple[EngineMetrics, ...]:
         """What its engines told of themselves a moment ago; to ask has them asked again."""
@@ -157,7 +162,7 @@ class Lane:
 
         Of several engines behind it one has to have room: to choose one is to ask it.
         """
-        if self.health is not None and not self.health.well:
+        if not self.is_well:
             return False
         if isinstance(self.backend, OnDemand) and self.backend.remote is None:
             return False

@@ -251,10 +251,8 @@ def may_begin(lane: Lane, rated_tokens: int) -> bool:
     Not where the lane has to show that it is well again: such a call is better made by who can go
     elsewhere.
     """
-    breaker, health = lane.breaker, lane.health
-    if (breaker is not None and breaker.open_until is not None) or (
-        health is not None and not health.well
-    ):
+    breaker = lane.breaker
+    if not lane.is_well or (breaker is not None and breaker.open_until is not None):
         return False
     return lane.admission.enter_now(0, 1, rated_tokens)
 

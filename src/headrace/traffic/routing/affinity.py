@@ -78,11 +78,11 @@ class Affinity:
             (look for look in ranked if look.candidate.weight),
             key=lambda look: _distance(digest, look.candidate.name, look.candidate.weight),
         )
-        well = [look for look in own if look.candidate.is_well]
+        well = [look for look in own if look.candidate.way.lane.is_well]
         cap = self._cap(well)
         front: list[Look[W]] = []
         for look in own:
-            if not look.candidate.is_well:
+            if not look.candidate.way.lane.is_well:
                 front.append(look)
             elif look.busy() < cap * look.candidate.weight or look.busy() < _ALWAYS_FINE:
                 front.append(look)

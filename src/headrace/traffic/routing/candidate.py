@@ -48,12 +48,6 @@ class Candidate(Generic[W]):
         """The backend's name."""
         return self.way.lane.name
 
-    @property
-    def is_well(self) -> bool:
-        """Whether it has its turn now."""
-        health = self.way.lane.health
-        return health is None or health.well
-
     def busy(self) -> int:
         """How many requests run or wait there: ours, or as many as the engine tells of."""
         lane = self.way.lane

@@ -75,8 +75,8 @@ class Choice(Generic[W]):
 
     def in_turn(self) -> Chosen[W]:
         """Whom to ask by a policy that does not look at the call, for one without limits."""
-        for candidate in self._candidates:
-            if not candidate.is_well:
+        for lane in self.lanes:
+            if not lane.is_well:
                 return self._look_at(None)
         turn = self._policy
         place = turn.next(self._places) if isinstance(turn, Weighted) else 0
@@ -116,7 +116,7 @@ class Choice(Generic[W]):
         return Chosen(tuple(look.candidate.way for look in ranked), decision)
 
     def _reason(self, first: Look[W], wanted: Look[W], own: str | None) -> str:
-        if not first.candidate.is_well:
+        if not first.candidate.way.lane.is_well:
             return "ill, and tried again after its rest" if first is wanted else "all are ill"
         if own is not None:
             return own

@@ -85,8 +85,8 @@ class Weighted:
             self._places[id(look.candidate)]: look for look in looks if look.candidate.weight
         }
         # Those that are ill stand where they are tried once their rest is over.
-        front = [look for look in sharing.values() if not look.candidate.is_well]
-        able = [place for place, look in sharing.items() if look.candidate.is_well]
+        front = [look for look in sharing.values() if not look.candidate.way.lane.is_well]
+        able = [place for place, look in sharing.items() if look.candidate.way.lane.is_well]
         if able:
             front.append(sharing[self.next(able)])
         return [*front, *(look for look in looks if look not in front)]
