@@ -165,6 +165,9 @@ def test_it_fits_every_width(browser, busy, pictures, view, width, dark):
     browser.until(f"!document.getElementById('{view}').hidden")
     time.sleep(0.6)  # two snapshots, so that the picture shows figures
     assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    if view == "dashboard" and width == 1440:
+        recent = "document.getElementById('recent').parentElement"
+        assert browser.value(f"{recent}.scrollWidth <= {recent}.clientWidth")
     tone = "dark" if dark else "light"
     browser.shoot(pictures / f"{view}-{width}-{tone}.png")
 

@@ -49,6 +49,10 @@ function ending({ outcome, finish_reason: reason, status, error }) {
   return outcome === "cancelled" ? "cancelled" : `${status ?? ""} ${kindOf(error ?? "error")}`;
 }
 
+function backendOf({ backend, provider }) {
+  return [backend, provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING;
+}
+
 function empty(name, isEmpty) {
   document.querySelector(`[data-empty="${name}"]`).hidden = !isEmpty;
 }
@@ -124,7 +128,7 @@ export function showRecent(s) {
       ].filter(Boolean).join(", "),
     },
     { text: r.model ?? NOTHING, className: "text cut", title: `${r.operation}: ${r.model ?? "no model"}` },
-    { text: [r.backend, r.provider].filter((n, i, all) => n && all.indexOf(n) === i).join(" · ") || NOTHING, className: "text cut wide" },
+    { text: backendOf(r), className: "text cut wide", title: backendOf(r) },
     { text: r.reason ?? NOTHING, className: "text cut wide", title: r.policy ? `${r.policy}: ${r.reason}` : "one backend alone" },
     { text: count(r.prompt_tokens), className: "mid" },
     { text: count(r.completion_tokens), className: "mid" },
@@ -133,7 +137,7 @@ export function showRecent(s) {
     { text: seconds(r.tpot_s), className: "wide" },
     seconds(r.e2e_s),
     { text: dollars(r.price_usd), className: "wide" },
-    { text: r.request_id ?? "", className: "wide id" },
+    { text: r.request_id ?? "", className: "cut wide id", title: r.request_id ?? "" },
   ]));
   empty("recent", recent.length === 0);
 }
