@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Generic, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -67,6 +68,16 @@ class Occasion:
     now: float
     unbounded: int
 
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """About how long the prompt is: reckoned once for all candidates."""
+        return self.asking.prompt_tokens()
+
+    @property
+    def answer_tokens(self) -> int:
+        """How long its answers may get together."""
+        return self.asking.answer_tokens(self.unbounded)
+
 
 class Look(Generic[W]):
     """A candidate as one call sees it; ``values`` are what was looked at, for the record."""
@@ -92,11 +103,9 @@ class Look(Generic[W]):
         known = self.values.get("cost_usd")
         if known is not None:
             return known
-        asking, way = self.occasion.asking, self.candidate.way
-        answer_tokens = asking.answer_tokens(self.occasion.unbounded)
-        cost = self.candidate.price(
-            way.model or asking.model, asking.prompt_tokens(), answer_tokens
-        )
+        occasion = self.occasion
+        model = self.candidate.way.model or occasion.asking.model
+        cost = self.candidate.price(model, occasion.prompt_tokens, occasion.answer_tokens)
         return self._noted("cost_usd", cost)
 
     def latency_s(self, measure: Measure, q: float) -> float | None:

@@ -105,11 +105,11 @@ def _of_cost(looks: Sequence[Look[W]], profile: TaskProfile, route: str) -> str:
             f"or {_ALLOW}"
         )
     cost, best = min(known, key=lambda each: each[0])
-    asking = best.occasion.asking
+    occasion = best.occasion
     return (
         f"{limit}, but the cheapest backend of {route!r}, {best.candidate.name}, may cost ${cost:.6g} "
-        f"({asking.prompt_tokens()} tokens of prompt and up to "
-        f"{asking.answer_tokens(best.occasion.unbounded)} of answer); raise it, or lower max_tokens"
+        f"({occasion.prompt_tokens} tokens of prompt and up to {occasion.answer_tokens} of answer); "
+        "raise it, or lower max_tokens"
     )
 
 
