@@ -97,7 +97,8 @@ class PassingChat(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fal
         for message in self.messages:
             content = message.content
             text = content if isinstance(content, str) else "".join(part.text for part in content)
-            head += text.encode("utf-8", "replace") + b"\0"
+            # Each character takes a byte or more.
+            head += text[:most_bytes].encode("utf-8", "replace") + b"\0"
             if message.role == "user" or len(head) >= most_bytes:
                 break
         return head[:most_bytes]

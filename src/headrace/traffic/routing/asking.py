@@ -99,11 +99,13 @@ class AsRequest:
     def head(self, most_bytes: int) -> bytes:
         prompt = self.prompts[0] if self.prompts else self.request.prompt
         if prompt is not None:
-            text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+            # Each character or token takes a byte or more.
+            start = prompt[:most_bytes]
+            text = start if isinstance(start, str) else " ".join(map(str, start))
             return text.encode("utf-8", "replace")[:most_bytes]
         head = b""
         for message in self.request.messages:
-            head += text_of(message).encode("utf-8", "replace") + b"\0"
+            head += text_of(message)[:most_bytes].encode("utf-8", "replace") + b"\0"
             if message.role == "user" or len(head) >= most_bytes:
                 break
         return head[:most_bytes]
