@@ -86,9 +86,9 @@ class Affinity:
                 front.append(look)
             elif look.busy() < cap * look.candidate.weight or look.busy() < _ALWAYS_FINE:
                 front.append(look)
-                moved = look is not own[0]
-                why = f"by {self.bond.name}, in place of {own[0].candidate.name}" if moved else ""
-                why = why or f"by {self.bond.name}"
+                why = f"by {self.bond.name}"
+                if look is not own[0]:
+                    why += f", in place of {own[0].candidate.name}"
                 return [*front, *(each for each in ranked if each not in front)], why
             else:
                 look.why_not = f"has {look.busy()} running or waiting, more than its share"
