@@ -28,6 +28,7 @@ from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 ASK = LLMRequest(messages=(LLMMessage(role="user", content="hello"),), model="m")
+PATIENT = TimeLimits(first_byte_s=None, idle_s=None)
 EVENTS = (("content-type", "text/event-stream"),)
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 
 from headrace.contracts.record import Marks
 from headrace.net.scripted import ScriptedAnswer
-from headrace.net.transport import TimeLimits
 from headrace.traffic.call import CallSheet
-from traffic.play import ASK, Stage, answer, broken, is_idle, play, refusal
+from traffic.chance import scripted_by_chance
+from traffic.play import (
+    ASK,
+    PATIENT,
+    Stage,
+    answer,
+    broken,
+    is_idle,
+    play,
+    refusal,
+)
 
-PATIENT = TimeLimits(first_byte_s=None, idle_s=None)
 HANG = ScriptedAnswer(fault="hang")
 BUSY = refusal(429, ("retry-after", "30"))
 LONG = answer(*"abcdef", gap_s=10)
@@ -159,26 +167,7 @@ def test_at_any_moment(data):
 
     async def main():
         stage = Stage(auto=False, seed=data.draw(st.integers()))
-        script = data.draw(st.lists(st.sampled_from(fates), min_size=1, max_size=10))
-
-        def play_on(_):
-            script.append(script.pop(0))
-            return script[-1]
-
-        lanes = [
-            stage.lane(
-                play_on,
-                name,
-                limits=PATIENT,
-                max_running=2,
-                max_waiting=2,
-                queue_s=20,
-                requests_per_minute=data.draw(st.sampled_from([None, 6])),
-                first_token_s=data.draw(st.sampled_from([None, 7])),
-                total_s=data.draw(st.sampled_from([None, 25])),
-            )
-            for name in "ab"
-        ]
+        lanes = scripted_by_chance(stage, data, fates, "ab")
         others = lanes[1 : data.draw(st.integers(1, 2))]
         tasks = []
         for _ in range(data.draw(st.integers(1, 8))):

@@ -16,14 +16,22 @@ from headrace.contracts.errors import (
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import TaskProfile
 from headrace.net.scripted import ScriptedAnswer
-from headrace.net.transport import TimeLimits
 from headrace.traffic.breaker import BreakerPolicy
 from headrace.traffic.fallback import Alternative
 from headrace.traffic.health import Health
 from headrace.traffic.hedge import HedgePolicy, Hedging
-from traffic.play import EVENTS, OPENING, Stage, answer, event, is_idle, play, refusal
+from traffic.play import (
+    EVENTS,
+    OPENING,
+    PATIENT,
+    Stage,
+    answer,
+    event,
+    is_idle,
+    play,
+    refusal,
+)
 
-PATIENT = TimeLimits(first_byte_s=None, idle_s=None)
 HANG = ScriptedAnswer(fault="hang")
 SLOW = answer("slow", after_s=60)
 QUICK = answer("quick", after_s=1)

@@ -9,9 +9,8 @@ import pytest
 
 from headrace.numbers import timeline
 from headrace.traffic.hedge import HedgePolicy, Hedging
-from traffic.play import Stage, answer, is_idle, play
+from traffic.play import PATIENT, Stage, answer, is_idle, play
 from traffic.test_hedge import (
-    PATIENT,
     QUICK,
     outcomes,
 )

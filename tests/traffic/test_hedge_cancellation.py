@@ -12,11 +12,21 @@ from hypothesis import strategies as st
 
 from headrace.contracts.errors import LLMError
 from headrace.net.scripted import ScriptedAnswer
-from traffic.play import EVENTS, OPENING, Stage, answer, broken, is_idle, play, refusal, said
+from traffic.chance import scripted_by_chance
+from traffic.play import (
+    EVENTS,
+    OPENING,
+    Stage,
+    answer,
+    broken,
+    is_idle,
+    play,
+    refusal,
+    said,
+)
 from traffic.test_hedge import (
     FILTERED,
     HANG,
-    PATIENT,
     QUICK,
     SLOW,
     after,
@@ -115,26 +125,7 @@ FATES = [
 def test_calls_of_every_fate_that_are_left_at_any_moment_leave_nothing_behind(data):
     async def main():
         stage = Stage(auto=False, seed=data.draw(st.integers()))
-        script = data.draw(st.lists(st.sampled_from(FATES), min_size=1, max_size=10))
-
-        def play_on(_):
-            script.append(script.pop(0))
-            return script[-1]
-
-        lanes = [
-            stage.lane(
-                play_on,
-                name,
-                limits=PATIENT,
-                max_running=2,
-                max_waiting=2,
-                queue_s=20,
-                requests_per_minute=data.draw(st.sampled_from([None, 6])),
-                first_token_s=data.draw(st.sampled_from([None, 7])),
-                total_s=data.draw(st.sampled_from([None, 25])),
-            )
-            for name in "abc"
-        ]
+        lanes = scripted_by_chance(stage, data, FATES, "abc")
         others = lanes[1 : data.draw(st.integers(1, 3))]
         same = data.draw(st.booleans())
         hedging = after(5, max_extra=data.draw(st.sampled_from([1.0, 0.5])), same_backend=same)
