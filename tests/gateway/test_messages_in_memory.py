@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import LLMUnavailableError
@@ -17,7 +18,7 @@ from headrace.contracts.responses import LLMDelta, Usage
 from headrace.gateway.app import Gateway
 from headrace.gateway.config import Config
 from headrace.gateway.guard import Guard
-from headrace.gateway.routes import Route, Routes
+from headrace.gateway.routes import Defaults, Route, Routes, Way
 from headrace.gateway.standing import Standing
 from headrace.net.clock import Clock
 from headrace.net.manual_clock import ManualClock
@@ -25,6 +26,9 @@ from headrace.numbers.live import Tally
 from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
 from headrace.traffic.lane import Lane
+from headrace.traffic.routing.candidate import Candidate
+from headrace.traffic.routing.choice import Choice
+from headrace.traffic.routing.policies import Ordered
 
 HELLO = {
     "model": "slow",
@@ -90,6 +94,7 @@ def play(
     path: str = "/v1/messages",
     draining: bool = False,
     leave_after_s: float | None = None,
+    route_of: Callable[[Lane, Clock], Route] = lambda lane, _: Route(model="slow", lane=lane),
 ) -> tuple[int, list[dict[str, Any]], Slow, float]:
     """The status, the events (or the one body), the backend, and how long it took."""
 
@@ -101,7 +106,7 @@ def play(
         gateway = Gateway(
             standing=Standing(
                 config=Config(),
-                routes=Routes([Route(model="slow", lane=Lane(backend=backend, admission=door))]),
+                routes=Routes([route_of(Lane(backend=backend, admission=door), clock)]),
                 guard=Guard(()),
             ),
             traffic=Traffic(clock, tally),
@@ -236,3 +241,16 @@ def test_only_streamed_messages_are_counted(path: str) -> None:
         body = {"model": "slow", "input": "Hi", "stream": True}
     _, _, backend, _ = play(counting([1]), body, path=path)
     assert backend.asked == []
+
+
+def test_the_backend_that_answers_counts_and_not_one_that_the_request_does_not_fit() -> None:
+    def route_of(lane: Lane, clock: Clock) -> Route:
+        small = evolve(lane, backend=counting([])(clock))
+        ways = [Way(lane=small, defaults=Defaults(context_tokens=4)), Way(lane=lane)]
+        choice = Choice("slow", [Candidate(way=way) for way in ways], Ordered(), clock)
+        return Route(model="slow", lane=small, choice=choice)
+
+    status, events, backend, _ = play(counting([1, 1]), route_of=route_of)
+    assert status == 200
+    assert start_and_end(events) == (7, 7)
+    assert [request.model for request in backend.asked] == ["slow"]

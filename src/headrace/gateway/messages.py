@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from headrace.contracts.errors import LLMError
 from headrace.contracts.record import Marks
 from headrace.contracts.responses import LLMDelta, Usage
-from headrace.gateway.generation import Generation, for_backend
+from headrace.gateway.generation import Generation
 from headrace.gateway.routes import Route, Way
 from headrace.net.clock import Clock
 from headrace.traffic.fallback import Earlier
@@ -44,14 +44,19 @@ class Messages(Generation):
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         calls = super()._calls(inbound, route, chosen, request_id, queued, marks, earlier)
-        first = chosen.ways[0]
-        backend = first.lane.backend
-        if not inbound.stream or not isinstance(backend, CountsTokens):
+        if not inbound.stream or not any(map(_counts, chosen.ways)):
             return calls
-        named = evolve(inbound.request, model=route.asked(inbound.request.model))
-        asked, _ = for_backend(named, first, self.codec.OWN_FIELDS, self.format)
-        asked = evolve(asked, request_id=request_id)
-        return _counted_first(calls, partial(backend.count_tokens, asked), self.clock)
+        model = route.asked(inbound.request.model)
+        named = evolve(inbound.request, model=model, request_id=request_id)
+        _, (first, *_) = self._asked_there(named, chosen)
+        backend = first.lane.backend
+        if not isinstance(backend, CountsTokens):
+            return calls
+        return _counted_first(calls, partial(backend.count_tokens, first.asked(named)), self.clock)
+
+
+def _counts(way: Way) -> bool:
+    return isinstance(way.lane.backend, CountsTokens)
 
 
 class _Count(Protocol):
