@@ -15,10 +15,10 @@ from headrace.gateway.routes import Route, Routes
 from headrace.gateway.standing import standing_of
 from headrace.gateway.tasks import (
     ROUTE_HEADER,
-    TASK_FIELD,
     headers_of,
     route_header,
     task_profile,
+    without_profile,
 )
 from headrace.net.clock import Clock
 from headrace.traffic.call import CallSheet, Traffic
@@ -50,9 +50,7 @@ class Embeddings:
         marks, asked = Marks(), inbound.request
         model, headers = route.asked(asked.model), headers_of(scope)
         profile = task_profile(asked, headers)
-        if TASK_FIELD in asked.provider_options:
-            kept = {k: v for k, v in asked.provider_options.items() if k != TASK_FIELD}
-            asked = evolve(asked, provider_options=kept)
+        asked = without_profile(asked)
         chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
         able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
         # One that makes no embeddings is no fallback; as the only one it is refused by name.

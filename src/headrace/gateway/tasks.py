@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -18,6 +18,8 @@ from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest, TaskProfile
 from headrace.contracts.routing import RouteDecision
+
+R = TypeVar("R", LLMRequest, EmbeddingRequest)
 
 TASK_HEADER = "x-headrace-task"
 ROUTE_HEADER = b"x-headrace-route"
@@ -37,11 +39,17 @@ def with_profile(request: LLMRequest, headers: Mapping[str, str]) -> LLMRequest:
 
     Raises LLMInvalidRequestError, naming the field, where it is none.
     """
-    options, profile = request.provider_options, task_profile(request, headers)
-    if profile is None and TASK_FIELD not in options:
+    profile, bare = task_profile(request, headers), without_profile(request)
+    return bare if profile is None else evolve(bare, task_profile=profile)
+
+
+def without_profile(request: R) -> R:
+    """``request`` without the field of its body that no backend is to see."""
+    options = request.provider_options
+    if TASK_FIELD not in options:
         return request
     kept = {name: value for name, value in options.items() if name != TASK_FIELD}
-    return evolve(request, provider_options=kept, task_profile=profile)
+    return evolve(request, provider_options=kept)
 
 
 def task_profile(
