@@ -128,8 +128,9 @@ class Life:
     async def is_gone(self, remote: Remote) -> bool:
         """Whether what ``remote`` led to has ended; that may show a moment later than its errors."""
         if self.serving is not None and self.serving.started is None:
-            if self.remote is remote and not (await remote.status()).ok:
-                # Somebody else's; the next call looks whether it is there again.
+            # Somebody else's; the next call looks whether it is there again. Another call may have
+            # found the same meanwhile, and what has come since then is not this one's to forget.
+            if not (await remote.status()).ok and self.remote is remote:
                 self.remote = self.serving = self._course = None
         else:
             until = self._clock.monotonic() + _DEATH_SHOWS_WITHIN_S
