@@ -68,6 +68,17 @@ def test_an_engine_is_started_listed_read_and_ended(run, file, state):
     assert not listed(state)
 
 
+def test_the_log_of_an_engine_is_found_by_the_longest_name_that_it_may_have(run, tmp_path):
+    name, path = "e" * 64, tmp_path / "long.yaml"
+    path.write_text(
+        json.dumps(
+            {name: {"model": "m", "backend": "command", "command": list(command("--bogus"))}}
+        )
+    )
+    assert run("engines", "start", name, "-c", str(path)).returncode == 1
+    assert "--bogus" in run("engines", "logs", name).stdout
+
+
 def test_engines_of_a_file_are_listed_though_they_do_not_run(run, file):
     found = {each["name"]: each for each in said(run("engines", "list", "-c", str(file), "--json"))}
     assert found.keys() == {"early", "late", "absent", "far"}

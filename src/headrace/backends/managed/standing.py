@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from headrace.backends.managed import processes
 from headrace.backends.managed.ending import stop_started
 from headrace.backends.managed.probe import answers
 from headrace.backends.managed.server import HOST
-from headrace.backends.managed.state import Folder, Started, default_state, folders
+from headrace.backends.managed.state import Started, engines_folder, folders
 from headrace.contracts.engines import ServerSnapshot
 from headrace.contracts.errors import LLMBadResponseError
 from headrace.net.transport import Transport
@@ -35,21 +34,14 @@ async def stop(name: str, state: Path | None = None) -> int:
 def log_files(state: Path | None = None) -> dict[str, Path]:
     """The newest log of each engine by its name, of those that have ended too."""
     found: dict[str, Path] = {}
-    for folder in _folders(state):
-        name = _FOLDER.fullmatch(folder.path.name)
-        log = folder.path / "log"
+    for log in sorted(engines_folder(state).glob("*/log")):
+        name = _FOLDER.fullmatch(log.parent.name)
         if name is None or not log.is_file():
             continue
         known = found.get(name[1])
         if known is None or known.stat().st_mtime < log.stat().st_mtime:
             found[name[1]] = log
     return found
-
-
-def _folders(state: Path | None) -> Iterator[Folder]:
-    engines = (state or default_state()) / "engines"
-    if engines.is_dir():
-        yield from (Folder(path) for path in sorted(engines.iterdir()) if path.is_dir())
 
 
 async def _snapshot(started: Started, transport: Transport) -> ServerSnapshot:

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import platform
-import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -198,13 +197,12 @@ def folder_of(config: EngineConfig, state: Path | None = None) -> Folder:
     names = sorted(each.name for each in fields(EngineConfig) if each.name not in _NOT_ITS_OWN)
     said = [(name, to_plain(getattr(config, name))) for name in names]
     mark = hashlib.sha256(repr((said, place())).encode()).hexdigest()[:10]
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", config.name)[:60].lstrip(".")
-    return Folder(_engines(state) / f"{name}-{mark}")
+    return Folder(engines_folder(state) / f"{config.name}-{mark}")
 
 
 def folders(state: Path | None = None) -> Iterator[tuple[Folder, Started]]:
     """All in which something was started here, and what."""
-    for file in sorted(_engines(state).glob("*/engine.json")):
+    for file in sorted(engines_folder(state).glob("*/engine.json")):
         folder = Folder(file.parent)
         try:
             started = folder.read()
@@ -215,7 +213,8 @@ def folders(state: Path | None = None) -> Iterator[tuple[Folder, Started]]:
             yield folder, started
 
 
-def _engines(state: Path | None) -> Path:
+def engines_folder(state: Path | None = None) -> Path:
+    """What the folders of all engines are in; it may not be there yet."""
     return (state or default_state()) / "engines"
 
 
