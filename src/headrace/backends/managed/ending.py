@@ -16,10 +16,12 @@ _LEFT_BEHIND_S = 3.0
 
 async def end_orphans(state: Path | None = None) -> None:
     """End every engine whose users were all killed before they could."""
-    for folder, _ in tuple(folders(state)):
+    for folder, seen in tuple(folders(state)):
+        if seen.runs_for_somebody:
+            continue  # whoever wants to be alone there should not have to wait for us
         async with folder.alone(at_once=True) as is_ours:
             now = folder.read() if is_ours else None
-            if now is not None and not (now.runs and now.is_wanted):
+            if now is not None and not now.runs_for_somebody:
                 if now.runs:
                     log.warning(
                         "engine %s (process %d) was left behind and is ended", now.name, now.pid

@@ -132,7 +132,7 @@ class Server:
             # Else another has been started since this one ended.
             if now is not None and (now.pid, now.born) == (mine.pid, mine.born):
                 left = now.without_user(self._user)
-                if left.runs and left.is_wanted:
+                if left.runs_for_somebody:
                     self._folder.write(left)
                 else:
                     # We have held it until now, so its id is nobody else's yet.
@@ -174,7 +174,7 @@ class Server:
         """What runs for us, from now on also ours; to be called alone in the folder."""
         now = self._folder.read()
         if now is not None:
-            if now.runs and now.is_wanted:
+            if now.runs_for_somebody:
                 joined = now.with_user(self._user)
                 self._folder.write(joined)
                 return joined
@@ -217,7 +217,7 @@ class Server:
             # Not waited for: whoever is alone there may wait for us here.
             async with folder.alone(at_once=True) as is_ours:
                 now = folder.read() if is_ours else None
-                if now is not None and now.port == port and now.runs and now.is_wanted:
+                if now is not None and now.port == port and now.runs_for_somebody:
                     joined = now.with_user(self._user)
                     folder.write(joined)
                     self._folder = folder

@@ -108,6 +108,11 @@ class Started:
     def is_wanted(self) -> bool:
         return self.kept or any(user.lives for user in self.users)
 
+    @property
+    def runs_for_somebody(self) -> bool:
+        """Else nobody is left who would end it."""
+        return self.runs and self.is_wanted
+
     def with_user(self, user: User) -> Started:
         """It with one user more, without those that have died."""
         return evolve(self, users=(*self.without_user(user).users, user))
