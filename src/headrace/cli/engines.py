@@ -111,10 +111,10 @@ def stop(
 
     if (name is None) is not everything:
         raise LLMInvalidRequestError("name one engine, or say --all", param="name")
-    running = sorted({each.name for each in asyncio.run(_standing())})
-    if name is not None and name not in running:
-        raise unknown_engine(name, running)
-    ended = running if name is None else [name]
+    known = standing.running()
+    if name is not None and name not in known:
+        raise unknown_engine(name, known)
+    ended = known if name is None else [name]
     for each in ended:
         asyncio.run(standing.stop(each))
     if as_json:

@@ -25,6 +25,11 @@ async def standing(transport: Transport, state: Path | None = None) -> list[Serv
     ]
 
 
+def running(state: Path | None = None) -> list[str]:
+    """The names of the engines whose process runs; none is asked anything."""
+    return sorted({started.name for _, started in folders(state) if started.runs})
+
+
 async def stop(name: str, state: Path | None = None) -> int:
     """End every engine of that name, whoever uses it; how many ran."""
     mine = [folder for folder, started in folders(state) if started.name == name]
