@@ -6,9 +6,12 @@ import json
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from backends.managed import engines
 from backends.managed.engines import command, listed, no_process_left, until
 from gateway import served
 from gateway.served import run_headrace
@@ -77,6 +80,19 @@ def test_the_log_of_an_engine_is_found_by_the_longest_name_that_it_may_have(run,
     )
     assert run("engines", "start", name, "-c", str(path)).returncode == 1
     assert "--bogus" in run("engines", "logs", name).stdout
+
+
+def test_an_engine_whose_users_were_killed_is_listed_as_left_behind(run, state):
+    line = [sys.executable, str(Path(engines.__file__).with_name("user.py")), str(state), "ask"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdout.readline()
+        (used,) = said(run("engines", "list", "--json"))
+        user.kill()
+    (left,) = said(run("engines", "list", "--json"))
+    assert (used["left_behind"], left["left_behind"]) == (False, True)
+    assert used["pid"] == left["pid"]
+    assert "left behind" in run("engines", "list").stdout
+    assert said(run("engines", "stop", "--all", "--json")) == {"stopped": [left["name"]]}
 
 
 def test_engines_of_a_file_are_listed_though_they_do_not_run(run, file):

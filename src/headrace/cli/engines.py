@@ -64,7 +64,7 @@ def list_engines(config: Config = None, as_json: Json = False) -> None:
             each.name,
             each.backend,
             each.model,
-            "not ours" if each.reused else each.state,
+            "not ours" if each.reused else "left behind" if each.left_behind else each.state,
             each.url or "-",
             str(each.pid or "-"),
             _lasting(each.uptime_s),

@@ -275,8 +275,9 @@ def of_a_start(config: EngineConfig) -> list[str]:
 class ServerSnapshot:
     """How an engine's server stands; ``command`` without secrets.
 
-    ``reused`` is one that somebody else started. ``memory_bytes`` is what its process group holds,
-    ``started`` a Unix time.
+    ``reused`` is one that somebody else started. ``left_behind`` is one whose users were all killed
+    before they could end it; the next start of any engine does. ``memory_bytes`` is what its process
+    group holds, ``started`` a Unix time.
     """
 
     name: str
@@ -294,3 +295,4 @@ class ServerSnapshot:
     reused: bool = False
     log: str | None = None
     error: str | None = None
+    left_behind: bool = False

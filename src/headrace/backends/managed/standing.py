@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -20,9 +21,8 @@ _FOLDER = re.compile(r"(.+)-[0-9a-f]{10}")
 
 async def standing(transport: Transport, state: Path | None = None) -> list[ServerSnapshot]:
     """Every engine whose process runs, whoever of us started it."""
-    return [
-        await _snapshot(started, transport) for _, started in tuple(folders(state)) if started.runs
-    ]
+    found = [started for _, started in folders(state) if started.runs]
+    return await asyncio.gather(*(_snapshot(started, transport) for started in found))
 
 
 def running(state: Path | None = None) -> list[str]:
@@ -70,4 +70,5 @@ async def _snapshot(started: Started, transport: Transport) -> ServerSnapshot:
         uptime_s=max(0.0, time.time() - started.started),
         memory_bytes=sum(each.rss_bytes for each in held) or None,
         log=started.log,
+        left_behind=not started.is_wanted,
     )
