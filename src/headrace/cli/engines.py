@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,8 @@ import typer
 from headrace.cli.output import console, print_json
 
 if TYPE_CHECKING:
+    from headrace.backends.managed.engine import Managed
+    from headrace.backends.remote import Remote
     from headrace.contracts.engines import EngineConfig, ServerSnapshot
 
 Config = Annotated[
@@ -164,6 +168,28 @@ def entries_of(path: Path) -> tuple[EngineConfig, ...]:
     return found
 
 
+@asynccontextmanager
+async def opened(
+    configs: Sequence[EngineConfig],
+) -> AsyncGenerator[list[Managed | Remote], None]:
+    """The backend of each; those that were started are ended at the end, where nobody keeps them."""
+    from headrace.backends.managed.opening import key_of_engine, open_engine
+    from headrace.net.clock import World
+    from headrace.net.pool import PooledTransport
+    from headrace.stores.credentials import Credentials
+
+    transport, credentials = PooledTransport(), Credentials()
+    world = World(transport=transport)
+    backends = [
+        open_engine(config, world, key=key_of_engine(config, credentials)) for config in configs
+    ]
+    try:
+        yield backends
+    finally:
+        await asyncio.gather(*(each.aclose() for each in backends))
+        await transport.aclose()
+
+
 def _follow(path: Path, begin: int) -> None:
     with path.open("rb") as file:
         file.seek(begin)
@@ -189,16 +215,9 @@ async def _standing() -> list[ServerSnapshot]:
 
 async def _start(config: EngineConfig) -> ServerSnapshot:
     from headrace.backends.managed.engine import Managed
-    from headrace.backends.managed.opening import key_of_engine, open_engine
     from headrace.contracts.errors import LLMInvalidRequestError
-    from headrace.net.clock import World
-    from headrace.net.pool import PooledTransport
-    from headrace.stores.credentials import Credentials
 
-    transport = PooledTransport()
-    key = key_of_engine(config, Credentials())
-    engine = open_engine(config, World(transport=transport), key=key)
-    try:
+    async with opened((config,)) as (engine,):
         if not isinstance(engine, Managed) or config.endpoint is not None:
             raise LLMInvalidRequestError(
                 f"engine {config.name!r} is run by somebody else ({config.endpoint or config.backend}); "
@@ -207,9 +226,6 @@ async def _start(config: EngineConfig) -> ServerSnapshot:
             )
         await engine.keep()
         return engine.snapshot()
-    finally:
-        await engine.aclose()
-        await transport.aclose()
 
 
 def _lasting(seconds: float | None) -> str:

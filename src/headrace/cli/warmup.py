@@ -56,9 +56,10 @@ def warmup(
 async def _warm(meant: list[EngineConfig], *, detach: bool, as_json: bool) -> bool:
     """Whether all that are installed answered."""
     from headrace.backends.managed.launch import ProgramMissingError
+    from headrace.cli.engines import opened
 
-    async with _until_told() as told, _opened(meant) as opened:
-        begun = [asyncio.create_task(_begin(each, detach=detach)) for each in opened]
+    async with _until_told() as told, opened(meant) as engines:
+        begun = [asyncio.create_task(_begin(each, detach=detach)) for each in engines]
         ready = asyncio.gather(*begun)
         end = asyncio.create_task(told.wait())
         with _progress(meant, begun):
@@ -107,26 +108,6 @@ def _show(meant: list[EngineConfig], came: list[str | LLMError], *, as_json: boo
     if as_json:
         print_json(rows)
     sys.stdout.flush()
-
-
-@asynccontextmanager
-async def _opened(meant: list[EngineConfig]) -> AsyncGenerator[list[Managed | Remote], None]:
-    """The backend of each; those that were started are ended at the end, where nobody keeps them."""
-    from headrace.backends.managed.opening import key_of_engine, open_engine
-    from headrace.net.clock import World
-    from headrace.net.pool import PooledTransport
-    from headrace.stores.credentials import Credentials
-
-    transport, credentials = PooledTransport(), Credentials()
-    world = World(transport=transport)
-    opened = [
-        open_engine(config, world, key=key_of_engine(config, credentials)) for config in meant
-    ]
-    try:
-        yield opened
-    finally:
-        await asyncio.gather(*(each.aclose() for each in opened))
-        await transport.aclose()
 
 
 @asynccontextmanager
