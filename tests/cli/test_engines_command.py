@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from backends.managed import engines
-from backends.managed.engines import command, listed, no_process_left, until
+from backends.managed.engines import PATIENCE_S, command, listed, no_process_left, until
 from gateway import served
 from gateway.served import run_headrace
 
@@ -133,6 +134,23 @@ def test_warmup_may_leave_its_engines_running(run, file, state):
     assert said(run("engines", "stop", "--all", "--json")) == {"stopped": ["early"]}
 
 
+def test_a_log_is_followed_from_where_it_was_read_whatever_its_bytes(state):
+    log = state / "engines" / "raw-0123456789" / "log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"\xff" * 50 + b" until now\n")
+    with _process(state, "engines", "logs", "raw", "--follow") as following:
+        end = threading.Timer(PATIENCE_S, following.kill)  # it would say nothing for ever
+        end.start()
+        try:
+            assert following.stdout.readline().endswith(" until now\n")
+            with log.open("ab") as out:
+                out.write(b"from now on\n")
+            assert following.stdout.readline() == "from now on\n"
+        finally:
+            end.cancel()
+            following.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_warmup_ends_what_it_started_when_it_is_ended(file, state, number):
     process = _warmup(file, state)
@@ -178,8 +196,12 @@ def test_warmup_of_lazy_engines_alone_starts_nothing(run, tmp_path, state):
 
 
 def _warmup(file, state):
+    return _process(state, "warmup", str(file))
+
+
+def _process(state, *arguments):
     return subprocess.Popen(
-        served.command("warmup", str(file)),
+        served.command(*arguments),
         env=served.environment(HEADRACE_STATE=str(state)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

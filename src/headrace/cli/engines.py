@@ -144,15 +144,15 @@ def logs(
     if name not in found:
         raise unknown_engine(name, list(found))
     path = found[name]
-    text = path.read_text(encoding="utf-8", errors="replace")
-    last = text.splitlines()[-lines:]
+    whole = path.read_bytes()
+    last = whole.decode(errors="replace").splitlines()[-lines:]
     if as_json:
         print_json({"log": str(path), "lines": last})
         return
     for line in last:
         typer.echo(line)
     if follow:
-        _follow(path, len(text.encode()))
+        _follow(path, len(whole))
 
 
 def entries_of(path: Path) -> tuple[EngineConfig, ...]:
