@@ -10,6 +10,16 @@ from attrs import field, frozen
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMUnavailableError
 
+SAID = (
+    "dtype",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "tensor_parallel_size",
+    "enable_reasoning",
+    "reasoning_parser",
+)
+"""The settings that are said to a program, each by a flag or a variable of its own, if it has one."""
+
 
 class ProgramMissingError(LLMUnavailableError):
     """An engine's program is not installed here; the message has the line that installs it."""
@@ -63,3 +73,11 @@ class Adapter(Protocol):
         Raises ProgramMissingError with the pip or install line where the program is not here, and
         LLMInvalidRequestError that names the field for a setting that it cannot carry out.
         """
+
+
+def filled(word: str, places: Mapping[str, str]) -> str:
+    """``word`` with each ``{name}`` of ``places`` put in."""
+    # Not str.format: a command may hold braces of its own, JSON for one.
+    for name, value in places.items():
+        word = word.replace("{" + name + "}", value)
+    return word

@@ -6,20 +6,11 @@ from pathlib import PurePath
 
 from attrs import fields, frozen
 
-from headrace.backends.managed.launch import Launch
+from headrace.backends.managed.launch import SAID, Launch, filled
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 
 _PLACES = ("model", "port", "host")
-# Settings that other programs have flags for; here they stand in the command itself.
-_FLAGS = (
-    "dtype",
-    "gpu_memory_utilization",
-    "max_model_len",
-    "tensor_parallel_size",
-    "enable_reasoning",
-    "reasoning_parser",
-)
 
 
 @frozen
@@ -45,7 +36,8 @@ class CommandLine:
             )
         for each in fields(EngineConfig):
             value = getattr(config, each.name)
-            if each.name in _FLAGS and value != each.default:
+            # Programs have flags for these; here they stand in the command itself.
+            if each.name in SAID and value != each.default:
                 raise LLMInvalidRequestError(
                     f"engine {config.name!r}: {each.name} is {value!r}, but the backend command has "
                     "no flag of that name; write it into the command",
@@ -56,16 +48,9 @@ class CommandLine:
         if config.gpu_ids:
             env.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, config.gpu_ids)))
         return Launch(
-            argv=(*(_filled(part, known) for part in config.command), *config.extra_serve_flags),
+            argv=(*(filled(part, known) for part in config.command), *config.extra_serve_flags),
             env=env,
             base_url=f"http://{host}:{port}/v1",
             ready_path="/v1/models",
             model=config.model,
         )
-
-
-def _filled(part: str, known: dict[str, str]) -> str:
-    # Not str.format: a command may hold braces of its own, JSON for one.
-    for name, value in known.items():
-        part = part.replace("{" + name + "}", value)
-    return part

@@ -19,20 +19,11 @@ from headrace.backends.managed.adapters.flags import (
     plain,
     put_together,
 )
-from headrace.backends.managed.launch import Launch, ProgramMissingError
+from headrace.backends.managed.launch import SAID, Launch, ProgramMissingError, filled
 from headrace.backends.managed.ports import HeldPort
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
 
-# The settings that are said to a program, each by a flag or a variable of its own, if it has one.
-_SAID = (
-    "dtype",
-    "gpu_memory_utilization",
-    "max_model_len",
-    "tensor_parallel_size",
-    "enable_reasoning",
-    "reasoning_parser",
-)
 _GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
@@ -134,7 +125,7 @@ class Program:
             if flag is not None:
                 words += [flag, value]
         return Launch(
-            argv=(*asked, *(_filled(word, places) for word in words), *flags),
+            argv=(*asked, *(filled(word, places) for word in words), *flags),
             env=env,
             base_url=f"http://{_bracketed(host)}:{port}{self.base_path}",
             ready_path=self.ready_path,
@@ -146,7 +137,7 @@ class Program:
 
     def _refuse_unsaid(self, config: EngineConfig) -> None:
         can = self.flags.keys() | self.variables.keys() | self.by_more
-        for name in _SAID:
+        for name in SAID:
             if name not in can and getattr(config, name) not in (None, False):
                 raise _wrong(
                     config,
@@ -211,7 +202,7 @@ class Program:
     def _environment(
         self, config: EngineConfig, places: Mapping[str, str]
     ) -> tuple[dict[str, str], tuple[str, ...]]:
-        env = {name: _filled(value, places) for name, value in self.env.items()}
+        env = {name: filled(value, places) for name, value in self.env.items()}
         if Path(places["model"]).is_dir():
             env.update(self.offline)
         if config.gpu_ids:
@@ -323,9 +314,3 @@ def _free_port(host: str) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _filled(word: str, places: Mapping[str, str]) -> str:
-    for name, value in places.items():
-        word = word.replace("{" + name + "}", value)
-    return word
