@@ -15,12 +15,13 @@ from headrace.backends.managed.opening import key_of_engine, open_engine
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.config import Config
 from headrace.gateway.engines_config import EngineEntry
+from headrace.gateway.remotes import queue_of
 from headrace.gateway.routes import Route
 from headrace.net.clock import World
 from headrace.net.transport import TimeLimits
 from headrace.stores.credentials import Credentials
 from headrace.traffic.breaker import BreakerPolicy
-from headrace.traffic.endpoint import EndpointSettings, open_lane
+from headrace.traffic.endpoint import open_lane
 from headrace.traffic.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,6 @@ def engine_route(entry: EngineEntry, route: Route) -> Route:
 
 
 def _route(config: Config, entry: EngineEntry, world: World) -> Route:
-    size, wait_ms = entry.queue_size, entry.queue_timeout_ms
     engine = open_engine(
         entry,
         world,
@@ -134,10 +134,8 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
     lane = open_lane(
         engine,
         world.clock,
-        EndpointSettings(
-            max_running=entry.max_concurrent_requests,
-            max_waiting=config.batching.max_queue_size if size is None else size,
-            queue_s=(config.batching.timeout_ms if wait_ms is None else wait_ms) / 1000,
+        evolve(
+            queue_of(config, entry),
             retry=_AFTER_DEATH,
             # One of ours knows by itself whether it runs, and when it may be tried again.
             breaker=None if isinstance(engine, Managed) else BreakerPolicy(),

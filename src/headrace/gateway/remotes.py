@@ -11,6 +11,7 @@ from headrace.backends.remote import Remote
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, row_of
+from headrace.gateway.engines_config import EngineEntry
 from headrace.gateway.routes import Route
 from headrace.net.clock import World
 from headrace.net.proxy import find_proxies, through
@@ -131,15 +132,22 @@ def key_of(backend: BackendConfig, row: Provider, credentials: Credentials) -> F
     return credentials.find(names, given=backend.api_key)
 
 
-def endpoint_settings(config: Config, backend: BackendConfig) -> EndpointSettings:
-    """How ``backend`` is treated; its queue is as long as all others where it does not say."""
-    size, wait_ms = backend.queue_size, backend.queue_timeout_ms
-    # What a backend does answer is for the caller to act upon, unless the operator says otherwise.
-    kind = LLMError if backend.retry_on == "transient" else LLMUnavailableError
+def queue_of(config: Config, said: BackendConfig | EngineEntry) -> EndpointSettings:
+    """How many it takes, and who waits; its queue is as all others are where it does not say."""
+    size, wait_ms = said.queue_size, said.queue_timeout_ms
     return EndpointSettings(
-        max_running=backend.max_concurrent_requests,
+        max_running=said.max_concurrent_requests,
         max_waiting=config.batching.max_queue_size if size is None else size,
         queue_s=(config.batching.timeout_ms if wait_ms is None else wait_ms) / 1000,
+    )
+
+
+def endpoint_settings(config: Config, backend: BackendConfig) -> EndpointSettings:
+    """How ``backend`` is treated."""
+    # What a backend does answer is for the caller to act upon, unless the operator says otherwise.
+    kind = LLMError if backend.retry_on == "transient" else LLMUnavailableError
+    return evolve(
+        queue_of(config, backend),
         requests_per_minute=backend.requests_per_minute,
         tokens_per_minute=backend.tokens_per_minute,
         retry=RetryPolicy(
