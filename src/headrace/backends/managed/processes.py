@@ -81,8 +81,9 @@ def members(leader: int, born: str, mark: str | None = None) -> list[Process]:
         pids = [int(each.name) for each in _PROC.iterdir() if each.name.isdigit()]
         running = (look(pid) for pid in pids)
         found = [each for each in running if each and leader in (each.group, each.session)]
-    if any(each.pid == leader for each in found):
-        return found if is_alive(leader, born) else []
+    first = next((each for each in found if each.pid == leader), None)
+    if first is not None:
+        return found if first.born == born else []
     return [each for each in found if mark is None or _carries(each.pid, mark)]
 
 
