@@ -215,6 +215,13 @@ def test_what_a_server_refuses_for_good_is_asked_for_once(server, known, empty_c
     assert len(server.asked) == 1
 
 
+def test_a_server_that_has_no_such_bytes_of_any_file_is_given_up(server, known, empty_cache):
+    server.status["/m/tiny.gguf"] = [416] * 50
+    with pytest.raises(LLMBadResponseError, match="Content-Range"):
+        pull(empty_cache, known)
+    assert len(server.asked) == 1
+
+
 def test_more_than_the_disk_holds_is_refused_before_it_is_fetched(server, known, empty_cache):
     server.length = 1 << 60
     with pytest.raises(LLMUnavailableError, match="HEADRACE_CACHE") as caught:

@@ -145,7 +145,7 @@ class _Getting:
         async with aclosing(opened.reply) as reply:
             self._agree(opened.sha256)
             self._revision = opened.revision or self._revision
-            if reply.status == 416:
+            if reply.status == 416 and wanted:
                 return self._is_all_here(reply)
             start, total = self._range(reply)
             etag = reply.headers.get("etag")
