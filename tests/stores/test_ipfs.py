@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
@@ -24,9 +25,16 @@ from headrace.stores.models.unixfs import read_node
 from headrace.stores.models.uri import read_uri
 from stores.file_server import file_server
 from stores.ipfs_blocks import DAG_PB, RAW, Blocks, base32, base58, cid_v1, number_field
-from stores.test_download import LOOPBACK, left, pull
+from stores.test_download import LOOPBACK, NoWait, left, pull
 
 DATA = bytes(range(251)) * 40
+
+
+class Slow(NoWait):
+    """A clock on which waits are over once others had time to do what they do."""
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(0.2)
 
 
 def serve(server, blocks):
@@ -147,6 +155,19 @@ def test_what_nobody_has_is_told_by_its_block(server, empty_cache):
     del server.files[f"/ipfs/{gone}"]
     with pytest.raises(LLMModelNotFoundError, match=gone):
         pull(empty_cache, f"ipfs:{cid}", reach)
+
+
+def test_of_two_things_wrong_the_first_in_the_file_is_told(server, empty_cache):
+    blocks = Blocks()
+    root = blocks.file(DATA[:4000], 1000)
+    first, *_, last = (base32(cid_v1(RAW, DATA[at : at + 1000])) for at in range(0, 4000, 1000))
+    reach = serve(server, blocks)
+    server.put(f"/ipfs/{first}", b"a lie")
+    # The first is asked for again, while the last is known already to be nowhere.
+    server.status[f"/ipfs/{first}"] = [503]
+    del server.files[f"/ipfs/{last}"]
+    with pytest.raises(LLMBadResponseError, match=first):
+        pull(empty_cache, f"ipfs:{base32(root)}", reach, clock=Slow())
 
 
 def test_a_file_whose_blocks_contradict_its_sizes_is_refused(server, empty_cache):

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -166,11 +166,11 @@ class _Pieces:
                         f"expected {link.size}"
                     )
         finally:
-            for _, block in coming:
-                if isinstance(block, asyncio.Task):
-                    block.cancel()
-                    with suppress(asyncio.CancelledError, LLMProviderError):
-                        await block
+            tasks = [block for _, block in coming if isinstance(block, asyncio.Task)]
+            for task in tasks:
+                task.cancel()
+            # What became of them matters no more: all is here, or something else went wrong first.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, link: Link, at: int) -> bytes | asyncio.Task[bytes]:
         """The block, where the bytes that lie here are it; else somebody who brings it."""
