@@ -6,8 +6,9 @@ by the address that the connection has (``guarded_transport``), for a public nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
+from typing import TypeVar
 from urllib.parse import urljoin
 
 from attrs import evolve, field, frozen
@@ -19,9 +20,11 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
     LLMModelNotFoundError,
     LLMOverloadedError,
+    LLMProviderError,
     LLMRateLimitError,
     LLMUnavailableError,
 )
+from headrace.net.clock import Clock
 from headrace.net.hosts import is_private_host
 from headrace.net.proxy import Proxies
 from headrace.net.transport import (
@@ -34,6 +37,8 @@ from headrace.net.transport import (
     parse_url,
 )
 from headrace.stores.secret import redact
+
+T = TypeVar("T")
 
 LIMITS = TimeLimits(connect_s=15.0, first_byte_s=60.0, idle_s=60.0)
 
@@ -109,6 +114,24 @@ class Web:
                 f"{url.origin} would be asked without TLS; expected https://, or its name in "
                 "HEADRACE_PRIVATE_HOSTS"
             )
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[T]], *, tries: int, first_s: float, clock: Clock
+) -> T:
+    """What ``ask`` brings. What may pass is asked for again, ``tries`` times in all.
+
+    Each wait is twice as long as the one before, the first ``first_s``, or as long as was said.
+    """
+    for wait_s in (first_s * 2**number for number in range(tries - 1)):
+        try:
+            return await ask()
+        except (LLMProviderError, LLMRateLimitError) as error:
+            if not error.transient:
+                raise
+            said_s = error.retry_after_s
+        await clock.sleep(said_s or wait_s)
+    return await ask()
 
 
 async def refusal(reply: HttpReply, what: str, advice: Mapping[int, str] | None = None) -> LLMError:

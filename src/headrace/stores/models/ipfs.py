@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,8 +23,6 @@ from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMInvalidRequestError,
     LLMModelNotFoundError,
-    LLMProviderError,
-    LLMRateLimitError,
 )
 from headrace.net.clock import Clock
 from headrace.net.transport import Url
@@ -31,12 +30,13 @@ from headrace.stores.models.cid import RAW, Cid
 from headrace.stores.models.download import Received
 from headrace.stores.models.unixfs import Link, Node, read_node
 from headrace.stores.models.uri import IpfsFile
-from headrace.stores.web import Web, refusal
+from headrace.stores.web import Web, patiently, refusal
 
 # The network's own bound is 2 MiB (https://specs.ipfs.tech/bitswap-protocol/#block-sizes).
 _MOST_BLOCK = 4 << 20
 _AT_ONCE = 8
 _TRIES = 6
+_FIRST_WAIT_S = 0.5
 _DEEPEST = 32
 
 
@@ -99,15 +99,9 @@ class IpfsGateway:
 
     async def _block(self, cid: Cid) -> bytes:
         """The block of ``cid``, which is it for certain; what may pass is tried again."""
-        tries = 1
-        while True:
-            try:
-                return await self._ask(cid)
-            except (LLMProviderError, LLMRateLimitError) as error:
-                if not error.transient or tries >= _TRIES:
-                    raise
-                await self.clock.sleep(error.retry_after_s or 0.25 * 2**tries)
-                tries += 1
+        return await patiently(
+            partial(self._ask, cid), tries=_TRIES, first_s=_FIRST_WAIT_S, clock=self.clock
+        )
 
     async def _ask(self, cid: Cid) -> bytes:
         target = f"{self.url.target.rstrip('/')}/ipfs/{cid}?format=raw"

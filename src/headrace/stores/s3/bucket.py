@@ -7,25 +7,24 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from headrace.contracts.errors import (
     LLMAuthError,
     LLMBadResponseError,
     LLMError,
     LLMInvalidRequestError,
-    LLMProviderError,
-    LLMRateLimitError,
 )
 from headrace.net.clock import Clock, SystemClock
 from headrace.net.transport import Headers, HttpReply, HttpRequest, Url
 from headrace.stores.s3.answers import error_of, read_listing, read_xml, xml_text
 from headrace.stores.s3.settings import S3Keys, S3Settings
 from headrace.stores.s3.signing import escaped_path, query_text, signed_headers, signed_query
-from headrace.stores.web import Web
+from headrace.stores.web import Web, patiently
 
 OUR_HASH = "x-amz-meta-sha256"
 """Where an object that we put has the hash of all of it; S3's own are of its parts."""
@@ -38,6 +37,7 @@ _LONGEST_LINK_S = 7 * 24 * 3600
 
 _AT_ONCE = 3
 _TRIES = 4
+_FIRST_WAIT_S = 1.0
 _MOST_ANSWER = 16 << 20
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -52,6 +52,17 @@ class ObjectHead:
     etag: str | None = None
     modified: str | None = None
     sha256: str | None = None
+
+
+@frozen
+class _Asked:
+    """A request about ``key``, as it is before it is signed."""
+
+    method: str
+    key: str
+    query: dict[str, str] = field(factory=dict, kw_only=True)
+    headers: Headers = field(default=(), kw_only=True)
+    body: bytes = field(default=b"", kw_only=True)
 
 
 @frozen(kw_only=True)
@@ -84,14 +95,14 @@ class Bucket:
 
         Answered with 200, 206 or 416; all else is an LLMError.
         """
-        reply = await self._send("GET", key, headers=headers)
+        reply = await self._send(_Asked("GET", key, headers=headers))
         if reply.status not in (200, 206, 416):
             raise await self._refused(reply, key)
         return reply
 
     async def head(self, key: str) -> ObjectHead:
         """What is known of the object; LLMModelNotFoundError where there is none."""
-        reply = await self._send("HEAD", key)
+        reply = await self._send(_Asked("HEAD", key))
         await reply.aclose()
         if reply.status != 200:
             raise error_of(reply, b"", f"s3://{self.name}/{key}")
@@ -111,7 +122,7 @@ class Bucket:
         """Every object whose key begins with ``prefix``, asked for a thousand at a time."""
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
-            reply = await self._send("GET", "", query=query)
+            reply = await self._send(_Asked("GET", "", query=query))
             if reply.status != 200:
                 raise await self._refused(reply, prefix)
             found, more = read_listing(await reply.read(_MOST_ANSWER))
@@ -147,7 +158,7 @@ class Bucket:
 
     async def delete(self, key: str) -> None:
         """Remove the object; S3 says the same of one that was not there."""
-        reply = await self._send("DELETE", key)
+        reply = await self._send(_Asked("DELETE", key))
         if reply.status not in (200, 204):
             raise await self._refused(reply, key)
         await reply.aclose()
@@ -173,7 +184,7 @@ class Bucket:
         meta: Headers = ((OUR_HASH, sha256), ("content-type", "application/octet-stream"))
         if size <= part_bytes:
             data = await asyncio.to_thread(_slice, path, 0, size)
-            await self._done("PUT", key, headers=meta, body=data)
+            await self._done(_Asked("PUT", key, headers=meta, body=data))
             progress(size, size)
         else:
             await self._put_parts(key, path, size, part_bytes, meta, progress)
@@ -188,8 +199,8 @@ class Bucket:
         meta: Headers,
         progress: Callable[[int, int], None],
     ) -> None:
-        begun = read_xml(await self._done("POST", key, query={"uploads": ""}, headers=meta))
-        upload = xml_text(begun, "UploadId")
+        _, begun = await self._done(_Asked("POST", key, query={"uploads": ""}, headers=meta))
+        upload = xml_text(read_xml(begun), "UploadId")
         starts = range(0, size, part_bytes)
         etags: dict[int, str] = {}
         room, done = asyncio.Semaphore(_AT_ONCE), 0
@@ -212,15 +223,13 @@ class Bucket:
             first = failed.exceptions[0] if isinstance(failed, BaseExceptionGroup) else failed
             # Parts that nobody completes or aborts are kept, and paid for, for ever.
             try:
-                await self._done("DELETE", key, query={"uploadId": upload})
+                await self._done(_Asked("DELETE", key, query={"uploadId": upload}))
             except LLMError as error:
                 first.add_note(f"the parts of upload {upload} could not be removed: {error}")
             raise first from None
 
     async def _etag_of_part(self, key: str, query: dict[str, str], data: bytes) -> str:
-        reply = await self._patiently("PUT", key, query=query, body=data)
-        async with aclosing(reply):
-            await reply.read(_MOST_ANSWER)
+        reply, _ = await self._done(_Asked("PUT", key, query=query, body=data))
         etag = reply.headers.get("etag")
         if etag is None:
             raise LLMBadResponseError(f"s3://{self.name}/{key}: a part was taken without an ETag")
@@ -233,7 +242,8 @@ class Bucket:
             ElementTree.SubElement(part, "PartNumber").text = str(number)
             ElementTree.SubElement(part, "ETag").text = etag
         body = ElementTree.tostring(whole)
-        said = read_xml(await self._done("POST", key, query={"uploadId": upload}, body=body))
+        _, answer = await self._done(_Asked("POST", key, query={"uploadId": upload}, body=body))
+        said = read_xml(answer)
         if said.tag.rpartition("}")[2] == "Error":
             # It answers with 200 before it knows: only the body tells.
             words = xml_text(said, "Message")
@@ -241,69 +251,39 @@ class Bucket:
 
     # One request.
 
-    async def _done(
-        self,
-        method: str,
-        key: str,
-        *,
-        query: dict[str, str] | None = None,
-        headers: Headers = (),
-        body: bytes = b"",
-    ) -> bytes:
-        reply = await self._patiently(method, key, query=query, headers=headers, body=body)
+    async def _done(self, asked: _Asked) -> tuple[HttpReply, bytes]:
+        """The answer and its body, if it is a success; what may pass is tried again."""
+        reply = await patiently(
+            partial(self._taken, asked), tries=_TRIES, first_s=_FIRST_WAIT_S, clock=self.clock
+        )
         async with aclosing(reply):
-            return await reply.read(_MOST_ANSWER)
+            return reply, await reply.read(_MOST_ANSWER)
 
-    async def _patiently(
-        self,
-        method: str,
-        key: str,
-        *,
-        query: dict[str, str] | None = None,
-        headers: Headers = (),
-        body: bytes = b"",
-    ) -> HttpReply:
-        """The answer, if it is a success; what may pass is tried again."""
-        tries = 1
-        while True:
-            try:
-                reply = await self._send(method, key, query=query, headers=headers, body=body)
-                if reply.status in (200, 204):
-                    return reply
-                raise await self._refused(reply, key)
-            except (LLMProviderError, LLMRateLimitError) as error:
-                if not error.transient or tries >= _TRIES:
-                    raise
-                await self.clock.sleep(error.retry_after_s or 0.5 * 2**tries)
-                tries += 1
+    async def _taken(self, asked: _Asked) -> HttpReply:
+        reply = await self._send(asked)
+        if reply.status not in (200, 204):
+            raise await self._refused(reply, asked.key)
+        return reply
 
-    async def _send(
-        self,
-        method: str,
-        key: str,
-        *,
-        query: dict[str, str] | None = None,
-        headers: Headers = (),
-        body: bytes = b"",
-    ) -> HttpReply:
-        query = query or {}
-        url = self._url(key)
+    async def _send(self, asked: _Asked) -> HttpReply:
+        url, headers = self._url(asked.key), asked.headers
         if self.keys is not None:
             headers = signed_headers(
-                method,
+                asked.method,
                 url.authority,
                 url.target,
-                query,
+                asked.query,
                 headers,
                 keys=self.keys,
                 region=self.region,
                 at=self._now(),
-                payload_sha256=hashlib.sha256(body).hexdigest() if body else _EMPTY,
+                payload_sha256=hashlib.sha256(asked.body).hexdigest() if asked.body else _EMPTY,
             )
-        if query:
-            url = _with_query(url, query)
-        request = HttpRequest(method=method, url=url, headers=headers, body=body)
-        return await self.web.send(request)
+        if asked.query:
+            url = evolve(url, target=f"{url.target}?{query_text(asked.query)}")
+        return await self.web.send(
+            HttpRequest(method=asked.method, url=url, headers=headers, body=asked.body)
+        )
 
     async def _refused(self, reply: HttpReply, key: str) -> LLMError:
         async with aclosing(reply):
@@ -343,9 +323,3 @@ def _slice(path: Path, start: int, size: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(size)
-
-
-def _with_query(url: Url, query: dict[str, str]) -> Url:
-    return Url(
-        scheme=url.scheme, host=url.host, port=url.port, target=f"{url.target}?{query_text(query)}"
-    )
