@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from headrace.backends.managed.processes import is_alive, look
 from headrace.bench.profile.report.files import mark
 from headrace.bench.report.writing import write_file
 from headrace.contracts.convert import from_json, to_json
@@ -41,10 +42,10 @@ class Asked:
 
 @frozen(kw_only=True)
 class Process:
-    """A run's process; ``started`` tells it from a later one of the same number."""
+    """A run's process; ``born`` tells it from a later one of the same number."""
 
     pid: int
-    started: str
+    born: str
 
 
 class RunFolder:
@@ -161,7 +162,8 @@ class RunFolder:
 
     def has_process(self, pid: int) -> None:
         """Keep whom to signal."""
-        process = Process(pid=pid, started=started(pid))
+        found = look(pid)
+        process = Process(pid=pid, born=found.born if found is not None else "")
         write_file(self.path / "pid.json", to_json(process) + b"\n")
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> bool:
@@ -170,7 +172,7 @@ class RunFolder:
             process = from_json((self.path / "pid.json").read_bytes(), Process)
         except FileNotFoundError:
             return False
-        if not self.is_running() or started(process.pid) != process.started:
+        if not self.is_running() or not is_alive(process.pid, process.born):
             return False
         with contextlib.suppress(ProcessLookupError):
             # It leads a session of its own, so its group has its number.
@@ -184,21 +186,3 @@ class RunFolder:
         said = "\n".join(lines[-_TAIL_LINES:])
         end = "the run's process ended without a word of how"
         return f"{end}; the end of its log:\n{said}" if said else f"{end}, and its log is empty"
-
-
-def started(pid: int) -> str:
-    """When a process began, in the system's own words; nothing where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return _started_by_ps(pid) if not Path("/proc/self/stat").exists() else ""
-    # The name in brackets may hold anything; the 20th word after it is the start.
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _started_by_ps(pid: int) -> str:
-    import subprocess
-
-    asked = ["ps", "-o", "lstart=", "-p", str(pid)]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
