@@ -24,6 +24,7 @@ from headrace.stores.s3.settings import S3Keys, S3Settings, find_keys, s3_settin
 from headrace.stores.s3.signing import signed_headers, signed_query
 from headrace.stores.secret import Secret
 from headrace.stores.web import Web
+from stores.test_download import NoWait
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 AWS_KEYS = S3Keys(
@@ -152,12 +153,18 @@ class Recorded:
         await self.inner.aclose()
 
 
-def asked(answers, do, *, name="models", **settings):
+def asked(answers, do, *, name="models", clock=None, **settings):
     transport = Recorded(*answers)
     web = Web(transport=transport, private_hosts=frozenset(["minio"]))
 
     async def run():
-        bucket = Bucket(name=name, settings=S3Settings(**settings), keys=AWS_KEYS, web=web)
+        bucket = Bucket(
+            name=name,
+            settings=S3Settings(**settings),
+            keys=AWS_KEYS,
+            web=web,
+            clock=clock or NoWait(),
+        )
         return await do(bucket)
 
     return asyncio.run(run()), transport.requests
@@ -225,6 +232,37 @@ def test_what_is_no_xml_is_an_error_all_the_same():
     answer = ScriptedAnswer(status=500, body=b"<!doctype html><title>Oops")
     with pytest.raises(LLMUnavailableError, match="status 500"):
         asked([answer], lambda bucket: bucket.open("a"), **MINIO)
+
+
+def test_what_s3_refuses_for_now_is_put_again_after_as_long_as_it_says(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"abc")
+    busy = ScriptedAnswer(status=503, headers=(("retry-after", "7"),))
+    clock = NoWait()
+    answers = [busy, ScriptedAnswer(status=500), ScriptedAnswer()]
+    head, requests = asked(answers, lambda bucket: bucket.put("a", file), clock=clock, **MINIO)
+    assert head.size_bytes == 3
+    assert [request.body for request in requests] == [b"abc"] * 3
+    assert clock.waits == [7.0, 2.0]
+
+
+def test_what_s3_refuses_for_good_is_put_once(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"abc")
+    clock = NoWait()
+    with pytest.raises(LLMAuthError):
+        asked([ScriptedAnswer(status=403)], lambda b: b.put("a", file), clock=clock, **MINIO)
+    assert clock.waits == []
+
+
+def test_s3_that_is_down_is_given_up_after_a_few_longer_waits(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"abc")
+    clock = NoWait()
+    down = [ScriptedAnswer(status=500)] * 10
+    with pytest.raises(LLMUnavailableError):
+        asked(down, lambda bucket: bucket.put("a", file), clock=clock, **MINIO)
+    assert clock.waits == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize("seconds", [0, 604_801])

@@ -37,6 +37,7 @@ from headrace.net.transport import (
     parse_url,
 )
 from headrace.stores.secret import redact
+from headrace.wire.openai_errors import retry_after_s
 
 T = TypeVar("T")
 
@@ -146,12 +147,11 @@ async def refusal(reply: HttpReply, what: str, advice: Mapping[int, str] | None 
     if reply.status in (advice or {}):
         words += f"; {(advice or {})[reply.status]}"
     kind, transient = kind_of_status(reply.status)
-    retry_after = reply.headers.get("retry-after", "")
     return kind(
         words,
         transient=transient,
         provider_message=redact(said[:500]) or None,
-        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        retry_after_s=retry_after_s(reply.headers),
     )
 
 

@@ -133,7 +133,7 @@ def read_error(
     error = error_from_wire(status, wire)
     error.provider = provider
     error.request_id = fields.get("x-request-id") or fields.get("request-id")
-    error.retry_after_s = _retry_after(fields, now)
+    error.retry_after_s = retry_after_s(fields, now)
     should_retry = fields.get("x-should-retry", "").lower()
     if should_retry in ("true", "false"):
         error.transient = should_retry == "true"
@@ -237,8 +237,8 @@ def _inner_code(fields: dict[str, Any]) -> str | None:
     return None
 
 
-def _retry_after(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    """How long the server asks us to wait, in seconds."""
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """How long the server asks us to wait; ``headers`` have small letters, ``now`` as above."""
     milliseconds = _positive(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -9,6 +9,7 @@ from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.net.transport import HttpReply
 from headrace.stores.secret import redact
 from headrace.stores.web import kind_of_status
+from headrace.wire.openai_errors import retry_after_s
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _ADVICE = {
@@ -43,7 +44,11 @@ def error_of(reply: HttpReply, body: bytes, what: str) -> LLMError:
     if region := reply.headers.get("x-amz-bucket-region"):
         words += f" (the bucket's region is {region}: set AWS_REGION)"
     return kind(
-        words, transient=transient, provider_message=redact(said) or None, code=code or None
+        words,
+        transient=transient,
+        provider_message=redact(said) or None,
+        code=code or None,
+        retry_after_s=retry_after_s(reply.headers),
     )
 
 
