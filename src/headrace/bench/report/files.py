@@ -9,7 +9,13 @@ from typing import Literal, TypeAlias, get_args
 from headrace.bench.report.rates import RatePoint
 from headrace.bench.report.requests_csv import NO_REQUESTS
 from headrace.bench.report.saved import FILE_NAME, read_file, write_report
-from headrace.bench.report.writing import NotWritten, ReportNotWritten, reason, write_file
+from headrace.bench.report.writing import (
+    NotWritten,
+    ReportNotWritten,
+    reason,
+    write_file,
+    write_files,
+)
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.load_report import LoadReport
 
@@ -33,20 +39,12 @@ def write_all(
     wanted = set(forms)
     if unknown := wanted - set(FORMS):
         raise ValueError(f"forms has {min(unknown)!r}; known: {', '.join(FORMS)}")
-    written: list[Path] = []
-    missing: list[NotWritten] = []
-    for form in FORMS:
-        for name, make in _files(report, form, points).items() if form in wanted else ():
-            path = folder / name
-            try:
-                write_file(path, make())
-            except OSError as error:
-                missing.append(NotWritten(path=path, reason=reason(error)))
-            else:
-                written.append(path)
-    if missing:
-        raise ReportNotWritten(written, missing)
-    return written
+    return write_files(
+        (folder / name, make)
+        for form in FORMS
+        if form in wanted
+        for name, make in _files(report, form, points).items()
+    )
 
 
 def write_as(report: LoadReport, form: Form, path: Path) -> list[Path]:

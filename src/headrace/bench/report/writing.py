@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -58,6 +58,27 @@ def write_file(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_files(
+    files: Iterable[tuple[Path, Callable[[], bytes]]], earlier: Sequence[Path] = ()
+) -> list[Path]:
+    """Write each file that can be written; ReportNotWritten tells of the rest at the end.
+
+    ``earlier`` are files of the same report that are there already, for it to name.
+    """
+    written: list[Path] = []
+    missing: list[NotWritten] = []
+    for path, make in files:
+        try:
+            write_file(path, make())
+        except OSError as error:
+            missing.append(NotWritten(path=path, reason=reason(error)))
+        else:
+            written.append(path)
+    if missing:
+        raise ReportNotWritten([*earlier, *written], missing)
+    return written
 
 
 def reason(error: OSError) -> str:

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from attrs import evolve, fields
 from headrace.bench.profile.report.html import html
 from headrace.bench.profile.report.markdown import markdown
 from headrace.bench.profile.report.saved import FILE_NAME, completed, write_report
-from headrace.bench.report.writing import NotWritten, ReportNotWritten, reason, write_file
+from headrace.bench.report.writing import write_file, write_files
 from headrace.contracts.convert import to_json, to_plain
 from headrace.contracts.profile_report import Prediction, ProfileReport
 from headrace.contracts.profiling import OperatorSummary
@@ -59,27 +59,9 @@ def write_all(report: ProfileReport, folder: Path, trace: bytes | None = None) -
     if trace is not None:
         packed = trace if trace[:2] == b"\x1f\x8b" else gzip.compress(trace, mtime=0)
         makers["trace.json.gz"] = lambda: packed
-    written = _write(folder, makers)
+    written = write_files((folder / name, make) for name, make in makers.items())
     # Last, so that it has the hashes of all the others.
-    return written + _write(folder, {HASHES: lambda: hashes(folder)}, written)
-
-
-def _write(
-    folder: Path, makers: Mapping[str, Callable[[], bytes]], earlier: list[Path] | None = None
-) -> list[Path]:
-    written: list[Path] = []
-    missing: list[NotWritten] = []
-    for name, make in makers.items():
-        path = folder / name
-        try:
-            write_file(path, make())
-        except OSError as error:
-            missing.append(NotWritten(path=path, reason=reason(error)))
-        else:
-            written.append(path)
-    if missing:
-        raise ReportNotWritten([*(earlier or ()), *written], missing)
-    return written
+    return written + write_files([(folder / HASHES, lambda: hashes(folder))], written)
 
 
 def hashes(folder: Path) -> bytes:
