@@ -105,9 +105,9 @@ def profile(
         )
     from headrace.bench.profile.loading import usual_device
     from headrace.bench.profile.report.files import mark, write_all
-    from headrace.bench.profile.report.saved import FILE_NAME
     from headrace.bench.profile.run import new_run_id
     from headrace.bench.profile.run import profile as run
+    from headrace.bench.report.saved import FILE_NAME
     from headrace.contracts.profiling import LLMProfileRequest
 
     device = device or usual_device()

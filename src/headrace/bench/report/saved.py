@@ -7,6 +7,7 @@ key or a password, and a name or password in an address. Reading is strict, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
@@ -28,8 +29,6 @@ HIDDEN = "(not kept)"
 
 def write_report(report: LoadReport) -> bytes:
     """``report`` as JSON, each field of the outermost object on a line of its own."""
-    import msgspec
-
     # The columns hold nothing but plain values, and may be millions: they are written as they are.
     plain = cast("dict[str, Any]", to_plain(evolve(without_secrets(report), requests=None)))
     _require_finite(plain, "$")
@@ -38,6 +37,13 @@ def write_report(report: LoadReport) -> bytes:
             f.name: _finite_column(f.name, getattr(report.requests, f.name))
             for f in fields(Columns)
         }
+    return in_lines(plain)
+
+
+def in_lines(plain: Mapping[str, Any]) -> bytes:
+    """``plain`` as JSON, each of its fields on a line of its own."""
+    import msgspec
+
     encode = msgspec.json.encode
     lines = [encode(name) + b": " + encode(value) for name, value in plain.items()]
     return b"{\n" + b",\n".join(lines) + b"\n}\n"
@@ -69,17 +75,21 @@ def read_report(data: bytes | str, name: str = "the report") -> LoadReport:
 
 def read_file(path: Path) -> LoadReport:
     """The report in the file ``path``, or in the file ``report.json`` of the folder ``path``."""
+    return read_report(*bytes_and_name(path, "a load test"))
+
+
+def bytes_and_name(path: Path, what: str) -> tuple[bytes, str]:
+    """What the report of ``what`` at ``path``, a file or its folder, holds, and how to call it."""
     if path.is_dir():
         path = path / FILE_NAME
     try:
-        data = path.read_bytes()
+        return path.read_bytes(), str(path)
     except OSError as error:
         raise LLMInvalidRequestError(
-            f"{path} cannot be read: {error.strerror}; the {FILE_NAME} of a load test, or the "
-            "folder that holds it, is expected",
+            f"{path} cannot be read: {error.strerror}; the {FILE_NAME} of {what}, or the folder "
+            "that holds it, is expected",
             param="path",
         ) from error
-    return read_report(data, str(path))
 
 
 def without_secrets(report: LoadReport) -> LoadReport:

@@ -16,7 +16,8 @@ from attrs import evolve, fields
 
 from headrace.bench.profile.report.html import html
 from headrace.bench.profile.report.markdown import markdown
-from headrace.bench.profile.report.saved import FILE_NAME, completed, write_report
+from headrace.bench.profile.report.saved import completed, write_report
+from headrace.bench.report.saved import FILE_NAME
 from headrace.bench.report.writing import write_file, write_files
 from headrace.contracts.convert import to_json, to_plain
 from headrace.contracts.profile_report import Prediction, ProfileReport

@@ -10,11 +10,10 @@ from typing import Any, cast
 
 from attrs import evolve
 
+from headrace.bench.report.saved import bytes_and_name, in_lines
 from headrace.contracts.convert import from_plain, to_json, to_plain
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.profile_report import FORMAT, ProfileReport, StageFigures
-
-FILE_NAME = "report.json"
 
 
 def completed(report: ProfileReport) -> ProfileReport:
@@ -44,11 +43,7 @@ def plain_of(report: ProfileReport) -> dict[str, Any]:
 
 def write_report(report: ProfileReport) -> bytes:
     """``report`` as JSON, each field of the outermost object on a line of its own."""
-    import msgspec
-
-    encode = msgspec.json.encode
-    lines = [encode(name) + b": " + encode(value) for name, value in plain_of(report).items()]
-    return b"{\n" + b",\n".join(lines) + b"\n}\n"
+    return in_lines(plain_of(report))
 
 
 def read_report(data: bytes | str, name: str = "the report") -> ProfileReport:
@@ -73,14 +68,4 @@ def read_report(data: bytes | str, name: str = "the report") -> ProfileReport:
 
 def read_file(path: Path) -> ProfileReport:
     """The report in the file ``path``, or in the file ``report.json`` of the folder ``path``."""
-    if path.is_dir():
-        path = path / FILE_NAME
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LLMInvalidRequestError(
-            f"{path} cannot be read: {error.strerror}; the {FILE_NAME} of a profile, or the folder "
-            "that holds it, is needed",
-            param="path",
-        ) from error
-    return read_report(data, str(path))
+    return read_report(*bytes_and_name(path, "a profile"))
