@@ -25,23 +25,25 @@ _MUST_AGREE: tuple[tuple[str, Callable[[ProfileReport], object]], ...] = (
 
 
 def compare(a: ProfileReport, b: ProfileReport, least: float = _LEAST) -> Comparison:
-    """B against A. A difference counts where its interval leaves out 1 and it is ``least`` or more."""
-    differences = tuple(_differences(a, b, least))
+    """B against A; the judgement is that of whole passes.
+
+    A difference counts where its interval leaves out 1 and it is ``least`` or more.
+    """
+    # A whole pass is its stages, but for vision, which lies inside prefill.
+    whole = _difference("whole", _whole(a), _whole(b), least)
     return Comparison(
         a=f"{a.model_name or a.request.model_path}, run {a.run_id}",
         b=f"{b.model_name or b.request.model_path}, run {b.run_id}",
-        judgement=_overall([d for d in differences if d.name in ("whole", "TTFT")] or differences),
-        differences=differences,
+        judgement=whole.judgement,
+        differences=(whole, *_stages(a, b, least)),
         warnings=tuple(_warnings(a, b)),
         format=FORMAT,
     )
 
 
-def _differences(a: ProfileReport, b: ProfileReport, least: float) -> Iterator[Difference]:
+def _stages(a: ProfileReport, b: ProfileReport, least: float) -> Iterator[Difference]:
     before = {stage.stage: stage for stage in a.stages}
     after = {stage.stage: stage for stage in b.stages}
-    # A whole pass is its stages, but for vision, which lies inside prefill.
-    yield _difference("whole", _whole(a), _whole(b), least)
     for name in (*before, *(name for name in after if name not in before)):
         yield _difference(name, _passes(before.get(name), a), _passes(after.get(name), b), least)
 
@@ -92,16 +94,6 @@ def _difference(name: str, a: Sequence[float], b: Sequence[float], least: float)
         judgement=judgement,
         text=text,
     )
-
-
-def _overall(differences: Sequence[Difference]) -> Judgement:
-    found = {d.judgement for d in differences}
-    clear = found & {"faster", "slower"}
-    if len(clear) == 2:
-        return "mixed"
-    if clear:
-        return clear.pop()
-    return "no difference seen" if "no difference seen" in found else "too little data"
 
 
 def _warnings(a: ProfileReport, b: ProfileReport) -> Iterator[str]:
