@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,8 @@ def read_header(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
 
     Raises LLMInvalidRequestError for what is no GGUF file of version 2 or 3.
     """
-    try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            return _Reader(data).header(wanted)
-    except (struct.error, ValueError, LookupError, OverflowError, RecursionError) as wrong:
-        raise LLMInvalidRequestError(
-            f"model file {str(path)!r} is no GGUF file that we can read: {wrong}", param="model"
-        ) from wrong
+    with _reading(path) as reader:
+        return reader.header(wanted)
 
 
 def read_tensors(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -55,12 +48,18 @@ def read_tensors(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
 
     Raises LLMInvalidRequestError as ``read_header`` does.
     """
+    with _reading(path) as reader:
+        return reader.tensors()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[_Reader]:
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return _Reader(data).tensors()
+            yield _Reader(data)
     except (struct.error, ValueError, LookupError, OverflowError, RecursionError) as wrong:
         raise LLMInvalidRequestError(
             f"model file {str(path)!r} is no GGUF file that we can read: {wrong}", param="model"
