@@ -18,6 +18,7 @@ from typing import IO, Any
 from attrs import frozen
 
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
+from headrace.stores.models.ggml import encoded
 from headrace.stores.models.store import Progress
 
 DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
@@ -174,18 +175,13 @@ def _decoded(data: Any, kind: Any, name: str) -> Any:
 
 
 def _write(out: IO[bytes], numbers: Any, dtype: str, name: str) -> int:
-    import gguf
     import numpy as np
 
-    if dtype == "bf16":
-        encoded = gguf.quantize(np.ascontiguousarray(numbers), gguf.GGMLQuantizationType.BF16)
-    elif dtype == "f16":
+    if dtype == "f16":
         largest = float(np.abs(numbers).max(initial=0.0))
         if largest > float(np.finfo(np.float16).max):
             raise LLMCapabilityError(
                 f"tensor {name!r} holds {largest:g}, which f16 cannot; export it as bf16 or f32"
             )
-        encoded = numbers.astype(np.float16)
-    else:
-        encoded = np.ascontiguousarray(numbers, np.float32)
-    return out.write(encoded.tobytes())
+    # Plain numbers are the same in ggml's types of these names.
+    return out.write(encoded(numbers, dtype.upper()).tobytes())
