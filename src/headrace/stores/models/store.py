@@ -111,11 +111,16 @@ class ModelStore:
 
     def _pulled(self, uri: ModelUri, progress: Progress) -> Kept:
         from headrace.stores.models.kept import KeptFiles
+
+        kept = KeptFiles(self.cache)
+        found = kept.find(uri)
+        if found is not None:
+            return found
+        # Only now: what asks the web takes a while to load.
         from headrace.stores.models.pull import Pull
         from headrace.stores.models.reach import reach_of_environment
 
-        kept = KeptFiles(self.cache)
-        return kept.find(uri) or Pull(kept, reach_of_environment(), progress).get(uri)
+        return Pull(kept, reach_of_environment(), progress).get(uri)
 
     def name_of(self, model: str) -> str:
         """What ``find`` calls ``model``, without looking for it."""
