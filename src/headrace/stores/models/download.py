@@ -26,6 +26,7 @@ from headrace.contracts.errors import (
 )
 from headrace.net.clock import Clock
 from headrace.net.transport import Headers, HttpReply
+from headrace.stores.models.kept import note_of
 
 # So many tries one after the other that bring nothing new, and we give up.
 _TRIES = 6
@@ -209,7 +210,7 @@ class _Getting:
         note = _Note(uri=self._uri, validator=validator, total=total)
         if note != self._note or not self._have:
             self._note = note
-            _note_of(self._part).write_text(json.dumps(asdict(note)), encoding="utf-8")
+            note_of(self._part).write_text(json.dumps(asdict(note)), encoding="utf-8")
 
     def _check_room(self, total: int | None) -> None:
         free = shutil.disk_usage(self._part.parent).free
@@ -264,19 +265,15 @@ class _Getting:
 
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)
-        _note_of(self._part).unlink(missing_ok=True)
+        note_of(self._part).unlink(missing_ok=True)
         self._note = _Note(uri=self._uri)
         self._start_over()
-
-
-def _note_of(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
 
 
 def _read_note(part: Path, uri: str) -> _Note:
     """The note beside ``part``, or a new one where there is none that can be read."""
     try:
-        said = json.loads(_note_of(part).read_text(encoding="utf-8"))
+        said = json.loads(note_of(part).read_text(encoding="utf-8"))
         return _Note(uri=said["uri"], validator=said["validator"], total=said["total"])
     except (OSError, ValueError, KeyError, TypeError):
         # Cut short as the process died, or of another version: the part has no meaning then.

@@ -3,6 +3,7 @@
 files/SHA256/NAME     a file, whole and checked
 uris/HASH.json        where one came from; several may name the same file
 parts/HASH            what has come so far of one that is on its way
+parts/HASH.json       the note beside it (``download``)
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class KeptFiles:
         fresh = note.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(asdict(kept), indent=1), encoding="utf-8")
         fresh.replace(note)
+        note_of(part).unlink(missing_ok=True)
         return kept
 
     def all(self) -> list[Kept]:
@@ -93,7 +95,7 @@ class KeptFiles:
         part = self.part(uri)
         size = part.stat().st_size if part.is_file() else 0
         part.unlink(missing_ok=True)
-        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+        note_of(part).unlink(missing_ok=True)
         return size
 
     def _note(self, text: str) -> Path:
@@ -110,6 +112,11 @@ class KeptFiles:
             # Half a note is no note: the file is fetched again.
             return None
         return evolve(kept, path=str(place)) if there else None
+
+
+def note_of(part: Path) -> Path:
+    """Where the note lies that says whose part ``part`` is."""
+    return part.with_name(f"{part.name}.json")
 
 
 def _name_of(text: str) -> str:

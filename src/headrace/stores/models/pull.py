@@ -73,15 +73,13 @@ class Pull:
             received = Received(sha256=sha256, size=part.stat().st_size)
         else:
             received = asyncio.run(self._bring(uri, part, told))
-        kept = self.kept.keep(
+        return self.kept.keep(
             uri,
             part,
             received.sha256,
             at=datetime.fromtimestamp(self.clock.wall(), timezone.utc),
             revision=received.revision,
         )
-        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
-        return kept
 
     async def _bring(self, uri: ModelUri, part: Path, told: Callable[[int, int], None]) -> Received:
         async with reaching(self.reach) as web:
