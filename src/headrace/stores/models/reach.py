@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.net.proxy import ENVIRONMENT, Proxies, find_proxies
 from headrace.net.transport import Url, parse_url
 from headrace.stores.credentials import Credentials
-from headrace.stores.s3.settings import S3Settings, find_keys, s3_settings
+from headrace.stores.s3.settings import S3Settings, find_keys, read_endpoint, s3_settings
 
 if TYPE_CHECKING:
     from headrace.net.clock import Clock
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 _HUB = "https://huggingface.co"
 # What it hands over is checked against the CID, so that it need not be trusted.
 _IPFS = "https://trustless-gateway.link"
-
-
-def _url(name: str, text: str) -> Url:
-    try:
-        return parse_url(text)
-    except LLMInvalidRequestError as error:
-        raise LLMInvalidRequestError(f"{name} is {text!r}: {error}", param=name) from error
 
 
 @frozen(kw_only=True)
@@ -72,9 +64,9 @@ def reach_of_environment(environment: Mapping[str, str] | None = None) -> Reach:
         credentials=Credentials() if environment is None else Credentials(environment=environment),
     )
     if hub := said.get("HF_ENDPOINT"):
-        reach = evolve(reach, hub=_url("HF_ENDPOINT", hub.rstrip("/")))
+        reach = evolve(reach, hub=read_endpoint(hub, "HF_ENDPOINT"))
     if ipfs := said.get("IPFS_GATEWAY"):
-        reach = evolve(reach, ipfs=_url("IPFS_GATEWAY", ipfs.rstrip("/")))
+        reach = evolve(reach, ipfs=read_endpoint(ipfs, "IPFS_GATEWAY"))
     return reach
 
 

@@ -62,7 +62,7 @@ def s3_settings(environment: Mapping[str, str]) -> S3Settings:
 
 
 def read_endpoint(text: str, source: str = "endpoint_url") -> Url:
-    """The address of a server that speaks S3."""
+    """The address of a server, as ``source`` names it."""
     try:
         return parse_url(text.rstrip("/"))
     except LLMInvalidRequestError as error:
