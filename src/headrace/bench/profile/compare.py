@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from headrace.bench.profile.report import words
 from headrace.contracts.load_find import Comparison, Difference, Judgement
 from headrace.contracts.profile_report import ProfileReport, StageFigures
 from headrace.numbers.stats import mean
@@ -17,7 +18,7 @@ FORMAT = "headrace.profile-comparison/1"
 _LEAST = 0.01
 _MUST_AGREE: tuple[tuple[str, Callable[[ProfileReport], object]], ...] = (
     ("model", lambda r: r.model_name),
-    ("device", lambda r: r.environment.device_name or r.environment.device),
+    ("device", words.device_of),
     ("numbers", lambda r: r.dtype),
     ("inputs", lambda r: r.inputs),
     ("new tokens", lambda r: r.request.max_new_tokens),
@@ -32,8 +33,8 @@ def compare(a: ProfileReport, b: ProfileReport, least: float = _LEAST) -> Compar
     # A whole pass is its stages, but for vision, which lies inside prefill.
     whole = _difference("whole", _whole(a), _whole(b), least)
     return Comparison(
-        a=f"{a.model_name or a.request.model_path}, run {a.run_id}",
-        b=f"{b.model_name or b.request.model_path}, run {b.run_id}",
+        a=f"{words.model_of(a)}, run {a.run_id}",
+        b=f"{words.model_of(b)}, run {b.run_id}",
         judgement=whole.judgement,
         differences=(whole, *_stages(a, b, least)),
         warnings=tuple(_warnings(a, b)),

@@ -52,7 +52,7 @@ def _stage_bar(
     middle = top + _BAR / 2
     begin, end = at(0.0), at(stage.time_ms.mean)
     mean, std = stage.time_ms.mean, stage.time_ms.std
-    name = f"{stage.stage}" + (f" (in {stage.inside})" if stage.inside else "")
+    name = words.stage_of(stage)
     _label(chart, chart.left - 8, middle + 4, name)
     tip = f"{name}: {time_ms(mean)} ± {time_ms(std)} ({stage.time_ms.count or NOTHING} values)"
     if stage.share is not None:

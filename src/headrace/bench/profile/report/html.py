@@ -48,7 +48,7 @@ def html(report: ProfileReport) -> str:
     """The whole page."""
     figures = Figures(plain_of(report))
     numbers = count(1)
-    title = f"Profile of {report.model_name or report.request.model_path}"
+    title = f"Profile of {words.model_of(report)}"
     parts = (
         _head(report, title),
         _verdict(report),
@@ -91,7 +91,7 @@ def _style() -> str:
 
 def _head(report: ProfileReport, title: str) -> str:
     parts = [
-        report.environment.device_name or report.environment.device,
+        words.device_of(report),
         report.dtype,
         f"{report.attention} attention" if report.attention else "",
         "compiled" if report.compiled else "",
@@ -113,9 +113,7 @@ def _verdict(report: ProfileReport) -> str:
     kind = (
         "invalid" if not report.complete else "" if report.noise.verdict == "clean" else "suspect"
     )
-    lines = [
-        f'<p class="sentence">{text_of(report.verdict[:1].upper() + report.verdict[1:], 1000)}</p>'
-    ]
+    lines = [f'<p class="sentence">{text_of(report.verdict, 1000)}</p>']
     if not report.complete:
         why = f" ({text_of(report.ended, 600)})" if report.ended else ""
         lines.append(
@@ -243,7 +241,7 @@ def _what_was_run(report: ProfileReport) -> str:
 
 
 def _environment(report: ProfileReport) -> list[tuple[str, str]]:
-    named = [("device", report.environment.device_name or report.environment.device)]
+    named = [("device", words.device_of(report))]
     return named + [(name, value) for name, value in report.environment.facts.items()]
 
 

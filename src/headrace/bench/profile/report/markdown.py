@@ -15,10 +15,8 @@ _MOST_OPERATORS = 12
 
 def markdown(report: ProfileReport) -> str:
     """The verdict, stages, operators, peaks, and what can be done."""
-    name = report.model_name or report.request.model_path
-    device = report.environment.device_name or report.environment.device
     lines = [
-        f"### Profile of {code(name)} on {code(device)}",
+        f"### Profile of {code(words.model_of(report))} on {code(words.device_of(report))}",
         "",
         f"**{plain_words(report.verdict, 1000)}**",
         "",
@@ -81,7 +79,7 @@ def _spread(stats: Stats) -> str:
 def _stages(report: ProfileReport) -> list[str]:
     rows: list[Sequence[str]] = [
         [
-            s.stage if s.inside is None else f"{s.stage} (in {s.inside})",
+            words.stage_of(s),
             _spread(s.time_ms),
             share(s.share),
             words.flops(s.flops),

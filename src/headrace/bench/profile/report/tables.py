@@ -28,10 +28,9 @@ def stages(report: ProfileReport, figures: Figures) -> str:
     body = []
     for n, stage in enumerate(report.stages):
         at = f"stages[{n}]"
-        name = stage.stage if stage.inside is None else f"{stage.stage} (in {stage.inside})"
         body.append(
             row(
-                text_of(name),
+                text_of(words.stage_of(stage)),
                 [
                     figures.spread(f"{at}.time_ms", time_ms),
                     figures.html(f"{at}.share", share),
@@ -84,11 +83,7 @@ def operators(report: ProfileReport, figures: Figures) -> str:
         "Own times, under the operator profiler and apart from the timed passes. Of its stage: of the own times "
         "of all its operators. Of its roof: the operator's least possible time over its time."
     )
-    return (
-        f'<section class="card long"><h2>Operators ({count(len(body))})</h2>'
-        f'<p class="quiet small">{text_of(under, 600)}</p><div class="scroll tall" tabindex="0" '
-        f'role="region" aria-label="Operators">{table(heads, body, "sorts")}</div></section>'
-    )
+    return _long("Operators", table(heads, body, "sorts"), len(body), under)
 
 
 def kernels(report: ProfileReport, figures: Figures) -> str:
@@ -110,12 +105,19 @@ def kernels(report: ProfileReport, figures: Figures) -> str:
         for n, kernel in enumerate(report.kernels)
     ]
     heads = ["kernel", "~stage", "~told by", "time", "launches", "of memory", "of compute"]
+    under = (
+        "In processes of their own, apart from the timed passes. Shares are of what the device "
+        "sustains at most."
+    )
+    return _long("Kernels", table(heads, body, "sorts"), len(body), under)
+
+
+def _long(title: str, rows: str, number: int, under: str) -> str:
+    """A section with a table that scrolls by itself."""
     return (
-        f'<section class="card long"><h2>Kernels ({count(len(body))})</h2>'
-        '<p class="quiet small">In processes of their own, apart from the timed passes. Shares are of '
-        "what the device sustains at most.</p>"
-        f'<div class="scroll tall" tabindex="0" role="region" aria-label="Kernels">'
-        f"{table(heads, body, 'sorts')}</div></section>"
+        f'<section class="card long"><h2>{title} ({count(number)})</h2>'
+        f'<p class="quiet small">{text_of(under, 600)}</p><div class="scroll tall" tabindex="0" '
+        f'role="region" aria-label="{title}">{rows}</div></section>'
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.bench.report.words import NOTHING, number
-from headrace.contracts.profile_report import Peak
+from headrace.contracts.profile_report import Peak, ProfileReport, StageFigures
 from headrace.contracts.profiling import OperatorSummary
 
 _STEPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -47,6 +47,21 @@ def intensity(value: float | None) -> str:
 def gain(value: float | None) -> str:
     """What can be gained at most: a share of the time, or how many times faster."""
     return NOTHING if value is None else f"{number(value)}×"
+
+
+def model_of(report: ProfileReport) -> str:
+    """The model, or where it was where nothing names it."""
+    return report.model_name or report.request.model_path
+
+
+def device_of(report: ProfileReport) -> str:
+    """The device, as its maker calls it where that is known."""
+    return report.environment.device_name or report.environment.device
+
+
+def stage_of(stage: StageFigures) -> str:
+    """A stage, and the one that it is a part of."""
+    return stage.stage if stage.inside is None else f"{stage.stage} (in {stage.inside})"
 
 
 def own_ms(operator: OperatorSummary) -> float:
