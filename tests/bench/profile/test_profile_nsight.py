@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from attrs import evolve
 
 from bench.profile.reports import a_report
+from headrace.backends.managed import processes
 from headrace.bench.profile.nsight import (
     look,
     ncu_command,
@@ -171,17 +173,41 @@ def test_one_that_fails_or_speaks_otherwise_is_a_note_and_the_other_is_heard(
     assert any(note.startswith("ncu told nothing") and why in note for note in found.notes)
 
 
+def test_one_that_cannot_be_started_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "nsys").write_text("no program")
+    (tmp_path / "nsys").chmod(0o755)
+    found = look(
+        asked(tmp_path),
+        "0.txt",
+        tmp_path,
+        lambda: False,
+        which=lambda name: str(tmp_path / name) if name == "nsys" else None,
+        watched=IDLE,
+    )
+    assert found.notes[0].startswith("nsys told nothing: it cannot be started")
+
+
 def test_a_stop_ends_what_is_watched(tmp_path: Path, tools: Tools) -> None:
-    forever = (sys.executable, "-c", "import time; time.sleep(600)")
+    told = tmp_path / "pid"
+    forever = (
+        sys.executable,
+        "-c",
+        f"import os, pathlib, time; pathlib.Path({str(told)!r}).write_text(str(os.getpid())); "
+        "time.sleep(600)",
+    )
     with pytest.raises(Stopped):
         look(
             asked(tmp_path),
             "0.txt",
             tmp_path,
-            lambda: True,
+            lambda: told.exists() and told.read_text() != "",
             which=tools(nsys=NSYS),
             watched=forever,
         )
+    over = time.monotonic() + 30
+    while processes.look(int(told.read_text())) is not None:
+        assert time.monotonic() < over
+        time.sleep(0.01)
 
 
 def test_the_pass_that_is_watched_runs_the_input(tmp_path: Path, tools: Tools) -> None:

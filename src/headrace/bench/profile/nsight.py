@@ -10,8 +10,11 @@ ncu: https://docs.nvidia.com/nsight-compute/NsightComputeCli/index.html
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +39,8 @@ _TO_MS = {
     **{"ms": 1.0, "msecond": 1.0, "s": 1e3, "second": 1e3},
 }
 _LOOK_S = 0.1
+# Less than whoever cancels a profile waits for its end.
+_PATIENCE_S = 5.0
 
 
 @frozen(kw_only=True)
@@ -124,35 +129,50 @@ def _by_ncu(program: str, folder: Path, watched: Sequence[str], stop: Stop) -> l
     made = folder / "ncu.csv"
     _run(ncu_command(program, made, [*watched, "decode"]), stop)
     try:
-        return kernels_of_ncu(made.read_text(encoding="utf-8"), "decode")
+        return kernels_of_ncu(made.read_text(encoding="utf-8", errors="replace"), "decode")
     except OSError as missing:
         raise _NotToldError(f"it wrote no {made.name}: {missing.strerror}") from missing
 
 
 def _run(command: Sequence[str], stop: Stop) -> str:
-    """What ``command`` prints; it is ended where a stop is asked for."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        said: list[str] = []
+    """What ``command`` prints; it is ended, and what it watches, where a stop is asked for."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as refused:
+        raise _NotToldError(f"it cannot be started: {refused.strerror}") from refused
+    with process:
         try:
             while True:
                 try:
-                    said.append(process.communicate(timeout=_LOOK_S)[0])
+                    said, _ = process.communicate(timeout=_LOOK_S)
                     break
                 except subprocess.TimeoutExpired:
                     ends_if_asked(stop)
         except BaseException:
-            process.terminate()
+            _end(process)
             raise
     if process.returncode:
-        last = "".join(said).strip().splitlines()[-1:] or ["it said nothing"]
+        last = said.strip().splitlines()[-1:] or ["it said nothing"]
         raise _NotToldError(f"it ended with status {process.returncode}: {last[0]}")
-    return "".join(said)
+    return said
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End all of its session: a profiler that is ended may leave what it watches behind."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)
+            return
 
 
 def kernels_of_nsys(text: str) -> list[KernelSummary]:
