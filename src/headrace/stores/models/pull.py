@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.net.clock import Clock, SystemClock
 from headrace.net.transport import Url
 from headrace.stores.models.download import Origin, Received, download
@@ -20,6 +20,7 @@ from headrace.stores.models.kept import Kept, KeptFiles
 from headrace.stores.models.origins import BucketOrigin, HubOrigin, WebOrigin
 from headrace.stores.models.pypi import WheelMember, fetch_file
 from headrace.stores.models.reach import Reach, bucket_of, reaching
+from headrace.stores.models.store import unwritable
 from headrace.stores.models.uri import HubFile, IpfsFile, ModelUri, S3Object
 from headrace.stores.web import Web
 
@@ -56,11 +57,7 @@ class Pull:
                 found = None if again else self.kept.find(uri)
                 return found or self._fetch(uri, part)
         except OSError as refused:
-            raise LLMUnavailableError(
-                f"the model cache {self.kept.cache} cannot be written ({refused.strerror}); "
-                "name another folder with HEADRACE_CACHE",
-                transient=False,
-            ) from refused
+            raise unwritable(self.kept.cache, refused) from refused
 
     def _fetch(self, uri: ModelUri, part: Path) -> Kept:
         label = f"Fetching {uri.file_name}"

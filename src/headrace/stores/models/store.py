@@ -195,14 +195,19 @@ class ModelStore:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("w")
         except OSError as refused:
-            raise LLMUnavailableError(
-                f"the model cache {self.cache} cannot be written ({refused.strerror}); "
-                "name another folder with HEADRACE_CACHE",
-                transient=False,
-            ) from refused
+            raise unwritable(self.cache, refused) from refused
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def unwritable(cache: Path, refused: OSError) -> LLMUnavailableError:
+    """What to say where ``cache`` takes no files."""
+    return LLMUnavailableError(
+        f"the model cache {cache} cannot be written ({refused.strerror}); "
+        "name another folder with HEADRACE_CACHE",
+        transient=False,
+    )
 
 
 def _as_expected(uri: ModelUri, path: Path) -> Path:
