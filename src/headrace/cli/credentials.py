@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console, print_json, table_of
 
 credentials = typer.Typer(
     help="Write a file for keys, or list which keys are found; none is ever shown.",
@@ -61,11 +61,7 @@ def list_keys(
     if as_json:
         print_json({"places": [place.source for place in places], "keys": keys})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("provider", "key", "name", "found in"):
-        table.add_column(column, overflow="fold")
+    table = table_of("provider", "key", "name", "found in")
     for key in keys:
         state = key.key or ("cannot be used" if key.fault else "-")
         names = key.name or " or ".join(key.names)

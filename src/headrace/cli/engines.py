@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console, print_json, table_of
 
 if TYPE_CHECKING:
     from headrace.backends.managed.engine import Managed
@@ -58,11 +58,7 @@ def list_engines(config: Config = None, as_json: Json = False) -> None:
     if not found:
         out.print("no engine runs here that headrace started; --config names a file with engines")
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("engine", "program", "model", "state", "at", "process", "up", "memory"):
-        table.add_column(column, overflow="fold")
+    table = table_of("engine", "program", "model", "state", "at", "process", "up", "memory")
     for each in found:
         table.add_row(
             each.name,

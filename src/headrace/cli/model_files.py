@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console, print_json, table_of
 from headrace.cli.progress import shown
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -90,12 +90,8 @@ def list_files(
     if as_json:
         print_json({"cache": str(cache), "files": files})
         return
-    from rich.table import Table
-
     out = console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("uri", "size", "sha256", "fetched"):
-        table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
+    table = table_of("uri", "size>", "sha256", "fetched")
     for file in files:
         size = f"{file.size_bytes / 1e6:,.1f} MB"
         table.add_row(file.uri, size, file.sha256[:12], file.fetched_at[:10])

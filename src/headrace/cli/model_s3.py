@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from headrace.cli.model_reach import reach
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console, print_json, table_of
 from headrace.cli.progress import shown
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ def list_objects(uri: str, endpoint_url: str | None, anonymous: bool, as_json: b
     if as_json:
         print_json({"objects": objects})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("uri", "size", "modified"):
-        table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
+    table = table_of("uri", "size>", "modified")
     for found in objects:
         size = f"{found.size_bytes / 1e6:,.1f} MB"
         table.add_row(f"s3://{found.bucket}/{found.key}", size, found.modified or "-")

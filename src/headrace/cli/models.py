@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 from attrs import evolve, frozen
 
-from headrace.cli.output import console, print_json
+from headrace.cli.output import console, print_json, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from headrace.backends.capabilities import ModelDescription
     from headrace.backends.row import Provider
@@ -305,7 +304,7 @@ def _show_served(url: str, listed: Sequence[ModelInfo], as_json: bool) -> None:
     if as_json:
         print_json({"url": url, "models": listed})
         return
-    table = _table("model", "context>", "owned by", "created")
+    table = table_of("model", "context>", "owned by", "created")
     for model in listed:
         day = datetime.fromtimestamp(model.created, timezone.utc).date() if model.created else "-"
         table.add_row(model.model_id, _count(model.max_context_tokens), model.owned_by, str(day))
@@ -313,7 +312,7 @@ def _show_served(url: str, listed: Sequence[ModelInfo], as_json: bool) -> None:
 
 
 def _show_providers(out: Console, rows: Sequence[ProviderLine]) -> None:
-    table = _table("provider", "key", "models>", "address")
+    table = table_of("provider", "key", "models>", "address")
     for row in rows:
         key = row.key_source or row.key
         if row.key == "missing":
@@ -326,7 +325,7 @@ def _show_providers(out: Console, rows: Sequence[ProviderLine]) -> None:
 
 
 def _show_models(out: Console, lines: Sequence[ModelLine]) -> None:
-    table = _table("model", "context>", "tools", "JSON", "can also", "$/M in>", "$/M out>")
+    table = table_of("model", "context>", "tools", "JSON", "can also", "$/M in>", "$/M out>")
     for line in lines:
         also = [
             name
@@ -351,16 +350,6 @@ def _show_models(out: Console, lines: Sequence[ModelLine]) -> None:
     out.print(table)
     if not lines:
         out.print("none: no price data lists any; the server does, with --url")
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column.endswith(">")
-        table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
-    return table
 
 
 def _count(tokens: int | None) -> str:
