@@ -180,6 +180,25 @@ def test_ctrl_c_closes_the_stream_and_leaves_the_client_usable(way: str) -> None
         assert echo.left.wait(PATIENCE_S)
 
 
+def test_an_interrupt_that_the_system_gives_to_another_thread_is_heard() -> None:
+    with echoing() as (echo, _, base):
+        done = program(
+            base,
+            """
+            client.chat("all is loaded")
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            # All threads are there already, so each of them still takes the signal.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                client.chat("endless")
+            except KeyboardInterrupt:
+                print("interrupted")
+            """,
+        )
+        assert (done.stdout, done.stderr) == ("interrupted\n", "")
+        assert echo.left.wait(PATIENCE_S)
+
+
 def test_a_forked_child_calls_over_connections_of_its_own() -> None:
     with echoing() as (_, server, base):
         done = program(

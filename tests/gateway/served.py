@@ -134,7 +134,8 @@ class Served:
     @property
     def log_lines(self) -> list[dict[str, Any]]:
         """The log lines proper, parsed."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        whole = self.log.rpartition("\n")[0].splitlines()  # the last may be half written
+        return [json.loads(line) for line in whole if line.startswith("{")]
 
     def line_of(self, request_id: str) -> dict[str, Any]:
         """The line about one request, which is written a moment after its answer."""

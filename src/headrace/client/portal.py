@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _MOST_AHEAD = 1024
 _JOIN_S = 5.0
+_LISTENS_EVERY_S = 0.5
 
 
 class Closes(Protocol):
@@ -172,6 +173,19 @@ class _Signal:
             self._queue.get(timeout=_JOIN_S)
 
 
+def _taken_from(waiting: queue.SimpleQueue[T]) -> T:
+    """What comes next.
+
+    A signal that the system gives to another thread does not wake this one, and would not be heard
+    before something came: so it wakes by itself now and then.
+    """
+    while True:
+        try:
+            return waiting.get(timeout=_LISTENS_EVERY_S)
+        except queue.Empty:
+            continue
+
+
 class _Errand(Generic[T]):
     """One piece of work on the loop, and the thread that waits for its result."""
 
@@ -187,7 +201,7 @@ class _Errand(Generic[T]):
 
     def result(self) -> T:
         self._loop.call_soon_threadsafe(self._start)
-        answer = self._answer.get()
+        answer = _taken_from(self._answer)
         self._taken = True
         if isinstance(answer, BaseException):
             try:
@@ -275,7 +289,7 @@ class _Pump(Generic[T]):
                 self._queue.put(_End(error))
 
     def take(self) -> T | _End:
-        item = self._queue.get()
+        item = _taken_from(self._queue)
         if not self._room.is_set() and self._queue.qsize() < _MOST_AHEAD // 2:
             self._tell(self._room.set)
         return item
