@@ -33,7 +33,6 @@ from statistics import median
 
 from attrs import frozen
 
-from ._chain_peers import PEERS, made, peer_run
 from ._processes import Tree, started
 
 _PATIENCE_S = 1800.0
@@ -170,16 +169,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--delay", default="20ms")
-    parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="of who asks, the mock's")
+    parser.add_argument(
+        "--cores", type=int, nargs=2, default=[0, 1], help="of who asks, the mock's"
+    )
     options = parser.parse_args()
     found: dict[str, list[Took]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with mock(options.delay, options.cores[1], []) as at:
             for _ in range(options.repeats):
-                took = ours(folder, at, options.rows, options.concurrency, options.cores[0], fresh=True)
+                took = ours(
+                    folder, at, options.rows, options.concurrency, options.cores[0], fresh=True
+                )
                 found.setdefault("headrace", []).append(took)
-            took = ours(folder, at, options.rows, options.concurrency, options.cores[0], fresh=False)
+            took = ours(
+                folder, at, options.rows, options.concurrency, options.cores[0], fresh=False
+            )
             found.setdefault("headrace, run again", []).append(took)
     table(found)
 

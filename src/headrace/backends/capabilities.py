@@ -8,9 +8,10 @@ price data (``numbers.price``), which is newer than any table of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -282,11 +283,13 @@ def _lacking_abilities(request: LLMRequest, has: BackendCapabilities) -> Iterato
         yield Lack(param="reasoning_effort", what="reasoning")
 
 
-def names(globs: Iterable[str], model: str) -> bool:
+@lru_cache(maxsize=1024)
+def names(globs: tuple[str, ...], model: str) -> bool:
     """Whether one of ``globs`` fits the model's name."""
     return any(fnmatchcase(name, glob) for name in _names_of(model) for glob in globs)
 
 
+@lru_cache(maxsize=1024)
 def _row_of(model: str) -> ModelRow | None:
     for name in _names_of(model):
         for row in MODELS:

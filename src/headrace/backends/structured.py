@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-
-from attrs import evolve
+from functools import lru_cache
 
 from headrace.backends.capabilities import can_be_asked, names
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
+from headrace.contracts.quick import changed
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest, NamedTool, ResponseMode
 from headrace.contracts.responses import LLMDelta
@@ -71,18 +71,22 @@ def asked(
     schema = request.response_schema
     assert schema is not None
     name = name_of(schema)
-    strict = strict_schema(schema) if names(provider.structured.strict, model or "") else None
+    strict = (
+        _strict(wire_json.encode(schema))
+        if names(provider.structured.strict, model or "")
+        else None
+    )
     if mode == "schema":
         described: dict[str, object] = {"name": name, "schema": strict or schema}
         if provider.structured.strict:
             described["strict"] = strict is not None
-        request = evolve(
+        request = changed(
             request,
             response_schema=strict or schema,
             response_format={"type": "json_schema", "json_schema": described},
         )
         return _told(request, schema) if provider.structured.told else request
-    request = evolve(request, response_schema=None, response_format=None)
+    request = changed(request, response_schema=None, response_format=None)
     if mode == "tool":
         tool = ToolSpec(
             name=name,
@@ -90,9 +94,9 @@ def asked(
             input_schema=strict or schema,
             strict=True if strict is not None else None,
         )
-        return evolve(request, tools=(tool,), tool_choice=NamedTool(name=name))
+        return changed(request, tools=(tool,), tool_choice=NamedTool(name=name))
     if mode == "json":
-        request = evolve(request, response_format={"type": "json_object"})
+        request = changed(request, response_format={"type": "json_object"})
     return _told(request, schema)
 
 
@@ -122,7 +126,15 @@ async def as_text(
                 for each in beside:
                     yield each
             reason = "stop" if ends == "tool_calls" else ends
-            yield evolve(delta, tool_call_delta=None, text_delta=text, finish_reason=reason)
+            yield changed(delta, tool_call_delta=None, text_delta=text, finish_reason=reason)
+
+
+@lru_cache(maxsize=128)
+def _strict(written: bytes) -> dict[str, object] | None:
+    # Many calls ask for the same: it is read and written over here once, and never changed.
+    schema = wire_json.decode(written)
+    assert isinstance(schema, dict)
+    return strict_schema(schema)
 
 
 def name_of(schema: dict[str, object]) -> str:
@@ -138,7 +150,7 @@ def _told(request: LLMRequest, schema: dict[str, object]) -> LLMRequest:
     telling = (
         f"Answer with one JSON object, and nothing else, that meets this JSON Schema:\n{written}"
     )
-    return evolve(request, messages=_with_system(request.messages, telling))
+    return changed(request, messages=_with_system(request.messages, telling))
 
 
 def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessage, ...]:
@@ -151,4 +163,4 @@ def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessa
         if isinstance(content, str)
         else (*content, TextPart(text=telling))
     )
-    return (evolve(opening, content=joined), *messages[1:])
+    return (changed(opening, content=joined), *messages[1:])

@@ -72,6 +72,8 @@ def run(
     with the reason, and end the command with status 3. Ctrl-C finishes what is under way; a second
     one stops at once. Either way the same command goes on from there.
     """
+    import uvloop
+
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
     from headrace.chains.run import Run, RunSettings
@@ -112,7 +114,7 @@ def run(
     began = time.monotonic()
     try:
         with _interrupts(going):
-            asyncio.run(_run(going, rows, results, errors, progress=progress))
+            uvloop.run(_run(going, rows, results, errors, progress=progress))
     except BaseException:
         results.abandon()
         errors.abandon()

@@ -150,9 +150,7 @@ class Stream(Exchange):
             self._ending = b""
         else:
             told = -1 if kind == "no_usage" else prompt_tokens
-            self._ending = ending(
-                face, model, include_usage, told, plan.tokens, plan.reason, words
-            )
+            self._ending = ending(face, model, include_usage, told, plan.tokens, plan.reason, words)
         if kind == "not_json":
             self._last = 0
             self._opening = begun + chunk(b"data: " + NOT_JSON + b"\n\n")

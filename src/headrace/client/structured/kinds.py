@@ -68,11 +68,13 @@ class OutputKind(Generic[T]):
 
 
 def kind_of(output: Any) -> OutputKind[Any]:
-    """``output`` as something that can be asked for.
+    """``output`` as something that can be asked for; what is that already stays as it is.
 
     Raises LLMInvalidRequestError for what is no type, cannot be described as a JSON Schema, or is
     no JSON Schema itself.
     """
+    if isinstance(output, OutputKind):
+        return output
     if isinstance(output, Mapping):
         return _described(dict(output), _checked_by(dict(output)))
     try:
