@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from headrace.backends.row import Provider
+from headrace.backends.row import Provider, Structured
 from headrace.contracts.capabilities import BackendCapabilities, JSONMode, ToolCallingMode
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import AudioPart, ImagePart
@@ -197,7 +197,15 @@ def capabilities_of(provider: Provider, model: str) -> BackendCapabilities:
     )
 
 
-def can_be_asked(provider: Provider, model: str, mode: ResponseMode) -> bool:
+@lru_cache(maxsize=1024)
+def best_mode(structured: Structured, model: str) -> ResponseMode:
+    """The first of the ways in which ``model`` can be asked, as far as we know."""
+    return next(
+        (way for way in structured.modes if _can_be_asked(structured, model, way)), "prompt"
+    )
+
+
+def _can_be_asked(structured: Structured, model: str, mode: ResponseMode) -> bool:
     """Whether ``model`` can, as far as we know, be asked in that way for what meets a schema.
 
     Of a model that we do not know only the two ways are sure that need nothing of it: the
@@ -205,7 +213,7 @@ def can_be_asked(provider: Provider, model: str, mode: ResponseMode) -> bool:
     """
     row = _row_of(model)
     if mode == "schema":
-        held = provider.structured.models
+        held = structured.models
         if held is not None:
             return names(held, model)
         return row is not None and row.json == "native"

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 
-from headrace.backends.capabilities import can_be_asked, names
+from headrace.backends.capabilities import best_mode, names
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
@@ -26,21 +26,22 @@ _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _LONGEST_NAME = 64
 
 
-async def in_its_way(
+def in_its_way(
     ask: Callable[[LLMRequest, Marks], AsyncGenerator[LLMDelta, None]],
     request: LLMRequest,
     marks: Marks,
     provider: Provider,
     model: str | None,
 ) -> AsyncGenerator[LLMDelta, None]:
-    """What ``ask`` answers to ``request`` put in the way that is right for it there."""
+    """What ``ask`` answers to ``request`` put in the way that is right for it there.
+
+    Raises LLMCapabilityError as ``mode_of`` does.
+    """
     mode = mode_of(request, provider, model)
     if mode is not None:
         request = asked(request, provider, model, mode)
     pieces = ask(request, marks)
-    async with aclosing(as_text(pieces) if mode == "tool" else pieces) as deltas:
-        async for delta in deltas:
-            yield delta
+    return as_text(pieces) if mode == "tool" else pieces
 
 
 def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> ResponseMode | None:
@@ -52,8 +53,7 @@ def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> Respo
     if wanted is None or request.response_schema is None:
         return None
     if wanted == "auto":
-        able = (mode for mode in modes if can_be_asked(provider, model or "", mode))
-        return next(able, "prompt")
+        return best_mode(provider.structured, model or "")
     if wanted != "prompt" and wanted not in modes:
         raise LLMCapabilityError(
             f"{provider.name} cannot be asked in mode {wanted!r}; it knows "

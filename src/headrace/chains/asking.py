@@ -15,8 +15,6 @@ from headrace.chains.nodes import Step
 from headrace.chains.values import Item, as_json
 from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
-from headrace.client.structured.kinds import OutputKind, kind_of
-from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
@@ -36,7 +34,6 @@ class Askers:
     """Clients by engine. ``concurrency`` requests are under way at each at most."""
 
     def __init__(self, clients: Mapping[str, AsyncClient], concurrency: int) -> None:
-        self._kinds: dict[Step, tuple[OutputKind[Any], OutputSettings]] = {}
         self._clients = clients
         self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
 
@@ -59,35 +56,26 @@ class Askers:
             try:
                 async with asyncio.timeout(step.timeout_s):
                     try:
-                        return await self._answered(client, step, request)
+                        return await _answered(client, step, request)
                     except LLMError as error:
                         if not error.transient:
                             raise
                         # The client asks nobody again who had begun to answer, since some of that
                         # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await self._answered(client, step, request)
+                        return await _answered(client, step, request)
             except TimeoutError:
                 return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
             except LLMError as error:
                 return _failed(error)
 
-    async def _answered(self, client: AsyncClient, step: Step, request: LLMRequest) -> Done:
-        if step.output is None:
-            answer = await client.generate(request)
-            return _done(answer.text, answer.usage, answer.price_usd)
-        kind, settings = self._wanted(step)
-        made: Structured[Any] = await client.generate(
-            request, output=kind, output_settings=settings
-        )
-        return _done(plain(made.output), made.usage, made.price_usd)
 
-    def _wanted(self, step: Step) -> tuple[OutputKind[Any], OutputSettings]:
-        """What ``step`` wants answers to be; read of its type once, not for each row."""
-        known = self._kinds.get(step)
-        if known is None:
-            settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
-            known = self._kinds[step] = kind_of(step.output), settings
-        return known
+async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+    if step.output is None:
+        answer = await client.generate(request)
+        return _done(answer.text, answer.usage, answer.price_usd)
+    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
+    made = await client.generate(request, output=step.output, output_settings=settings)
+    return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:

@@ -160,10 +160,14 @@ class Asking(Generic[T]):
         return (said + len(response.text)) // _CHARS_PER_TOKEN
 
     def _usage(self) -> Usage | None:
+        if len(self._usages) == 1:
+            return self._usages[0]
         known = [each for each in self._usages if each is not None]
         return add_usages(known) if len(known) == len(self._usages) else None
 
     def _price(self) -> Decimal | None:
+        if len(self._prices) == 1:
+            return self._prices[0]
         known = [each for each in self._prices if each is not None]
         return sum(known, Decimal(0)) if len(known) == len(self._prices) else None
 
