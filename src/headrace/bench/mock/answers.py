@@ -130,9 +130,9 @@ def _generate(
     asked = read_asked(face, request.body)
     _check_model(mock, asked.model)
     most, schema = most_tokens(asked), wanted_schema(asked)
-    plan, words = _plan(mock, request, number, most), ()
-    if schema is not None:
-        words = object_for(schema)
+    plan = _plan(mock, request, number, most)
+    words = () if schema is None else object_for(schema)
+    if words:
         plan = of_length(plan, len(words), most)
     model = asked.model or ANY_MODEL
     length = prompt_tokens(asked)
