@@ -51,7 +51,10 @@ SCHEMAS = [
     Mill.model_json_schema(),
     msgspec.json.schema(Tree),
     {"type": "object", "properties": {"a": {"allOf": [{"type": "integer"}, {"minimum": 7}]}}},
-    {"type": "object", "properties": {"pair": {"type": "array", "prefixItems": [{}, {"const": 3}]}}},
+    {
+        "type": "object",
+        "properties": {"pair": {"type": "array", "prefixItems": [{}, {"const": 3}]}},
+    },
     {"type": ["null", "object"], "properties": {"x": {"enum": [None, 1]}}, "required": ["x"]},
 ]
 
