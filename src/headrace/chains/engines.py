@@ -12,6 +12,8 @@ from headrace.traffic.endpoint import EndpointSettings
 from headrace.traffic.retry import RetryPolicy
 
 _LONGEST_WAIT_S = 3600.0
+_WHOLE_S = 600.0
+"""How long an answer may take that is asked for in one piece, and so shows no beginning."""
 
 
 def open_clients(
@@ -33,6 +35,7 @@ def open_clients(
         retry_ratio=1.0,
         breaker=None,
         total_s=None,
+        whole_s=_WHOLE_S,
     )
     clients = {}
     for name in names:
