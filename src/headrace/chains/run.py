@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from headrace.chains.asking import Askers
-from headrace.chains.engines import is_started, open_clients
+from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
 from headrace.chains.reading import Row, rows_of
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
@@ -32,14 +33,19 @@ class RunSettings:
     """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
 
     ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
-    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
-    may pass is made again ``retries`` times at most.
+    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None.
+    One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
+    minute hold for each provider and key whose engines have none of their own. ``pace`` has what
+    else may be said of how engines are asked.
     """
 
     run_dir: Path
     concurrency: int = 64
     retries: int = 5
     window: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    pace: PaceSettings = field(factory=PaceSettings)
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
 
@@ -50,6 +56,8 @@ class Run:
     def __init__(self, chain: Chain, settings: RunSettings) -> None:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
+        self.paces: Mapping[str, Pace] = {}
+        """How each engine is asked, while it runs."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -84,12 +92,18 @@ class Run:
                     self.chain.engines(),
                     settings.engines,
                     concurrency=settings.concurrency,
-                    retries=settings.retries,
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            self.paces = open_paces(
+                clients,
+                settings.engines,
+                evolve(settings.pace, concurrency=settings.concurrency, retries=settings.retries),
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
+            )
+            walk = Walk(self.chain, journal, Askers(self.paces), self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
@@ -133,6 +147,10 @@ class Run:
                     yield await _first_of(on_their_way)
             while on_their_way:
                 yield await _first_of(on_their_way)
+        except EngineGoneError:
+            # What others are asked is finished, as far as it goes without that one.
+            await asyncio.gather(*(task for _, task in on_their_way), return_exceptions=True)
+            raise
         finally:
             await _end(on_their_way)
 
