@@ -12,7 +12,7 @@ _MINUTE_S = 60.0
 _BURST_S = 1.0
 """Providers count in shorter pieces than a minute: a minute's worth at once is refused."""
 _FIRST_HOLD_S = 0.5
-_LONGEST_HOLD_S = 16.0
+LONGEST_HOLD_S = 16.0
 _PROOF = 3
 """So many refusals in a row mean everybody, where one has meant one request alone before."""
 
@@ -79,15 +79,18 @@ class Account:
         if self._tokens is not None:
             self._tokens.take(used - estimated)
 
-    def refused(self, sent: float, said_s: float | None) -> None:
-        """What was sent at ``sent`` was refused; ``said_s`` is how long to wait, where it was said."""
+    def refused(
+        self, sent: float, said_s: float | None, *, most_s: float = LONGEST_HOLD_S
+    ) -> None:
+        """What was sent at ``sent`` was refused; ``said_s`` is how long to wait, where it was said,
+        else it is ``most_s`` at most."""
         self._refusals += 1
         if self._refusals == 1:
             self._first_refused = sent
         if self._refusals < (_PROOF if self._picks else 1):
             return
         if said_s is None:
-            said_s = min(_FIRST_HOLD_S * 2.0**self._holds, _LONGEST_HOLD_S)
+            said_s = min(_FIRST_HOLD_S * 2.0**self._holds, most_s)
         self._hold(said_s)
 
     def answered(self, sent: float) -> None:

@@ -33,6 +33,7 @@ _DOUBTS = 3
 _DOUBTS_S = 5.0
 _DOUBT_S = 1.0
 _MOST_GIVEN_UP = 10
+_UNREACHED_HOLD_S = 2.0
 _REFUSALS_A_RETRY = 10
 _SMOOTHING = 0.05
 
@@ -270,7 +271,7 @@ class Pace:
         self._failed += 1
         if verdict == "unreached":
             self._window.refused(sent, now)
-            self._account.refused(sent, None)
+            self._account.refused(sent, None, most_s=_UNREACHED_HOLD_S)
             patience_s = settings.unreached_s if self._answered else settings.never_reached_s
             if not settings.retries or failing_s > patience_s:
                 raise self._end_of_run(error)
