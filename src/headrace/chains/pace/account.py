@@ -18,12 +18,16 @@ _PROOF = 3
 
 
 class Account:
-    """One provider and key.
+    """One provider and key. ``turn`` numbers requests in the order in which they are sent.
 
-    A refusal holds back all who share the account for as long as it said, or for a time that
-    doubles where it said none. Unless the provider serves others all the same: an answer to a
-    request that was sent after the refused one ends the hold, and from then on one refusal is
-    taken to mean one request, and three in a row to mean all.
+    A refusal that says for how long holds back all who share the account until then. Unless the
+    provider serves others all the same: an answer to a request that was sent after the refused one
+    ends the hold, and from then on one refusal is taken to mean one request, and three in a row to
+    mean all. (A provider that has run out serves nobody; one that drops one request in twenty serves
+    all others, and to stop for each of those would be to stop.)
+
+    Refusals that say nothing hold all back only where three came and nobody was answered: for a time
+    that doubles, until somebody is.
     """
 
     def __init__(
@@ -39,10 +43,9 @@ class Account:
         self._held_until = -inf
         self._timer: Timer | None = None
         self._opens: list[Callable[[], None]] = []
-        self._refusals = 0
-        self._first_refused = -inf
-        self._picks = False
-        self._holds = 0
+        self._turns = self._opened = self._first_refused = 0
+        self._refusals = self._holds = 0
+        self._said = self._picks = False
 
     def tell(self, opens: Callable[[], None]) -> None:
         """Have ``opens`` called when a hold is over."""
@@ -79,30 +82,34 @@ class Account:
         if self._tokens is not None:
             self._tokens.take(used - estimated)
 
-    def refused(
-        self, sent: float, said_s: float | None, *, most_s: float = LONGEST_HOLD_S
-    ) -> None:
-        """What was sent at ``sent`` was refused; ``said_s`` is how long to wait, where it was said,
-        else it is ``most_s`` at most."""
-        self._refusals += 1
-        if self._refusals == 1:
-            self._first_refused = sent
-        if self._refusals < (_PROOF if self._picks else 1):
-            return
-        if said_s is None:
-            said_s = min(_FIRST_HOLD_S * 2.0**self._holds, most_s)
-        self._hold(said_s)
+    def turn(self) -> int:
+        """The number of a request that is sent now."""
+        self._turns += 1
+        return self._turns
 
-    def answered(self, sent: float) -> None:
-        """What was sent at ``sent`` was answered."""
-        if sent <= self._first_refused:
+    def refused(self, turn: int, said_s: float | None, *, most_s: float = LONGEST_HOLD_S) -> None:
+        """A request was refused; ``said_s`` is how long to wait, where that was said, else it is
+        ``most_s`` at most."""
+        if not self._refusals:
+            self._first_refused = turn
+        self._refusals += 1
+        if self._refusals < (_PROOF if self._picks or said_s is None else 1):
+            return
+        if said_s is not None:
+            self._hold(said_s, said=True)
+        elif not self.held:
+            self._hold(min(_FIRST_HOLD_S * 2.0**self._holds, most_s), said=False)
+
+    def answered(self, turn: int) -> None:
+        """A request was answered."""
+        if turn <= (self._first_refused if self._said else self._opened):
             return
         self._holds = self._refusals = 0
         if self.held:
-            self._picks = True
+            self._picks = self._picks or self._said
             self._open()
 
-    def _hold(self, seconds: float) -> None:
+    def _hold(self, seconds: float, *, said: bool) -> None:
         until = self._clock.monotonic() + seconds
         if seconds <= 0 or until <= self._held_until:
             return
@@ -110,7 +117,7 @@ class Account:
             self._holds += 1
         else:
             self._timer.cancel()
-        self._held_until = until
+        self._held_until, self._said = until, said
         self._timer = self._clock.call_later(seconds, self._over)
 
     def _over(self) -> None:
@@ -121,7 +128,8 @@ class Account:
     def _open(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._held_until, self._refusals = None, -inf, 0
+        self._timer, self._held_until, self._said = None, -inf, False
+        self._refusals, self._opened = 0, self._turns
         for opens in self._opens:
             opens()
 

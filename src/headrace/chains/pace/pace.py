@@ -147,21 +147,20 @@ class Pace:
         while True:
             await self._enter(again=tries.failures + tries.refusals + tries.doubts > 0)
             tokens = self._tokens_of(kind, request)
-            sent = self._clock.monotonic()
             try:
                 wait_s = self._account.reserve(tokens)
                 if wait_s > 0:
                     await self._clock.sleep(wait_s)
-                    sent = self._clock.monotonic()
+                sent, turn = self._clock.monotonic(), self._account.turn()
                 response = await self._once(kind, request, sent, tries.cuts)
             except LLMError as error:
                 self._account.settle(tokens, 0)
-                delay_s = self._after(error, tries, sent)
+                delay_s = self._after(error, tries, sent, turn)
             except BaseException:
                 self._account.settle(tokens, 0)
                 raise
             else:
-                self._came(kind, response, tokens, sent)
+                self._came(kind, response, tokens, sent, turn)
                 return response
             finally:
                 self._leave()
@@ -226,14 +225,14 @@ class Pace:
             )
         return found
 
-    def _came(self, kind: str, response: LLMResponse, tokens: int, sent: float) -> None:
+    def _came(self, kind: str, response: LLMResponse, tokens: int, sent: float, turn: int) -> None:
         now = self._clock.monotonic()
         self._answered += 1
         self._failing_since = self._failing = None
         self._given_up = 0
         self._latencies_of(kind).add(now - sent)
         self._window.answered(kind, sent, now)
-        self._account.answered(sent)
+        self._account.answered(turn)
         if tokens and isinstance(response.usage, Usage):
             used = fill_totals(response.usage).total_tokens
             if used is not None:
@@ -244,7 +243,7 @@ class Pace:
                     told if share is None else share + _SMOOTHING * (told - share)
                 )
 
-    def _after(self, error: LLMError, tries: _Tries, sent: float) -> float:
+    def _after(self, error: LLMError, tries: _Tries, sent: float, turn: int) -> float:
         """Seconds until it is asked again; raises what the row or the run ends with."""
         verdict = verdict_of(error)
         if verdict == "row":
@@ -260,7 +259,7 @@ class Pace:
         if verdict == "refused":
             self._refused += 1
             self._window.refused(sent, now)
-            self._account.refused(sent, error.retry_after_s)
+            self._account.refused(turn, error.retry_after_s)
             said_s = error.retry_after_s or 0.0
             if settings.retries and max(failing_s, said_s) > settings.refused_s:
                 raise self._end_of_run(error)
@@ -271,7 +270,7 @@ class Pace:
         self._failed += 1
         if verdict == "unreached":
             self._window.refused(sent, now)
-            self._account.refused(sent, None, most_s=_UNREACHED_HOLD_S)
+            self._account.refused(turn, None, most_s=_UNREACHED_HOLD_S)
             patience_s = settings.unreached_s if self._answered else settings.never_reached_s
             if not settings.retries or failing_s > patience_s:
                 raise self._end_of_run(error)
