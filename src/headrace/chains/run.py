@@ -26,6 +26,7 @@ from headrace.client.async_client import AsyncClient
 from headrace.contracts.engines import EngineConfig
 
 _ROWS_A_PLACE = 4
+_HELD_A_PLACE = 64
 
 
 @frozen(kw_only=True)
@@ -138,12 +139,32 @@ class Run:
         """Each row as far as ``walk`` goes now."""
         on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
         most = _ROWS_A_PLACE * self.settings.concurrency
+        most_held = _HELD_A_PLACE * self.settings.concurrency
+        ended = asyncio.Event()
+        under_way = 0
+
+        def over(_: object) -> None:
+            nonlocal under_way
+            under_way -= 1
+            ended.set()
+
         try:
             for row in rows:
                 if self._stopped:
                     break
-                on_their_way.append((row, asyncio.create_task(_of_row(walk, row))))
-                if len(on_their_way) >= most:
+                task = asyncio.create_task(_of_row(walk, row))
+                task.add_done_callback(over)
+                under_way += 1
+                on_their_way.append((row, task))
+                # One that waits for long keeps those behind it from being written, but not from
+                # being asked: what they gave is held until it is their turn.
+                while under_way >= most or len(on_their_way) >= most_held:
+                    if on_their_way[0][1].done() or len(on_their_way) >= most_held:
+                        yield await _first_of(on_their_way)
+                        continue
+                    ended.clear()
+                    await ended.wait()
+                while on_their_way and on_their_way[0][1].done():
                     yield await _first_of(on_their_way)
             while on_their_way:
                 yield await _first_of(on_their_way)
