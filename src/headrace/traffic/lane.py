@@ -222,8 +222,7 @@ class Lane:
         limits = self.admission.limits
         if limits is None or not limits.counts_tokens:
             return 0
-        answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
-        return prompt_bound(request) // _TOKEN_BYTES + answer
+        return rated_tokens(request)
 
 
 def queue_of(lane: Lane) -> int | None:
@@ -236,6 +235,12 @@ def queue_of(lane: Lane) -> int | None:
             return None
         total += each.running + (each.queued or 0)
     return total if told else None
+
+
+def rated_tokens(request: LLMRequest) -> int:
+    """What ``request`` is believed to count against tokens a minute."""
+    answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
+    return prompt_bound(request) // _TOKEN_BYTES + answer
 
 
 def prompt_bound(request: LLMRequest) -> int:
