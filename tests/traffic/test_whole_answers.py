@@ -85,7 +85,7 @@ def test_a_lane_may_say_itself_how_long_a_whole_answer_may_take():
         assert await stage.text(lane, stream=False) == "hi"
         assert not asked_to_stream(stage)
         lane = stage.lane([whole({"content": "hi"})], whole_s=1.5, retry=None, **settings)
-        with pytest.raises(LLMTimeoutError, match="first_byte_s of 1.5 s"):
+        with pytest.raises(LLMTimeoutError, match=r"first_byte_s of 1\.5 s"):
             await stage.text(lane, stream=False)
 
     play(main)
