@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.chains import Apply, Branch, Chain, Join, Step
-from headrace.chains.run import Result, RunSettings, arun
+from headrace.chains.running import Result, RunSettings, arun
 from headrace.contracts.errors import LLMInvalidRequestError
 
 

@@ -21,7 +21,7 @@ from headrace.contracts.errors import LLMInvalidRequestError
 if TYPE_CHECKING:
     from headrace.chains.graph import Chain
     from headrace.chains.reading import Row
-    from headrace.chains.run import Run
+    from headrace.chains.running import Run
     from headrace.chains.standing import Standing
     from headrace.chains.writing import Errors, Results
 
@@ -74,7 +74,7 @@ def run(
     """
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
-    from headrace.chains.run import Run, RunSettings
+    from headrace.chains.running import Run, RunSettings
     from headrace.chains.writing import Errors, results_at
 
     found, engines = load_chain(chain)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 from attrs import frozen
 
 from headrace.chains.asking import Askers
+from headrace.chains.budget import Budget
 from headrace.chains.engines import is_started, open_clients
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.nodes import Step
+from headrace.chains.prices import Prices
 from headrace.chains.reading import Row, rows_of
+from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
 from headrace.chains.walk import Came, Failed, Walk
@@ -31,9 +36,10 @@ _ROWS_A_PLACE = 4
 class RunSettings:
     """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
 
-    ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
-    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
-    may pass is made again ``retries`` times at most.
+    ``concurrency`` requests are under way at each engine at most. One that failed for a reason that
+    may pass is made again ``retries`` times at most. Lazy engines that we start run one at a time,
+    each for ``window`` rows before the next one starts; for all of them, if it is None. The run stops
+    before ``max_cost`` US dollars are passed.
     """
 
     run_dir: Path
@@ -42,6 +48,7 @@ class RunSettings:
     window: int | None = None
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
+    max_cost: Decimal | None = None
 
 
 class Run:
@@ -50,11 +57,20 @@ class Run:
     def __init__(self, chain: Chain, settings: RunSettings) -> None:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
+        self.spending = Spending()
+        self.out_of_budget = False
         self._stopped = False
+        self._prices = Prices({each.name: each for each in settings.engines})
+        if settings.max_cost is not None:
+            self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
     def stop(self) -> None:
         """Finish what is under way, and take up no more."""
         self._stopped = True
+
+    def _money_is_out(self) -> None:
+        self.out_of_budget = True
+        self.stop()
 
     @property
     def stopped(self) -> bool:
@@ -85,11 +101,18 @@ class Run:
                     settings.engines,
                     concurrency=settings.concurrency,
                     retries=settings.retries,
+                    sinks=(self.spending,),
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            budget = (
+                None
+                if settings.max_cost is None
+                else (Budget(settings.max_cost, Decimal(0), self._money_is_out), self._prices)
+            )
+            askers = Askers(clients, settings.concurrency, self.spending, budget)
+            walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
@@ -103,6 +126,8 @@ class Run:
                         await clients[name].stop_engine()
                 walk.until = len(turns) - 1
                 async for row, came in self._through(walk, window()):
+                    if came.later:
+                        continue
                     self._count(came)
                     yield row, came
                 last = turns[-1]
