@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
@@ -21,7 +20,8 @@ from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
 from headrace.chains.nodes import Step
 from headrace.chains.prices import Prices
-from headrace.chains.reading import Row, rows_of
+from headrace.chains.reading import Row
+from headrace.chains.runs import Earlier, Notes, Why
 from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
@@ -39,7 +39,8 @@ class RunSettings:
     ``concurrency`` requests are under way at each engine at most. One that failed for a reason that
     may pass is made again ``retries`` times at most. Lazy engines that we start run one at a time,
     each for ``window`` rows before the next one starts; for all of them, if it is None. The run stops
-    before ``max_cost`` US dollars are passed.
+    before ``max_cost`` US dollars are passed, those of earlier attempts in ``run_dir`` counted.
+    ``input`` and ``output`` are what the run's note says of where its rows come from and go.
     """
 
     run_dir: Path
@@ -49,6 +50,8 @@ class RunSettings:
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
     max_cost: Decimal | None = None
+    input: str | None = None
+    output: str | None = None
 
 
 class Run:
@@ -58,19 +61,30 @@ class Run:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
         self.spending = Spending()
-        self.out_of_budget = False
+        self.rows_known: int | None = None
+        """How many rows there are, where somebody has counted them."""
+        self.why_stopped: Why | None = None
+        self.earlier = Earlier()
+        """What earlier attempts in the same folder spent."""
         self._stopped = False
+        self._budget: Budget | None = None
+        self._clients: Mapping[str, AsyncClient] = {}
         self._prices = Prices({each.name: each for each in settings.engines})
         if settings.max_cost is not None:
             self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
-    def stop(self) -> None:
-        """Finish what is under way, and take up no more."""
+    def stop(self, why: Why | None = None) -> None:
+        """Finish what is under way, and take up no more; ``why`` is told in the run's note."""
         self._stopped = True
+        self.why_stopped = self.why_stopped or why
 
-    def _money_is_out(self) -> None:
-        self.out_of_budget = True
-        self.stop()
+    @property
+    def usd_at_most(self) -> Decimal:
+        """What this attempt may have cost; more than is known where nobody told of some calls."""
+        known = self.spending.all.usd
+        if self._budget is None:
+            return known
+        return max(known, self._budget.spent - self.earlier.usd_at_most)
 
     @property
     def stopped(self) -> bool:
@@ -85,7 +99,9 @@ class Run:
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
 
-    async def over(self, rows: Callable[[], Iterable[Row]]) -> AsyncIterator[tuple[Row, Came]]:
+    async def over(
+        self, rows: Callable[[], Iterable[Row]]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row with what became of it, in their order.
 
         ``rows`` gives them from the first on, each time it is called: where engines take turns, the
@@ -106,11 +122,14 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            budget = (
-                None
-                if settings.max_cost is None
-                else (Budget(settings.max_cost, Decimal(0), self._money_is_out), self._prices)
-            )
+            self._clients = clients
+            notes = Notes(self)
+            self.earlier = notes.earlier
+            if settings.max_cost is not None:
+                spent = self.earlier.usd_at_most
+                self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
+            await stack.enter_async_context(notes)
+            budget = None if self._budget is None else (self._budget, self._prices)
             askers = Askers(clients, settings.concurrency, self.spending, budget)
             walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
@@ -186,41 +205,3 @@ async def _end(tasks: deque[tuple[Row, asyncio.Task[Came]]]) -> None:
     for _, task in tasks:
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
-
-
-@frozen
-class Result:
-    """What became of one row: its ``values``, and its ``errors``."""
-
-    id: str | int
-    values: tuple[Any, ...]
-    errors: tuple[Failed, ...]
-
-
-async def arun(
-    chain: Chain,
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    settings: RunSettings,
-    on_standing: Callable[[Standing], None] | None = None,
-) -> AsyncIterator[Result]:
-    """What ``chain`` makes of each of ``rows``, in their order.
-
-    Where engines take turns, all of ``rows`` are held, or ``settings.window`` of them.
-    """
-    run = Run(chain, settings)
-    kept = _Kept(rows)
-    async for row, came in run.over(lambda: rows_of(kept)):
-        if on_standing is not None:
-            on_standing(run.standing)
-        yield Result(row.id, tuple(item.value for item in came.items), came.failed)
-
-
-class _Kept:
-    """What can be gone through again, though it came from an iterator that cannot."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._rows = rows if iter(rows) is not rows else list(rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows)
