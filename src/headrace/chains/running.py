@@ -68,13 +68,14 @@ class Run:
         """What earlier attempts in the same folder spent."""
         self._stopped = False
         self._budget: Budget | None = None
-        self._clients: Mapping[str, AsyncClient] = {}
+        self.clients: Mapping[str, AsyncClient] = {}
+        """Who is asked, by the names of engines, while it runs."""
         self._prices = Prices({each.name: each for each in settings.engines})
         if settings.max_cost is not None:
             self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
-    def stop(self, why: Why | None = None) -> None:
-        """Finish what is under way, and take up no more; ``why`` is told in the run's note."""
+    def stop(self, why: Why = "interrupt") -> None:
+        """Finish what is under way, and take up no more; the run's note tells ``why``."""
         self._stopped = True
         self.why_stopped = self.why_stopped or why
 
@@ -122,7 +123,7 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            self._clients = clients
+            self.clients = clients
             notes = Notes(self)
             self.earlier = notes.earlier
             if settings.max_cost is not None:

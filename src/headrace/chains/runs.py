@@ -35,7 +35,7 @@ _FORMAT = 1
 _WRITES_EVERY_S = 1.0
 
 State: TypeAlias = Literal["running", "finished", "stopped", "interrupted", "failed", "killed"]
-Why: TypeAlias = Literal["interrupt", "terminated", "max_cost", "left"]
+Why: TypeAlias = Literal["interrupt", "max_cost", "left", "unwritable"]
 
 
 @frozen(kw_only=True)
@@ -141,7 +141,7 @@ class Notes:
             try:
                 self._write("running")
             except LLMUnavailableError:
-                self._run.stop()
+                self._run.stop("unwritable")
                 raise
 
     def _write(self, state: State, reason: str | None = None) -> None:

@@ -56,6 +56,14 @@ class Used:
         if self.usd is not None:
             self.usd = None if done.price_usd is None else self.usd + Decimal(done.price_usd)
 
+    def plain(self) -> dict[str, Any]:
+        """For JSON; money as a number, for whoever sums up a column."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "usd": None if self.usd is None else float(self.usd),
+        }
+
 
 class _Told(list[Failed]):
     """What failed of one row, and what it used."""
