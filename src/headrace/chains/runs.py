@@ -24,7 +24,6 @@ from attrs import asdict, field, frozen
 from msgspec import DecodeError, json
 
 from headrace.chains.spending import Spent, plain_spent, spent_of, total
-from headrace.chains.standing import Standing
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
 if TYPE_CHECKING:
@@ -256,13 +255,12 @@ def runs_under(folders: Iterable[Path]) -> Iterator[Path]:
                 yield Path(at)
 
 
-def standing_of(attempt: Attempt) -> Standing:
-    """How far the attempt was, without its nodes."""
-    told = {name: attempt.standing.get(name, 0) for name in _COUNTS}
-    return Standing(**told)
-
-
-_COUNTS = ("rows", "results", "failed", "made", "reused", "prompt_tokens", "completion_tokens")
+def by_engine(steps: Mapping[str, str], by_step: Mapping[str, Spent]) -> dict[str, Spent]:
+    """What was spent at each engine; ``steps`` tells which one a step asks."""
+    found: dict[str, Spent] = {}
+    for step, each in by_step.items():
+        found.setdefault(steps.get(step, "?"), Spent()).add(each)
+    return found
 
 
 def _earlier_of(path: Path) -> Earlier:

@@ -52,6 +52,9 @@ class _File:
     def write(self, line: bytes) -> None:
         self._file.write(line)
 
+    def flush(self) -> None:
+        self._file.flush()
+
     def finish(self) -> None:
         self._file.flush()
         if self._part is None or self.path is None:
@@ -138,6 +141,7 @@ class Errors:
             "input": failed.item.value,
         }
         self._file.write(as_json(line) + b"\n")
+        self._file.flush()  # for whoever follows the run
 
     def finish(self) -> None:
         self._file.finish()
