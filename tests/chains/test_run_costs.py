@@ -182,7 +182,7 @@ def test_no_budget_is_passed_in_whatever_order_requests_end(costs, limit):
 
         async def ask(place: int, most: int, pauses: int) -> None:
             nonlocal refused
-            bill = Bill("s", Spent())
+            bill = Bill("s", Spent(), Spent())
             try:
                 async with budget.aside(Decimal(most), Decimal(most), bill):
                     for _ in range(pauses):

@@ -84,15 +84,20 @@ def _broke_off(attempt: Attempt) -> bool:
 
 @define
 class Bill:
-    """What the work of ``step`` on one value used so far."""
+    """What the work of ``step`` on one value used so far; it counts among ``others`` of the step."""
 
     step: str
     spent: Spent
+    others: Spent
 
     def on(self, done: Done) -> Done:
-        """``done`` with all that its calls used; as it is, where no record told of any."""
+        """``done`` with all that its calls used. Where no record told of any (a client or a batch of
+        somebody else's making), it is on the bill as it is."""
         spent = self.spent
         if not spent.calls:
+            told = _spent_on(done)
+            spent.add(told)
+            self.others.add(told)
             return done
         unknown = spent.unpriced > 0 and not spent.usd
         return evolve(
@@ -101,6 +106,17 @@ class Bill:
             completion_tokens=spent.completion_tokens,
             price_usd=None if unknown else str(spent.usd),
         )
+
+
+def _spent_on(done: Done) -> Spent:
+    return Spent(
+        calls=1,
+        failed=int(done.failed),
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        usd=Decimal(done.price_usd or 0),
+        unpriced=int(done.price_usd is None),
+    )
 
 
 _bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
@@ -119,7 +135,7 @@ class Spending:
         if bill is None:
             return
         bill.spent.take(record)
-        self.of(bill.step).take(record)
+        bill.others.take(record)
 
     def of(self, step: str) -> Spent:
         """What the step of that id spent."""
@@ -136,7 +152,7 @@ class Spending:
     @contextmanager
     def bill(self, step: str) -> Iterator[Bill]:
         """What is called within is on this bill."""
-        bill = Bill(step, Spent())
+        bill = Bill(step, Spent(), self.of(step))
         before = _bill.set(bill)
         self.running[step] = self.running.get(step, 0) + 1
         try:

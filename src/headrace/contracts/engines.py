@@ -235,7 +235,8 @@ class EngineConfig:
         converter=as_float,
         validator=_price,
         metadata=_help(
-            "US dollars for a million tokens of prompt; as its provider publishes, if left out"
+            "US dollars for a million tokens of prompt, for clients and chains (under the gateway "
+            "routes name prices); as its provider publishes, if left out"
         ),
     )
     output_price_usd: float | None = field(
