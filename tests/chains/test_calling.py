@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from headrace import Client
 from headrace.chains import Apply, Chain, Step, arun, run, run_iter
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -53,8 +54,9 @@ def test_rows_of_an_endless_iterator_are_taken_as_they_are_needed():
             taken += 1
             yield {"text": "t"}
 
-    with run_iter(LOUD, endless(), concurrency=2) as results:
-        assert next(results).value == "T"
+    results = run_iter(LOUD, endless(), concurrency=2)
+    assert next(results).value == "T"
+    results.close()
     assert taken < 5000
 
 
@@ -77,6 +79,23 @@ def test_a_chain_in_python_may_bring_its_engines():
         chain = Chain(Step(id="only", engine="mine", user="say {{ text }}"))
         results = run(chain, ROWS[:2], engines=(engine,))
     assert [each.value for each in results] == ["<say t0>", "<say t1>"]
+
+
+def test_a_function_may_call_a_client_or_a_chain_and_wait_for_it():
+    with answering() as server:
+        asked = Client(
+            engine=EngineConfig(
+                name="mine", backend="openai-compatible", model="m", endpoint=server.url
+            )
+        )
+
+        def both(row: dict[str, Any]) -> list[str]:
+            return [asked.chat(row["text"]).text, run(LOUD, [row])[0].value]
+
+        (result,) = run(Chain(Apply(id="both", function=both, version="1")), ROWS[:1])
+        asked.close()
+    assert result.error is None, result.error
+    assert result.value == ["<t0>", "T0"]
 
 
 def test_settings_are_given_in_one_way(tmp_path: Path):

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +24,7 @@ from headrace.chains.reading import Row, read_rows, rows_of
 from headrace.chains.running import Run, RunSettings
 from headrace.chains.standing import Standing
 from headrace.chains.walk import Failed, Used
-from headrace.client.portal import Pieces, portal
+from headrace.client.portal import Portal
 from headrace.client.registry import get_engine_config
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -76,9 +84,17 @@ def run_iter(
     settings: RunSettings | None = None,
     on_standing: Callable[[Standing], None] | None = None,
     **more: Any,
-) -> Pieces[Result]:
+) -> Generator[Result, None, None]:
     """As ``run``, each result as soon as those before it are there; closing it ends the run."""
-    return portal().iterate(lambda: _results(chain, rows, run_dir, settings, on_standing, more))
+    # Not the portal of the clients: functions of the chain may call one of those and wait.
+    portal = Portal()
+    try:
+        with portal.iterate(
+            lambda: _results(chain, rows, run_dir, settings, on_standing, more)
+        ) as results:
+            yield from results
+    finally:
+        portal.close()
 
 
 async def arun(

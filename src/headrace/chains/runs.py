@@ -250,7 +250,7 @@ def runs_under(folders: Iterable[Path]) -> Iterator[Path]:
         for at, below, files in os.walk(folder):
             # What begins with a dot is some program's own: environments and caches, often large.
             below[:] = sorted(each for each in below if not each.startswith("."))
-            if NAME in files and "lock" in files:
+            if NAME in files and "journal.sqlite" in files:
                 below.clear()
                 yield Path(at)
 
