@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,8 +133,6 @@ def test_a_second_interrupt_does_not_wait_for_what_is_under_way(folder):
             released.wait(60)
         return f"<{prompt}>"
 
-    import threading
-
     hung: list[str] = []
     released = threading.Event()
     with answering(hanging) as server:
@@ -174,14 +173,22 @@ def test_runs_are_listed_with_how_they_stand(folder):
 
 
 def test_a_run_that_was_killed_is_known_as_such(folder):
-    with answering(slowly) as server:
+    over = threading.Event()
+
+    def stuck(prompt: str, before: int) -> str:
+        if sum(server.asked.values()) > 20:
+            over.wait(60)
+        return f"<{prompt}>"
+
+    with answering(stuck) as server:
         write_chain(folder, server)
         process = subprocess.Popen(command("--concurrency", "4"), cwd=folder)
-        wait_for(server, 20)
+        wait_for(server, 22)
         (running,) = json.loads(headrace(folder, "runs", "list", "--json").stdout)
         process.kill()
         process.wait()
         (killed,) = json.loads(headrace(folder, "runs", "list", "--json").stdout)
+        over.set()
     assert (running["now"]["state"], killed["now"]["state"]) == ("running", "killed")
 
 
