@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from attrs import define, field, frozen
 from msgspec import json
 
+from headrace.chains.aside import Aside
 from headrace.chains.asking import Askers, plain
 from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Chain
@@ -101,7 +102,11 @@ class Walk:
         self.segments: Mapping[str, int] = {}
         self.until = 0
         # A row comes by again in each turn; who failed in his own is not asked in another's.
-        self._passing: dict[bytes, Done] = {}
+        self._passing = Aside()
+
+    def close(self) -> None:
+        """No row will come any more."""
+        self._passing.close()
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``; nothing, where some of it is left for later."""
@@ -216,8 +221,8 @@ class Walk:
             done = await work()
             if not done.passing:
                 self._journal.keep(key, done)
-            elif self.segments:
-                self._passing[key] = done
+            elif max(self.segments.values(), default=0) > 0:
+                self._passing.put(key, done)
             standing = self._standing
             standing.made += 1
             standing.prompt_tokens += done.prompt_tokens
