@@ -197,8 +197,13 @@ def distilabel(base: str, concurrency: int) -> Work:
     from distilabel.steps.tasks import TextGeneration
 
     def model(kind: Any) -> Any:
-        held = {"schema": kind, "format": "json", "mode": "json_schema"}
-        return OpenAILLM(model=_MODEL, base_url=base, api_key=_KEY, structured_output=held)
+        # Its own structured_output can only force a call of a tool: it hands a mode on as a text
+        # that it then does not take.
+        named = {"name": kind.__name__, "schema": kind.model_json_schema()}
+        held = {"response_format": {"type": "json_schema", "json_schema": named}}
+        return OpenAILLM(
+            model=_MODEL, base_url=base, api_key=_KEY, generation_kwargs={"extra_body": held}
+        )
 
     def work(rows: list[Row]) -> list[Row]:
         with Pipeline(name="tickets") as pipeline:
@@ -221,7 +226,7 @@ def distilabel(base: str, concurrency: int) -> Work:
             load >> sort >> answer
         made: Any = pipeline.run(use_cache=False)["default"]["train"]
         return [
-            {"id": each["id"], "output": json.loads(each["generation"])}
+            {"id": each["id"], "output": Reply.model_validate_json(each["generation"]).model_dump()}
             for each in made
             if each["generation"]
         ]
