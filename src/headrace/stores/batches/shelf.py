@@ -239,11 +239,13 @@ class BatchShelf:
 
     def results(self, batch_id: str) -> Iterator[tuple[ItemFate, bytes]]:
         """The lines, in the requests' order."""
-        yield from self._db.execute(
+        rows = self._db.execute(
             "SELECT fate, line FROM items JOIN results USING (batch, place)"
             " WHERE batch = ? ORDER BY place",
             (batch_id,),
         )
+        for row in rows:
+            yield row["fate"], row["line"]
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
