@@ -10,11 +10,15 @@ from typing import Any
 from attrs import frozen
 from msgspec import to_builtins
 
+from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.prices import Prices
+from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json
-from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
@@ -31,11 +35,20 @@ class Asked:
 
 
 class Askers:
-    """Clients by engine. ``concurrency`` requests are under way at each at most."""
+    """Asks the engines of steps, each at its own pace.
 
-    def __init__(self, clients: Mapping[str, AsyncClient], concurrency: int) -> None:
-        self._clients = clients
-        self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    """
+
+    def __init__(
+        self,
+        paces: Mapping[str, Pace],
+        spending: Spending | None = None,
+        budget: tuple[Budget, Prices] | None = None,
+    ) -> None:
+        self._paces = paces
+        self._spending = Spending() if spending is None else spending
+        self._budget = budget
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -44,38 +57,44 @@ class Askers:
         return Asked(step, (step.user_template.render(seen), system))
 
     async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none."""
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
         user, system = asked.said
         messages = [LLMMessage(role="user", content=user)]
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, step.sampling, {})
-        client = self._clients[step.engine]
-        async with self._places[step.engine]:
-            try:
-                async with asyncio.timeout(step.timeout_s):
-                    try:
-                        return await _answered(client, step, request)
-                    except LLMError as error:
-                        if not error.transient:
-                            raise
-                        # The client asks nobody again who had begun to answer, since some of that
-                        # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await _answered(client, step, request)
-            except TimeoutError:
-                return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
-            except LLMError as error:
-                return _failed(error)
+        with self._spending.bill(step.id) as bill:
+            if self._budget is None:
+                return bill.on(await self._asked(step, request))
+            budget, prices = self._budget
+            async with budget.aside(*prices.most(step, request), bill):
+                return bill.on(await self._asked(step, request))
+
+    async def _asked(self, step: Step, request: LLMRequest) -> Done:
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                return await _answered(self._paces[step.engine], step, request)
+        except TimeoutError:
+            return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+        except EngineGoneError:
+            raise  # no row's fault
+        except LLMError as error:
+            return _failed(error)
 
 
-async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
-        answer = await client.generate(request)
+        answer = await pace.answer(step.id, request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
-    made = await client.generate(request, output=step.output, output_settings=settings)
-    return _done(plain(made.output), made.usage, made.price_usd)
+    settings = OutputSettings(
+        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
+    )
+    asking: Asking[Any] = Asking(request, step.output, settings)
+    while True:
+        made = asking.judge(await pace.answer(step.id, asking.request))
+        if made is not None:
+            return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:

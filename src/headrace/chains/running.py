@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from headrace.chains.asking import Askers
-from headrace.chains.engines import is_started, open_clients
+from headrace.chains.budget import Budget
+from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
-from headrace.chains.reading import Row, rows_of
+from headrace.chains.nodes import Step
+from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
+from headrace.chains.prices import Prices
+from headrace.chains.reading import Row
+from headrace.chains.runs import Earlier, Notes, Why
+from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
 from headrace.chains.walk import Came, Failed, Walk
@@ -25,6 +31,7 @@ from headrace.client.async_client import AsyncClient
 from headrace.contracts.engines import EngineConfig
 
 _ROWS_A_PLACE = 4
+_HELD_A_PLACE = 64
 
 
 @frozen(kw_only=True)
@@ -32,16 +39,26 @@ class RunSettings:
     """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
 
     ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
-    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
-    may pass is made again ``retries`` times at most.
+    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None.
+    One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
+    minute hold for each provider and key whose engines have none of their own. ``pace`` has what
+    else may be said of how engines are asked.
+    The run stops before ``max_cost`` US dollars are passed, those of earlier attempts in ``run_dir``
+    counted. ``input`` and ``output`` are what the run's note says of where its rows come from and go.
     """
 
     run_dir: Path
     concurrency: int = 64
     retries: int = 5
     window: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    pace: PaceSettings = field(factory=PaceSettings)
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
+    max_cost: Decimal | None = None
+    input: str | None = None
+    output: str | None = None
 
 
 class Run:
@@ -50,11 +67,34 @@ class Run:
     def __init__(self, chain: Chain, settings: RunSettings) -> None:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
+        self.paces: Mapping[str, Pace] = {}
+        """How each engine is asked, while it runs."""
+        self.spending = Spending()
+        self.rows_known: int | None = None
+        """How many rows there are, where somebody has counted them."""
+        self.why_stopped: Why | None = None
+        self.earlier = Earlier()
+        """What earlier attempts in the same folder spent."""
         self._stopped = False
+        self._budget: Budget | None = None
+        self.clients: Mapping[str, AsyncClient] = {}
+        """Who is asked, by the names of engines, while it runs."""
+        self._prices = Prices({each.name: each for each in settings.engines})
+        if settings.max_cost is not None:
+            self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
-    def stop(self) -> None:
-        """Finish what is under way, and take up no more."""
+    def stop(self, why: Why = "interrupt") -> None:
+        """Finish what is under way, and take up no more; the run's note tells ``why``."""
         self._stopped = True
+        self.why_stopped = self.why_stopped or why
+
+    @property
+    def usd_at_most(self) -> Decimal:
+        """What this attempt may have cost; more than is known where nobody told of some calls."""
+        known = self.spending.all.usd
+        if self._budget is None:
+            return known
+        return max(known, self._budget.spent - self.earlier.usd_at_most)
 
     @property
     def stopped(self) -> bool:
@@ -69,7 +109,9 @@ class Run:
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
 
-    async def over(self, rows: Callable[[], Iterable[Row]]) -> AsyncIterator[tuple[Row, Came]]:
+    async def over(
+        self, rows: Callable[[], Iterable[Row]]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row with what became of it, in their order.
 
         ``rows`` gives them from the first on, each time it is called: where engines take turns, the
@@ -84,12 +126,28 @@ class Run:
                     self.chain.engines(),
                     settings.engines,
                     concurrency=settings.concurrency,
-                    retries=settings.retries,
+                    sinks=(self.spending,),
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            self.clients = clients
+            self.paces = open_paces(
+                clients,
+                settings.engines,
+                evolve(settings.pace, concurrency=settings.concurrency, retries=settings.retries),
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
+            )
+            notes = Notes(self)
+            self.earlier = notes.earlier
+            if settings.max_cost is not None:
+                spent = self.earlier.usd_at_most
+                self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
+            await stack.enter_async_context(notes)
+            budget = None if self._budget is None else (self._budget, self._prices)
+            askers = Askers(self.paces, self.spending, budget)
+            walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
@@ -103,6 +161,8 @@ class Run:
                         await clients[name].stop_engine()
                 walk.until = len(turns) - 1
                 async for row, came in self._through(walk, window()):
+                    if came.later:
+                        continue
                     self._count(came)
                     yield row, came
                 last = turns[-1]
@@ -124,15 +184,39 @@ class Run:
         """Each row as far as ``walk`` goes now."""
         on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
         most = _ROWS_A_PLACE * self.settings.concurrency
+        most_held = _HELD_A_PLACE * self.settings.concurrency
+        ended = asyncio.Event()
+        under_way = 0
+
+        def over(_: object) -> None:
+            nonlocal under_way
+            under_way -= 1
+            ended.set()
+
         try:
             for row in rows:
                 if self._stopped:
                     break
-                on_their_way.append((row, asyncio.create_task(_of_row(walk, row))))
-                if len(on_their_way) >= most:
+                task = asyncio.create_task(_of_row(walk, row))
+                task.add_done_callback(over)
+                under_way += 1
+                on_their_way.append((row, task))
+                # One that waits for long keeps those behind it from being written, but not from
+                # being asked: what they gave is held until it is their turn.
+                while under_way >= most or len(on_their_way) >= most_held:
+                    if on_their_way[0][1].done() or len(on_their_way) >= most_held:
+                        yield await _first_of(on_their_way)
+                        continue
+                    ended.clear()
+                    await ended.wait()
+                while on_their_way and on_their_way[0][1].done():
                     yield await _first_of(on_their_way)
             while on_their_way:
                 yield await _first_of(on_their_way)
+        except EngineGoneError:
+            # What others are asked is finished, as far as it goes without that one.
+            await asyncio.gather(*(task for _, task in on_their_way), return_exceptions=True)
+            raise
         finally:
             await _end(on_their_way)
 
@@ -161,41 +245,3 @@ async def _end(tasks: deque[tuple[Row, asyncio.Task[Came]]]) -> None:
     for _, task in tasks:
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
-
-
-@frozen
-class Result:
-    """What became of one row: its ``values``, and its ``errors``."""
-
-    id: str | int
-    values: tuple[Any, ...]
-    errors: tuple[Failed, ...]
-
-
-async def arun(
-    chain: Chain,
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    settings: RunSettings,
-    on_standing: Callable[[Standing], None] | None = None,
-) -> AsyncIterator[Result]:
-    """What ``chain`` makes of each of ``rows``, in their order.
-
-    Where engines take turns, all of ``rows`` are held, or ``settings.window`` of them.
-    """
-    run = Run(chain, settings)
-    kept = _Kept(rows)
-    async for row, came in run.over(lambda: rows_of(kept)):
-        if on_standing is not None:
-            on_standing(run.standing)
-        yield Result(row.id, tuple(item.value for item in came.items), came.failed)
-
-
-class _Kept:
-    """What can be gone through again, though it came from an iterator that cannot."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._rows = rows if iter(rows) is not rows else list(rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows)
