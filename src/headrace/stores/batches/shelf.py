@@ -93,8 +93,10 @@ class BatchShelf:
 
     def unfinished(self) -> Sequence[StoredBatch]:
         """Every batch that has not ended, the oldest first."""
-        rows = self._db.execute("SELECT * FROM batches ORDER BY created, rowid").fetchall()
-        return [each for row in rows if not (each := _stored(row)).batch.has_ended]
+        rows = self._db.execute(
+            "SELECT * FROM batches WHERE ended IS NULL ORDER BY created, rowid"
+        ).fetchall()
+        return [_stored(row) for row in rows]
 
     def ended_before(self, then: float) -> Sequence[str]:
         """The batches that ended so long ago."""
