@@ -12,10 +12,9 @@ from msgspec import to_builtins
 
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
-from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.pace import EngineGoneError, Pace, Paced
 from headrace.chains.values import Item, as_json
 from headrace.client.requests import as_request
-from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
@@ -53,7 +52,7 @@ class Askers:
         request = as_request(messages, None, step.sampling, {})
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, request)
+                return await _answered(self._paces[step.engine].of(step.id), step, request)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -62,18 +61,15 @@ class Askers:
             return _failed(error)
 
 
-async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
+async def _answered(client: Paced, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
-        answer = await pace.answer(step.id, request)
+        answer = await client.generate(request)
         return _done(answer.text, answer.usage, answer.price_usd)
     settings = OutputSettings(
         more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
     )
-    asking: Asking[Any] = Asking(request, step.output, settings)
-    while True:
-        made = asking.judge(await pace.answer(step.id, asking.request))
-        if made is not None:
-            return _done(plain(made.output), made.usage, made.price_usd)
+    made = await client.generate(request, output=step.output, output_settings=settings)
+    return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:
