@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -103,8 +104,9 @@ def test_asking_again_ends_with_its_tokens_and_the_row_says_so(tmp_path):
     assert set(server.asked.values()) == {1}
 
 
-def run(folder: Path, url: str, *more: str) -> subprocess.CompletedProcess[str]:
-    (folder / "chain.yaml").write_text(CHAIN.format(url=url))
+def run(folder: Path, url: str | None, *more: str) -> subprocess.CompletedProcess[str]:
+    if url is not None:
+        (folder / "chain.yaml").write_text(CHAIN.format(url=url))
     lines = "".join(json.dumps(row) + "\n" for row in rows())
     (folder / "in.jsonl").write_text(lines)
     words = ["run", "chain.yaml", "in.jsonl", "-o", "out.jsonl", "--no-progress", *more]
@@ -115,6 +117,7 @@ def run(folder: Path, url: str, *more: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, "HEADRACE_STATE": str(folder / "state")},
     )
 
 
@@ -163,6 +166,21 @@ def test_nobody_listening_stops_the_run(tmp_path):
     assert "Check that it runs" in stopped.stderr
 
 
+def test_an_engine_that_does_not_start_stops_the_run(tmp_path):
+    (tmp_path / "chain.yaml").write_text(
+        """
+engines:
+  - {name: local, backend: command, model: m, command: [no-such-program, --port, "{port}"]}
+steps:
+  - {id: first, engine: local, user: "{{ text }}"}
+"""
+    )
+    stopped = run(tmp_path, None)
+    assert stopped.returncode == 1
+    assert "engine 'local' cannot be used any more" in stopped.stderr
+    assert "no-such-program" in stopped.stderr
+
+
 def test_limits_of_one_key_that_differ_are_refused(tmp_path):
     (tmp_path / "chain.yaml").write_text(
         """
@@ -174,15 +192,7 @@ steps:
   - {id: second, engine: two, user: "{{ first }}"}
 """
     )
-    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace", "run", "chain.yaml", "in.jsonl", "-o", "out.jsonl"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(tmp_path, None)
     assert done.returncode != 0
     assert "'one' and 'two'" in done.stderr
     assert "requests_per_minute are 100 and 200" in done.stderr
