@@ -14,6 +14,8 @@ from headrace.net.clock import Clock, SystemClock
 from headrace.traffic.endpoint import EndpointSettings
 
 _LONGEST_WAIT_S = 3600.0
+_WHOLE_S = 600.0
+"""How long an answer may take that is asked for in one piece, and so shows no beginning."""
 
 
 def open_clients(
@@ -33,6 +35,7 @@ def open_clients(
         retry=None,
         breaker=None,
         total_s=None,
+        whole_s=_WHOLE_S,
     )
     clients = {}
     for name in names:

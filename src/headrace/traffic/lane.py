@@ -94,6 +94,11 @@ class Lane:
     gauge: Gauge | None = field(default=None, repr=False, eq=False)
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
+    _seat: Seat = field(init=False, repr=False, eq=False)
+
+    @_seat.default
+    def _only_seat(self) -> Seat:
+        return Seat(self.backend, self.admission)
 
     @property
     def name(self) -> str:
@@ -136,7 +141,7 @@ class Lane:
         if self.doors and isinstance(self.backend, OfEngines):
             engine = self.backend.choose(request, self.running + self.waiting)
             return Seat(engine, self.doors[engine])
-        return Seat(self.backend, self.admission)
+        return self._seat
 
     def _doors(self) -> Iterable[Admission]:
         return self.doors.values() or (self.admission,)
