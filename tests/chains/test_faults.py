@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -51,7 +52,7 @@ def results(server: Answering, chain: Chain, folder: Path, **settings: Any) -> l
     engine = EngineConfig(name="small", backend="openai-compatible", model="m", endpoint=server.url)
 
     async def main() -> list[Result]:
-        made = RunSettings(run_dir=folder, engines=(engine,), concurrency=16, **settings)
+        made = RunSettings(run_dir=folder, engines=(engine,), **{"concurrency": 16, **settings})
         return [each async for each in arun(chain, rows(), settings=made)]
 
     return asyncio.run(main())
@@ -102,6 +103,25 @@ def test_asking_again_ends_with_its_tokens_and_the_row_says_so(tmp_path):
     assert all(each.errors[0].error == "LLMOutputError" for each in made)
     assert "budget_tokens=0" in made[0].errors[0].message
     assert set(server.asked.values()) == {1}
+
+
+def test_a_steps_time_begins_with_its_request_and_not_with_its_wait_for_a_place(tmp_path):
+    def slow(prompt: str, before: int) -> Any:
+        time.sleep(0.05)
+        return "done"
+
+    step = Step(id="first", engine="small", user="one {{ text }}", timeout_s=2.0)
+    with answering(slow) as server:
+        made = results(server, Chain(step), tmp_path, concurrency=2)
+    assert [each.values for each in made] == [("done",)] * ROWS
+
+
+def test_a_step_whose_time_is_over_ends_the_row(tmp_path):
+    step = Step(id="first", engine="small", user="one {{ text }}", timeout_s=0.5)
+    with answering(lambda prompt, before: "hang" if prompt == "one row 3" else "done") as server:
+        made = results(server, Chain(step), tmp_path)
+    assert [each.id for each in made if each.errors] == [3]
+    assert made[3].errors[0].error == "LLMTimeoutError"
 
 
 def run(folder: Path, url: str | None, *more: str) -> subprocess.CompletedProcess[str]:

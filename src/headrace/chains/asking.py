@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -50,15 +51,24 @@ class Askers:
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, step.sampling, {})
+        client = self._paces[step.engine].of(step.id)
         try:
-            async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine].of(step.id), step, request)
+            if step.timeout_s is None:
+                return await _answered(client, step, request)
+            async with asyncio.timeout(None) as limit:
+                client = client.telling(partial(_begin, limit, step.timeout_s))
+                return await _answered(client, step, request)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
             raise  # no row's fault
         except LLMError as error:
             return _failed(error)
+
+
+def _begin(limit: asyncio.Timeout, seconds: float) -> None:
+    if limit.when() is None:
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 async def _answered(client: Paced, step: Step, request: LLMRequest) -> Done:

@@ -146,9 +146,11 @@ class Pace:
             found = self._steps[step] = Paced(self, step)
         return found
 
-    async def answer(self, kind: str, request: LLMRequest) -> LLMResponse:
+    async def answer(
+        self, kind: str, request: LLMRequest, admitted: Callable[[], None] | None = None
+    ) -> LLMResponse:
         """The answer to ``request``, however often it has to be asked; ``kind`` are those that take
-        alike long, such as a step's.
+        alike long, such as a step's. ``admitted`` is told each time that it has its place.
 
         Raises the LLMError that the row ends with, or EngineGoneError where the run is to end.
         """
@@ -157,6 +159,8 @@ class Pace:
             await self._enter(again=tries.failures + tries.refusals + tries.doubts > 0)
             tokens = self._tokens_of(kind, request)
             try:
+                if admitted is not None:
+                    admitted()
                 wait_s = self._account.reserve(tokens)
                 if wait_s > 0:
                     await self._clock.sleep(wait_s)

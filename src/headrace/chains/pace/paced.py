@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
 from attrs import frozen
@@ -23,6 +24,11 @@ class Paced:
 
     pace: Pace
     step: str
+    admitted: Callable[[], None] | None = None
+
+    def telling(self, admitted: Callable[[], None]) -> Paced:
+        """The same, which calls ``admitted`` each time that a request has its place."""
+        return Paced(self.pace, self.step, admitted)
 
     @overload
     async def generate(self, request: LLMRequest) -> LLMResponse: ...
@@ -41,9 +47,9 @@ class Paced:
     ) -> LLMResponse | Structured[Any]:
         """As a client's ``generate``; raises EngineGoneError where the run is to end."""
         if output is None:
-            return await self.pace.answer(self.step, request)
+            return await self.pace.answer(self.step, request, self.admitted)
         asking: Asking[Any] = Asking(request, output, output_settings or OutputSettings())
         while True:
-            made = asking.judge(await self.pace.answer(self.step, asking.request))
+            made = asking.judge(await self.pace.answer(self.step, asking.request, self.admitted))
             if made is not None:
                 return made
