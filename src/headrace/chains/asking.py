@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import frozen
@@ -14,12 +14,11 @@ from msgspec import to_builtins
 from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
-from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.pace import EngineGoneError, Pace, Paced
 from headrace.chains.prices import Prices
 from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json
 from headrace.client.requests import as_request
-from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
@@ -74,9 +73,13 @@ class Askers:
                 return bill.on(await self._asked(step, request))
 
     async def _asked(self, step: Step, request: LLMRequest) -> Done:
+        client = self._paces[step.engine].of(step.id)
         try:
-            async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, request)
+            if step.timeout_s is None:
+                return await _answered(client, step, request)
+            async with asyncio.timeout(None) as limit:
+                client = client.telling(partial(_begin, limit, step.timeout_s))
+                return await _answered(client, step, request)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -101,15 +104,17 @@ def _settings(step: Step) -> OutputSettings:
     )
 
 
-async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
+def _begin(limit: asyncio.Timeout, seconds: float) -> None:
+    if limit.when() is None:
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+async def _answered(client: Paced, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
-        answer = await pace.answer(step.id, request)
+        answer = await client.generate(request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    asking: Asking[Any] = Asking(request, step.output, _settings(step))
-    while True:
-        made = asking.judge(await pace.answer(step.id, asking.request))
-        if made is not None:
-            return _done(plain(made.output), made.usage, made.price_usd)
+    made = await client.generate(request, output=step.output, output_settings=_settings(step))
+    return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:

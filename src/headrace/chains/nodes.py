@@ -79,8 +79,8 @@ class Step(Node):
     ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
     None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
     is asked at most until its answer is what was wanted, ``ask_tokens`` how many tokens the asks
-    after the first may take together, and ``timeout_s`` how long all that may take, retries and
-    waiting for the engine included.
+    after the first may take together, and ``timeout_s`` how long all that may take from the first
+    request on, retries and waiting for the engine between them included.
     """
 
     engine: str

@@ -64,6 +64,15 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, max=100, help="Further attempts where a failure may pass.")
     ] = 5,
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="For each provider and key whose engines have no limit of their own."
+        ),
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(min=1, help="As that, prompts and answers together.")
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
@@ -110,6 +119,8 @@ def run(
         run_dir=run_dir or Path(f"{found.name if output == '-' else output}.run"),
         concurrency=concurrency,
         retries=retries,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         window=window,
         engines=engines,
         max_cost=_amount(max_cost),
