@@ -13,12 +13,13 @@ from msgspec import to_builtins
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
-from headrace.chains.values import Item, as_json
+from headrace.chains.pictures import Picture, pictures_of, with_pictures
+from headrace.chains.values import Item, as_json, key_of
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
-from headrace.contracts.messages import LLMMessage
+from headrace.contracts.messages import ContentPart, LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import Usage
 
@@ -29,6 +30,11 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+    pictures: tuple[Picture, ...] = ()
+
+    def key(self, mark: bytes) -> bytes:
+        """What its answer is kept by; ``mark`` is the node's."""
+        return key_of(mark, as_json(self.said), *(each.digest for each in self.pictures))
 
 
 class Askers:
@@ -41,25 +47,32 @@ class Askers:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
-        return Asked(step, (step.user_template.render(seen), system))
+        pictures = pictures_of(step.image_expressions, seen)
+        return Asked(step, (step.user_template.render(seen), system), pictures)
 
     async def ask(self, asked: Asked) -> Done:
         """The answer, or why there is none."""
         step = asked.step
-        user, system = asked.said
-        messages = [LLMMessage(role="user", content=user)]
-        if system is not None:
-            messages.insert(0, LLMMessage(role="system", content=system))
-        request = as_request(messages, None, step.sampling, {})
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, request)
+                return await _answered(self._paces[step.engine], step, await _request(asked))
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
             raise  # no row's fault
         except LLMError as error:
             return _failed(error)
+
+
+async def _request(asked: Asked) -> LLMRequest:
+    user, system = asked.said
+    content: str | tuple[ContentPart, ...] = user
+    if asked.pictures:
+        content = await asyncio.to_thread(with_pictures, user, asked.pictures)
+    messages = [LLMMessage(role="user", content=content)]
+    if system is not None:
+        messages.insert(0, LLMMessage(role="system", content=system))
+    return as_request(messages, None, asked.step.sampling, {})
 
 
 async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:

@@ -137,7 +137,7 @@ class Walk:
             except LLMError as error:
                 failed.append(Failed(node.id, type(error).__name__, error.message, item))
                 return []
-            key = key_of(self._chain.mark(node), as_json(asked.said))
+            key = asked.key(self._chain.mark(node))
             work = partial(self._askers.ask, asked)
         else:
             assert isinstance(node, Apply)
