@@ -21,7 +21,7 @@ from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
     from headrace.chains.graph import Chain
-    from headrace.chains.reading import Row
+    from headrace.chains.reading import RepeatedIds, Row
     from headrace.chains.run import Run
     from headrace.chains.standing import Standing
     from headrace.chains.writing import Errors, Results
@@ -34,10 +34,14 @@ _SHOWN_FIRST = 3
 def run(
     chain: Annotated[str, typer.Argument(help="A .yaml file, or package.module:name in Python.")],
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A .jsonl or .csv file, or - for JSONL.")
+        str,
+        typer.Argument(
+            metavar="INPUT", help="A file, a folder or a pattern of names; or - for JSONL."
+        ),
     ],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="A .jsonl or .csv file, or - for JSONL.")
+        str,
+        typer.Option("-o", "--output", help="A .jsonl, .csv, .tsv or .parquet file; or -, JSONL."),
     ] = "-",
     run_dir: Annotated[
         Path | None,
@@ -47,6 +51,9 @@ def run(
         Literal["nested", "flat", "value"],
         typer.Option(help="id, input and output; or their fields side by side; or the output."),
     ] = "nested",
+    split_size: Annotated[
+        str | None, typer.Option(help="Write files of this size at most, such as 256MB.")
+    ] = None,
     id_column: Annotated[str, typer.Option(help="The column with a row's own id.")] = "id",
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many rows only.")] = None,
     concurrency: Annotated[
@@ -76,9 +83,9 @@ def run(
     import uvloop
 
     from headrace.chains.load import load_chain
-    from headrace.chains.reading import read_rows
+    from headrace.chains.reading import RepeatedIds, is_within, read_rows
     from headrace.chains.run import Run, RunSettings
-    from headrace.chains.writing import Errors, results_at
+    from headrace.chains.writing import Errors, results_at, schema_of_results, size_of
 
     found, engines = load_chain(chain)
     source = input
@@ -98,8 +105,14 @@ def run(
         engines=engines,
     )
     going = Run(found, settings)
-    if output == input != "-":
-        raise LLMInvalidRequestError("output is the input; name another file", param="output")
+    split_bytes = None if split_size is None else size_of(split_size, "split_size")
+    read_rows(source)  # refuses what is no input before anything is written
+    for option, path in (("output", Path(output)), ("run_dir", folder / "errors.jsonl")):
+        if is_within(path, input):
+            raise LLMInvalidRequestError(
+                f"{option}: {str(path)!r} would be read with the input {input!r}; write it elsewhere",
+                param=option,
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,8 +123,9 @@ def run(
         source = str(folder / "input.jsonl")  # it is gone through once for each engine
         with Path(source).open("wb") as kept:
             shutil.copyfileobj(sys.stdin.buffer, kept)
-    results = results_at(output, shape)
+    results = results_at(output, shape, split_bytes=split_bytes, schema=schema_of_results(found))
     errors = Errors(folder / "errors.jsonl")
+    repeats = RepeatedIds(folder)
     began = time.monotonic()
     # What is loaded by now stays; looking through it again and again is a tenth of a row's cost.
     gc.collect()
@@ -119,7 +133,7 @@ def run(
     gc.set_threshold(20_000, 20, 100)
     try:
         with _interrupts(going):
-            uvloop.run(_run(going, rows, results, errors, progress=progress))
+            uvloop.run(_run(going, rows, results, errors, repeats, progress=progress))
     except BaseException:
         results.abandon()
         errors.abandon()
@@ -134,6 +148,8 @@ def run(
         raise typer.Exit(130)
     results.finish()
     errors.finish()
+    if (told := repeats.told()) is not None:
+        typer.echo(told, err=True)
     _tell(going.standing, errors, time.monotonic() - began, as_json=as_json)
     if errors.count:
         raise typer.Exit(_SOME_FAILED)
@@ -144,12 +160,14 @@ async def _run(
     rows: Callable[[], Iterable[Row]],
     results: Results,
     errors: Errors,
+    repeats: RepeatedIds,
     *,
     progress: bool,
 ) -> None:
     shown = asyncio.create_task(_show(going.standing)) if progress else None
     try:
         async for row, came in going.over(rows):
+            repeats.see(row)
             for item in came.items:
                 results.add(row, item.value)
             for failed in came.failed:
