@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -71,7 +72,8 @@ def of_arrow(path: Path, _: str) -> Iterator[object]:
 def opened_zstd(path: Path) -> BinaryIO:
     """What a file holds that zstd packed."""
     pa = arrow(str(path))
-    return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
+    packed = pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")
+    return cast(BinaryIO, BufferedReader(packed))
 
 
 def of_batches(batches: Iterable[Any], place: str, pa: Any) -> Iterator[object]:

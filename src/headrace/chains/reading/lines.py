@@ -57,31 +57,31 @@ def of_tabs(file: BinaryIO, place: str) -> Iterator[object]:
 def _of_table(file: BinaryIO, place: str, separator: str) -> Iterator[object]:
     csv.field_size_limit(MOST_ROW_BYTES)
     # What is not UTF-8 comes as lone surrogates, which no text has, so its row can be told.
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=separator)
-    columns = _columns(reader, place)
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield Wrong(f"{place}, line {reader.line_num} is not CSV: {error}")
-            continue
-        if cells is None:
-            return
-        if not cells:
-            continue
-        where = f"{place}, line {reader.line_num}"
-        if len(cells) != len(columns):
-            more = "more" if len(cells) > len(columns) else "fewer"
-            said = f"{where} has {more} fields than there are columns"
-            yield Wrong(said, shown(separator.join(cells)))
-        elif not _is_text(cells):
-            found = {
-                name: cell for name, cell in zip(columns, cells, strict=True) if _is_text([cell])
-            }
-            yield Wrong(f"{where} is not UTF-8", shown(separator.join(cells)), found)
-        else:
-            yield dict(zip(columns, cells, strict=True))
+    with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.reader(text, delimiter=separator)
+        columns = _columns(reader, place)
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                yield Wrong(f"{place}, line {reader.line_num} is not CSV: {error}")
+                continue
+            if cells is None:
+                return
+            if cells:
+                yield _of_cells(columns, cells, f"{place}, line {reader.line_num}")
+
+
+def _of_cells(columns: list[str], cells: list[str], place: str) -> dict[str, str] | Wrong:
+    if len(cells) != len(columns):
+        more = "more" if len(cells) > len(columns) else "fewer"
+        said = f"{place} has {more} fields than there are columns"
+        return Wrong(said, shown(",".join(cells)))
+    row = dict(zip(columns, cells, strict=True))
+    if _is_text(cells):
+        return row
+    found = {name: cell for name, cell in row.items() if _is_text([cell])}
+    return Wrong(f"{place} is not UTF-8", shown(",".join(cells)), found)
 
 
 def _columns(reader: Iterator[list[str]], place: str) -> list[str]:
