@@ -34,7 +34,7 @@ def of_parquet(path: Path, _: str) -> Iterator[object]:
     parquet = import_module("pyarrow.parquet")
     try:
         file = parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise LLMInvalidRequestError(
             f"input is {str(path)!r}, which is no whole Parquet file: {error}", param="input"
         ) from error
@@ -83,14 +83,15 @@ def of_batches(batches: Iterable[Any], place: str, pa: Any) -> Iterator[object]:
     while True:
         try:
             batch = next(left, None)
-        except (pa.ArrowException, OSError) as error:
+            if batch is None:
+                return
+            # Whoever follows a spoilt length leaves the memory that is his.
+            batch.validate()
+            saying = saying or Saying(batch.schema, place, pa)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise LLMInvalidRequestError(
                 f"{place} cannot be read: {error}; the rows before it are kept", param="input"
             ) from error
-        if batch is None:
-            return
-        if saying is None:
-            saying = Saying(batch.schema, place, pa)
         many = _rows_at_once(batch.nbytes, batch.num_rows)
         for at in range(0, batch.num_rows, many):
             yield from _of_slice(batch.slice(at, many), saying, pa)
@@ -116,7 +117,8 @@ def _of_slice(batch: Any, saying: Saying, pa: Any) -> Iterator[object]:
 
 def _wrong_of(batch: Any, saying: Saying, pa: Any) -> Wrong:
     """Which column of the one row in ``batch`` cannot be said, and what the others are."""
-    said, whole = "", {}
+    said = ""
+    whole: dict[str, Any] = {}
     for name in batch.schema.names:
         try:
             (one,) = saying.rows(batch.select([name]))

@@ -40,6 +40,7 @@ class Saying:
 
     def rows(self, batch: Any) -> list[dict[str, Any]]:
         """The rows of ``batch``, as JSON can say them."""
+        batch.validate(full=True)
         wanted = [self._bare.field(name) for name in batch.schema.names]
         # Arrow's own Python values of time lose digits, or need pandas: we take the count behind it.
         columns = [
@@ -75,7 +76,7 @@ class Saying:
             return pa.struct([(each.name, self._bare_of(each.type)) for each in kind])
         if types.is_fixed_size_list(kind):
             return pa.list_(self._bare_of(kind.value_type), kind.list_size)
-        if types.is_list(kind) or types.is_large_list(kind):
+        if hasattr(kind, "value_type"):
             make = pa.large_list if types.is_large_list(kind) else pa.list_
             return make(self._bare_of(kind.value_type))
         return kind

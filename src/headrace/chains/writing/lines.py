@@ -80,8 +80,9 @@ class Table:
 
     def _line(self, cells: list[str]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n", delimiter=self._separator).writerow(cells)
-        return text.getvalue().encode()
+        # With another end of a line the writer would leave a lone \r without quotes.
+        csv.writer(text, lineterminator="\r\n", delimiter=self._separator).writerow(cells)
+        return text.getvalue().removesuffix("\r\n").encode() + b"\n"
 
 
 def _cell(value: object) -> str:

@@ -25,11 +25,12 @@ from headrace.chains.writing.columns import (
 )
 from headrace.chains.writing.files import Files
 from headrace.chains.writing.shapes import Shape, Shaping
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 
 _FIRST_ROWS = 10_000  # from which columns are learnt
+_FIRST_BYTES = 4 << 20
 _BATCH_ROWS = 512
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
 _GROUP_BYTES = 16 << 20
 
 
@@ -53,7 +54,7 @@ class Parquet:
         )
         self._table: Fields | None = None
         self._arrow: Any = None
-        self._ids: list[str | int] = []
+        self._first: list[tuple[str | int, dict[str, Any]]] = []
         self._rows: list[dict[str, Any]] = []
         self._rows_bytes = 0
         self._batches: list[Any] = []
@@ -66,39 +67,55 @@ class Parquet:
             value = {**self._fields, **value}
         columns = self._shaping.columns(row, value)
         if self._table is not None:
-            columns = self._fitting(row.id, columns)
-        self._ids.append(row.id)
-        self._rows.append(columns)
+            self._take(self._table, row.id, columns)
+            return
+        self._first.append((row.id, columns))
         self._rows_bytes += len(as_json(columns))
-        most = _BATCH_ROWS if self._table is not None else _FIRST_ROWS
-        if len(self._rows) >= most or self._rows_bytes >= self._batch_bytes:
-            self._flush()
+        if len(self._first) >= _FIRST_ROWS or self._rows_bytes >= _FIRST_BYTES:
+            self._learn()
 
     def finish(self) -> None:
+        if self._table is None:
+            if self._is_first:
+                self._known = self._known_for(Row(0, "", {}))
+            self._learn()
         self._flush()
         self._write_group()
         self._end_file()
         self._files.finish()
 
     def abandon(self) -> None:
+        try:
+            if self._writer is not None:
+                self._end_file()
+        except (LLMError, self._pa.ArrowException):
+            pass  # what is not whole cannot be written either, which was told
         self._files.abandon()
 
+    def _learn(self) -> None:
+        """Which columns there are, from the first rows."""
+        self._table = self._learnt()
+        columns = self._table.each.items()
+        self._arrow = self._pa.schema([(name, each.arrow(self._pa)) for name, each in columns])
+        first, self._first, self._rows_bytes = self._first, [], 0
+        for id, row in first:
+            self._take(self._table, id, row)
+
+    def _take(self, table: Fields, id: str | int, columns: dict[str, Any]) -> None:
+        try:
+            self._rows.append(table.fit(columns, ""))
+        except Misfit as error:
+            raise _conflict(f"row {id!r}: {error}") from error
+        self._rows_bytes += len(as_json(columns))
+        if len(self._rows) >= _BATCH_ROWS or self._rows_bytes >= self._batch_bytes:
+            self._flush()
+
     def _flush(self) -> None:
-        """The rows so far as a batch, which holds less than they do."""
-        if self._table is None:
-            if self._is_first:
-                self._known = self._known_for(Row(0, "", {}))
-            self._table = self._learnt()
-            columns = self._table.each.items()
-            self._arrow = self._pa.schema([(name, each.arrow(self._pa)) for name, each in columns])
-            self._rows = [
-                self._fitting(id, columns)
-                for id, columns in zip(self._ids, self._rows, strict=True)
-            ]
+        """The rows so far as a batch, which takes less room than they do."""
         if self._rows:
             batch = self._pa.RecordBatch.from_pylist(self._rows, schema=self._arrow)
             self._batches.append(batch)
-        self._ids, self._rows, self._rows_bytes = [], [], 0
+        self._rows, self._rows_bytes = [], 0
         if sum(batch.nbytes for batch in self._batches) >= self._group_bytes:
             self._write_group()
 
@@ -117,29 +134,21 @@ class Parquet:
             self._batches = []
 
     def _end_file(self) -> None:
-        self._writer.close()
-        self._writer = None
-
-    def _fitting(self, id: str | int, columns: dict[str, Any]) -> dict[str, Any]:
-        assert self._table is not None
-        try:
-            fitting: dict[str, Any] = self._table.fit(columns, "")
-        except Misfit as error:
-            raise _conflict(f"row {id!r}: {error}") from error
-        return fitting
+        writer, self._writer = self._writer, None
+        writer.close()
 
     def _learnt(self) -> Fields:
-        names = dict.fromkeys(name for columns in self._rows for name in columns)
+        names = dict.fromkeys(name for _, columns in self._first for name in columns)
         names.update(dict.fromkeys(self._known))
         try:
             return Fields({name: self._column(name) for name in names})
         except Misfit as error:
-            raise _conflict(f"of the first {len(self._rows)} rows, {error}") from error
+            raise _conflict(f"of the first {len(self._first)} rows, {error}") from error
 
     def _column(self, name: str) -> Column:
         if name in self._known:
             return self._known[name]
-        values = [columns.get(name) for columns in self._rows]
+        values = [columns.get(name) for _, columns in self._first]
         if name == "id" and self._shaping.shape == "nested" and not all_whole(values):
             return ID
         return column_for(values, name)
