@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +234,28 @@ def test_what_is_abandoned_has_no_name(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl.part", "out.csv.part"}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
 def test_a_full_disk_is_a_clear_error(tmp_path, name):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
-    (tmp_path / f"{name}.part").symlink_to("/dev/full")
-    with pytest.raises(LLMUnavailableError, match="No space left on device"):
-        write(tmp_path / name, some(3), ["x"] * 3, "flat")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        with pytest.raises(LLMUnavailableError, match=r"File too large.*what was done is kept"):
+            write(tmp_path / name, some(3), ["x"] * 3, "flat")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / name).exists()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    first = results_at(tmp_path / "out.jsonl", split_bytes=10)
+    for row in some(4):
+        first.add(row, "x")
+    with pytest.raises(LLMInvalidRequestError, match="which another process works on"):
+        results_at(tmp_path / "out.jsonl", split_bytes=10)
+    first.finish()
+    results_at(tmp_path / "out.jsonl", split_bytes=10).abandon()
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,16 @@ _MOST_RAW = 2000
 
 @frozen
 class Row:
-    """One row of the input. ``wrong`` says why it could not be read; ``id`` is its own or made of it."""
+    """One row of the input. ``wrong`` says why it could not be read; ``id`` is its own or made of it.
+
+    ``beside`` are further columns of its results.
+    """
 
     number: int
     id: str | int
     value: Mapping[str, Any]
     wrong: str | None = None
+    beside: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
 
 @frozen

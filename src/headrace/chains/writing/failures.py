@@ -25,15 +25,17 @@ class Errors:
             "row": row.number,
             "node": failed.node,
             "error": failed.error,
-            "message": shown(failed.message),
+            "message": failed.message,
             "input": failed.item.value,
         }
         try:
             said = as_json(line)
         except (TypeError, ValueError, OverflowError, RecursionError):
             # A value of Python's own that JSON cannot say; what can be shown of it tells more.
-            said = as_json({**line, "id": shown(row.id), "input": shown(failed.item.value)})
+            message, value = shown(failed.message), shown(failed.item.value)
+            said = as_json({**line, "id": shown(row.id), "message": message, "input": value})
         self._files.here.write(said + b"\n")
+        self._files.here.show()  # for whoever follows the run
 
     def finish(self) -> None:
         self._files.finish()

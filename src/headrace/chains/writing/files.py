@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
@@ -19,6 +21,8 @@ _UNITS = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
+
+_BUFFER_BYTES = 1 << 16
 
 
 def size_of(text: str, field: str) -> int:
@@ -34,82 +38,97 @@ def size_of(text: str, field: str) -> int:
 
 
 class Part:
-    """One file, as ``path.part``, which pyarrow can write to as well."""
+    """One file, as ``path.part``, which pyarrow can write to as well.
+
+    What lies there from a run that was killed is written over; while another run writes there,
+    there is none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = path.with_name(path.name + ".part")
         self.size = 0
+        self._part = path.with_name(path.name + ".part")
+        self._buffer = bytearray()
         try:
-            self.file: BinaryIO = self._part.open("wb", buffering=1 << 16)
-        except OSError as error:
+            self._descriptor = _held_alone(self._part)
+        except BlockingIOError as error:
             raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which cannot be written: {error.strerror}",
+                f"output is {str(path)!r}, which another process works on; wait until the run there "
+                "ends, or name another file",
                 param="output",
             ) from error
+        except OSError as error:
+            raise LLMInvalidRequestError(
+                f"output is {str(path)!r}, which cannot be written: {error.strerror}; make its folder "
+                "writable, or name another file",
+                param="output",
+            ) from error
+        self.closed = False
 
     def write(self, data: bytes) -> int:
-        try:
-            self.file.write(data)
-        except OSError as error:
-            raise unwritable(str(self.path), error) from error
+        """Raises LLMUnavailableError where there is no room for it."""
+        self._buffer += data
         self.size += len(data)
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self.show()
         return len(data)
-
-    @property
-    def closed(self) -> bool:
-        return self.file.closed
 
     def tell(self) -> int:
         return self.size
 
     def flush(self) -> None:
-        """What closes it writes all; until then nobody reads it."""
+        """Nothing: what is written is whole only at the end."""
 
-    def close(self) -> None:
+    def show(self) -> None:
+        """Have in ``path.part`` what was written, for whoever follows it."""
+        with _told(str(self._part)):
+            _write(self._descriptor, self._buffer)
+
+    def keep(self) -> None:
         """All of it is there, and on disk."""
-        if self.file.closed:
-            return
-        try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-        except OSError as error:
-            raise unwritable(str(self.path), error) from error
+        self.show()
+        with _told(str(self._part)):
+            os.fsync(self._descriptor)
 
     def name(self) -> None:
         """Give it its own name."""
-        self._part.replace(self.path)
+        with _told(str(self._part)):
+            self._part.replace(self.path)
 
-    def abandon(self) -> None:
-        """It is not whole, and stays ``path.part``."""
-        try:
-            self.file.close()
-        except OSError:
-            return  # it could not be written, which was told; and nobody will read it
+    def close(self) -> None:
+        """Let others in."""
+        if not self.closed:
+            self.closed = True
+            os.close(self._descriptor)
 
 
 class StandardOutput:
     """Standard output as a file that needs no name."""
 
-    size = 0
+    def __init__(self) -> None:
+        self.size = 0
+        self._buffer = bytearray()
+        sys.stdout.flush()
 
-    def write(self, data: bytes) -> None:
-        try:
-            sys.stdout.buffer.write(data)
-        except OSError as error:
-            raise unwritable("standard output", error) from error
+    def write(self, data: bytes) -> int:
+        self._buffer += data
+        self.size += len(data)
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self.show()
+        return len(data)
+
+    def show(self) -> None:
+        with _told("-"):
+            _write(sys.stdout.fileno(), self._buffer)
+
+    def keep(self) -> None:
+        self.show()
+
+    def name(self) -> None:
+        """It has none."""
 
     def close(self) -> None:
-        try:
-            sys.stdout.buffer.flush()
-        except OSError as error:
-            raise unwritable("standard output", error) from error
-
-    def name(self) -> None: ...
-
-    def abandon(self) -> None:
-        self.close()
+        """It is not ours to close."""
 
 
 class Files:
@@ -121,20 +140,13 @@ class Files:
 
     def __init__(self, path: Path | None, split_bytes: int | None = None) -> None:
         self._path, self.split_bytes = path, split_bytes
-        self._parts: list[Part] = []
-        self._out = StandardOutput() if path is None else None
-        if self._out is None:
-            self.next()
-
-    @property
-    def count(self) -> int:
-        """How many there are so far."""
-        return 1 if self._out is not None else len(self._parts)
+        self._all: list[Part | StandardOutput] = []
+        self.next()
 
     @property
     def here(self) -> Part | StandardOutput:
         """The one that is written to."""
-        return self._out or self._parts[-1]
+        return self._all[-1]
 
     def makes_room(self, size: int) -> bool:
         """Whether ``size`` more bytes began a new file, for they were too many for this one."""
@@ -150,37 +162,79 @@ class Files:
 
     def next(self) -> None:
         """Begin the next one."""
-        assert self._path is not None
-        if self._parts:
-            self._parts[-1].close()
+        if self._path is None:
+            self._all.append(StandardOutput())
+            return
+        if self._all:
+            self.here.keep()
+        if len(self._all) > 1:
+            self.here.close()  # the first one stays open, so that no other run begins
         path = self._path
         if self.split_bytes is not None:
-            path = path.with_name(f"{path.stem}-{len(self._parts) + 1:05}{path.suffix}")
-        self._parts.append(Part(path))
+            path = path.with_name(f"{path.stem}-{len(self._all) + 1:05}{path.suffix}")
+        self._all.append(Part(path))
 
     def finish(self) -> None:
-        """They are whole: all have their names."""
-        self.here.close()
-        if self._path is not None and self.split_bytes is not None:
-            self._remove_others(self._path)
-        for part in self._parts:
-            part.name()
+        """They are whole: all have their names, and lie on disk."""
+        self.here.keep()
+        for each in self._all:
+            each.name()
+        if self._path is not None:
+            with _told(str(self._path)):
+                if self.split_bytes is not None:
+                    self._remove_others(self._path)
+                _sync(self._path.parent)
+        self.abandon()
 
     def abandon(self) -> None:
-        """They are not whole."""
-        self.here.abandon()
+        """Leave what there is of them as it is."""
+        for each in self._all:
+            each.close()
 
     def _remove_others(self, path: Path) -> None:
         ours = re.compile(rf"{re.escape(path.stem)}-(\d{{5,}}){re.escape(path.suffix)}(\.part)?")
         for other in path.parent.iterdir():
             found = ours.fullmatch(other.name)
-            if found is not None and int(found[1]) > len(self._parts):
+            if found is not None and int(found[1]) > len(self._all):
                 other.unlink()
 
 
-def unwritable(what: str, error: OSError) -> LLMUnavailableError:
-    """The error for output that cannot be written."""
-    return LLMUnavailableError(
-        f"{what} cannot be written ({error.strerror}): what was done is kept in the run's folder; run "
-        "it again when it can"
-    )
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LLMUnavailableError(
+            f"output {what!r} cannot be written ({error.strerror}): what was done is kept; make room, "
+            "and the same command goes on from there"
+        ) from error
+
+
+def _write(descriptor: int, buffer: bytearray) -> None:
+    while buffer:
+        del buffer[: os.write(descriptor, buffer)]
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _held_alone(part: Path) -> int:
+    """``part``, empty and open; raises BlockingIOError where another process has it."""
+    while True:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), part.stat()):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Whoever had it gave it its name meanwhile: it is a result by now.
+        os.close(descriptor)

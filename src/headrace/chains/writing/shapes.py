@@ -31,7 +31,7 @@ class Shaping:
     def columns(self, row: Row, value: Any) -> dict[str, Any]:
         """One result as columns: a value alone is the column ``output``."""
         if self.shape == "nested":
-            return {"id": row.id, "input": row.value, "output": value}
+            return {"id": row.id, "input": row.value, "output": value, **row.beside}
         fields = value if isinstance(value, Mapping) else {"output": value}
         if self.shape == "value":
             return dict(fields)
@@ -39,6 +39,9 @@ class Shaping:
         self._both.update(name for name in fields if name in taken)
         for name, each in fields.items():
             taken[self._name(name, taken)] = each
+        for at, of in row.beside.items():
+            for name, each in of.items():
+                taken[self._name(f"{at}.{name}", taken)] = each
         return taken
 
     def _name(self, name: str, taken: Mapping[str, Any]) -> str:
