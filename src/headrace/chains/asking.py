@@ -13,7 +13,7 @@ from msgspec import to_builtins
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
-from headrace.chains.pictures import Picture, pictures_of, with_pictures
+from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
@@ -42,6 +42,7 @@ class Askers:
 
     def __init__(self, paces: Mapping[str, Pace]) -> None:
         self._paces = paces
+        self._room = Room()
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -55,13 +56,20 @@ class Askers:
         step = asked.step
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, await _request(asked))
+                return await self._answer(asked)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
             raise  # no row's fault
         except LLMError as error:
             return _failed(error)
+
+    async def _answer(self, asked: Asked) -> Done:
+        pace = self._paces[asked.step.engine]
+        if not asked.pictures:
+            return await _answered(pace, asked.step, await _request(asked))
+        async with self._room.of(asked.pictures):
+            return await _answered(pace, asked.step, await _request(asked))
 
 
 async def _request(asked: Asked) -> LLMRequest:
