@@ -83,7 +83,7 @@ def run(
     import uvloop
 
     from headrace.chains.load import load_chain
-    from headrace.chains.reading import RepeatedIds, is_within, read_rows
+    from headrace.chains.reading import RepeatedIds, read_rows
     from headrace.chains.run import Run, RunSettings
     from headrace.chains.writing import Errors, results_at, schema_of_results, size_of
 
@@ -107,12 +107,7 @@ def run(
     going = Run(found, settings)
     split_bytes = None if split_size is None else size_of(split_size, "split_size")
     read_rows(source)  # refuses what is no input before anything is written
-    for option, path in (("output", Path(output)), ("run_dir", folder / "errors.jsonl")):
-        if is_within(path, input):
-            raise LLMInvalidRequestError(
-                f"{option}: {str(path)!r} would be read with the input {input!r}; write it elsewhere",
-                param=option,
-            )
+    _check_apart(input, output, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,6 +148,18 @@ def run(
     _tell(going.standing, errors, time.monotonic() - began, as_json=as_json)
     if errors.count:
         raise typer.Exit(_SOME_FAILED)
+
+
+def _check_apart(input: str, output: str, folder: Path) -> None:
+    """What is written must not be among what is read the next time."""
+    from headrace.chains.reading import is_within
+
+    for option, path in (("output", Path(output)), ("run_dir", folder / "errors.jsonl")):
+        if is_within(path, input):
+            raise LLMInvalidRequestError(
+                f"{option}: {str(path)!r} would be read with the input {input!r}; write it elsewhere",
+                param=option,
+            )
 
 
 async def _run(
