@@ -143,9 +143,7 @@ def run(
         raise typer.Exit(130)
     results.finish()
     errors.finish()
-    if (told := repeats.told()) is not None:
-        typer.echo(told, err=True)
-    _tell(going.standing, errors, time.monotonic() - began, as_json=as_json)
+    _tell(going.standing, errors, repeats, time.monotonic() - began, as_json=as_json)
     if errors.count:
         raise typer.Exit(_SOME_FAILED)
 
@@ -207,16 +205,25 @@ def _line(standing: Standing, seconds: float) -> str:
     )
 
 
-def _tell(standing: Standing, errors: Errors, seconds: float, *, as_json: bool) -> None:
+def _tell(
+    standing: Standing, errors: Errors, repeats: RepeatedIds, seconds: float, *, as_json: bool
+) -> None:
     if as_json:
         from attrs import asdict
 
-        told = {**asdict(standing), "seconds": round(seconds, 3), "errors": str(errors.path)}
+        told = {
+            **asdict(standing),
+            "repeated_ids": repeats.count,
+            "seconds": round(seconds, 3),
+            "errors": str(errors.path),
+        }
         import json
 
         typer.echo(json.dumps(told), err=True)
         return
     typer.echo(_line(standing, seconds), err=True)
+    if (repeated := repeats.told()) is not None:
+        typer.echo(repeated, err=True)
     if errors.count:
         typer.echo(f"what failed, and why: {errors.path}", err=True)
 
