@@ -10,10 +10,13 @@ from typing import Any
 from attrs import frozen
 from msgspec import to_builtins
 
+from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
 from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
+from headrace.chains.prices import Prices
+from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
@@ -38,10 +41,20 @@ class Asked:
 
 
 class Askers:
-    """Asks the engines of steps, each at its own pace."""
+    """Asks the engines of steps, each at its own pace.
 
-    def __init__(self, paces: Mapping[str, Pace]) -> None:
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    """
+
+    def __init__(
+        self,
+        paces: Mapping[str, Pace],
+        spending: Spending | None = None,
+        budget: tuple[Budget, Prices] | None = None,
+    ) -> None:
         self._paces = paces
+        self._spending = Spending() if spending is None else spending
+        self._budget = budget
         self._room = Room()
 
     def written(self, step: Step, item: Item) -> Asked:
@@ -52,11 +65,29 @@ class Askers:
         return Asked(step, (step.user_template.render(seen), system), pictures)
 
     async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none."""
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
+        if not asked.pictures:
+            return await self._paid(step, _request(asked, asked.said[0]))
+        async with self._room.of(asked.pictures):
+            try:
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+            except LLMError as error:
+                return _failed(error)
+            return await self._paid(step, _request(asked, content))
+
+    async def _paid(self, step: Step, request: LLMRequest) -> Done:
+        with self._spending.bill(step.id) as bill:
+            if self._budget is None:
+                return bill.on(await self._asked(step, request))
+            budget, prices = self._budget
+            async with budget.aside(*prices.most(step, request), bill):
+                return bill.on(await self._asked(step, request))
+
+    async def _asked(self, step: Step, request: LLMRequest) -> Done:
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await self._answer(asked)
+                return await _answered(self._paces[step.engine], step, request)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -64,20 +95,10 @@ class Askers:
         except LLMError as error:
             return _failed(error)
 
-    async def _answer(self, asked: Asked) -> Done:
-        pace = self._paces[asked.step.engine]
-        if not asked.pictures:
-            return await _answered(pace, asked.step, await _request(asked))
-        async with self._room.of(asked.pictures):
-            return await _answered(pace, asked.step, await _request(asked))
 
-
-async def _request(asked: Asked) -> LLMRequest:
-    user, system = asked.said
-    content: str | tuple[ContentPart, ...] = user
-    if asked.pictures:
-        content = await asyncio.to_thread(with_pictures, user, asked.pictures)
+def _request(asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest:
     messages = [LLMMessage(role="user", content=content)]
+    system = asked.said[1]
     if system is not None:
         messages.insert(0, LLMMessage(role="system", content=system))
     return as_request(messages, None, asked.step.sampling, {})
