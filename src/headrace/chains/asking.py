@@ -15,13 +15,14 @@ from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, Paced
+from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
 from headrace.chains.prices import Prices
 from headrace.chains.spending import Spending
-from headrace.chains.values import Item, as_json
+from headrace.chains.values import Item, as_json, key_of
 from headrace.client.requests import as_request
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
-from headrace.contracts.messages import LLMMessage
+from headrace.contracts.messages import ContentPart, LLMMessage
 from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import Usage
@@ -33,6 +34,11 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+    pictures: tuple[Picture, ...] = ()
+
+    def key(self, mark: bytes) -> bytes:
+        """What its answer is kept by; ``mark`` is the node's."""
+        return key_of(mark, as_json(self.said), *(each.digest for each in self.pictures))
 
 
 class Askers:
@@ -50,21 +56,28 @@ class Askers:
         self._paces = paces
         self._spending = Spending() if spending is None else spending
         self._budget = budget
+        self._room = Room()
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
-        return Asked(step, (step.user_template.render(seen), system))
+        pictures = pictures_of(step.image_expressions, seen)
+        return Asked(step, (step.user_template.render(seen), system), pictures)
 
     async def ask(self, asked: Asked) -> Done:
         """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
-        user, system = asked.said
-        messages = [LLMMessage(role="user", content=user)]
-        if system is not None:
-            messages.insert(0, LLMMessage(role="system", content=system))
-        request = changed(_blank(step), messages=tuple(messages))
+        if not asked.pictures:
+            return await self._paid(step, _request(asked, asked.said[0]))
+        async with self._room.of(asked.pictures):
+            try:
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+            except LLMError as error:
+                return _failed(error)
+            return await self._paid(step, _request(asked, content))
+
+    async def _paid(self, step: Step, request: LLMRequest) -> Done:
         with self._spending.bill(step.id) as bill:
             if self._budget is None:
                 return bill.on(await self._asked(step, request))
@@ -95,6 +108,14 @@ class Askers:
 def _blank(step: Step) -> LLMRequest:
     """What ``step`` asks, but for what it says."""
     return as_request((), None, step.sampling, {})
+
+
+def _request(asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest:
+    messages = [LLMMessage(role="user", content=content)]
+    system = asked.said[1]
+    if system is not None:
+        messages.insert(0, LLMMessage(role="system", content=system))
+    return changed(_blank(asked.step), messages=tuple(messages))
 
 
 @lru_cache(maxsize=256)

@@ -127,7 +127,7 @@ def _check_names(step: Step, before: Node | Group | None, given: frozenset[str])
     if fields is None:
         return
     known = fields | given | _ALWAYS_SEEN
-    for template in (step.user_template, step.system_template):
+    for template in (step.user_template, step.system_template, *step.image_expressions):
         unknown = sorted((template.names() if template else frozenset()) - known)
         if unknown:
             raise LLMInvalidRequestError(

@@ -30,6 +30,7 @@ _OF_A_STEP = (
     "input",
     "output",
     "sampling",
+    "images",
     "asks",
     "ask_tokens",
     "repair",
@@ -181,7 +182,9 @@ class _Document:
         if user is None:
             raise LLMInvalidRequestError(f"{place}.user is missing", param=f"{place}.user")
         more = {
-            name: one[name] for name in ("asks", "ask_tokens", "repair", "timeout_s") if name in one
+            name: one[name]
+            for name in ("asks", "ask_tokens", "repair", "timeout_s", "images")
+            if name in one
         }
         return Step(
             id=_text(one, "id", place),

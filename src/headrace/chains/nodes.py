@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from attrs import Attribute, field, frozen
 from attrs.validators import and_
 
+from headrace.chains.expressions import Expression, expressions_of
 from headrace.chains.templates import Template
 from headrace.contracts._checks import (
     WrongAmount,
@@ -50,6 +51,10 @@ def _of_a_step(_: object, attribute: Attribute[Any], sampling: LLMChatParams) ->
         )
 
 
+def _as_texts(said: Any) -> Any:
+    return tuple(said) if isinstance(said, list) else said
+
+
 def _above_zero(_: object, attribute: Attribute[Any], value: float) -> None:
     if value <= 0:
         raise WrongAmount(f"{attribute.name} is {value!r}; it must be > 0", attribute)
@@ -80,7 +85,9 @@ class Step(Node):
     None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
     is asked at most until its answer is what was wanted, ``ask_tokens`` how many tokens the asks
     after the first may take together, and ``timeout_s`` how long all that may take from the first
-    request on, retries and waiting for the engine between them included.
+    request on, retries and waiting for the engine between them included. ``images`` are
+    expressions for the images that go before the prompt: paths, data or other URLs, bytes, or lists of
+    them.
     """
 
     engine: str
@@ -97,12 +104,18 @@ class Step(Node):
     timeout_s: float | None = field(
         default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
+    images: str | tuple[str, ...] = field(default=(), converter=_as_texts)
     user_template: Template = field(init=False, repr=False)
+    image_expressions: tuple[Expression, ...] = field(init=False, repr=False)
     system_template: Template | None = field(init=False, repr=False)
 
     @user_template.default
     def _user_template(self) -> Template:
         return Template(self.user, f"{self.id}.user")
+
+    @image_expressions.default
+    def _image_expressions(self) -> tuple[Expression, ...]:
+        return expressions_of(self.images, f"{self.id}.images")
 
     @system_template.default
     def _system_template(self) -> Template | None:
@@ -121,6 +134,7 @@ class Step(Node):
             # What it was where nothing was said, so that journals of that time go on.
             2 if self.asks == _ASKS else self.asks,
             self.repair,
+            *([["images", self.images]] if self.images else []),
         ]
         return signed if self.ask_tokens == _ASK_TOKENS else [*signed, self.ask_tokens]
 

@@ -186,7 +186,7 @@ class Walk:
                 standing.done += 1
                 standing.failed += 1
                 return []
-            key = key_of(self._chain.mark(node), as_json(asked.said))
+            key = asked.key(self._chain.mark(node))
             work = partial(self._askers.ask, asked)
         else:
             assert isinstance(node, Apply)
