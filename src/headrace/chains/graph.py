@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Reduce, Step
 from headrace.chains.values import as_json, key_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
 _ALWAYS_SEEN = frozenset({"row", "value"})
 
 
-class Chain:
-    """A graph of nodes. ``engines`` are the models that its steps name, as ``Client`` takes them.
+class Part:
+    """A stretch of a chain that values go through one by one; ``reduce`` stands before it, if any."""
 
-    Raises LLMInvalidRequestError, naming the node, for what could not run: an id twice, a join
-    behind no group, a name in a template that nothing before it gives.
-    """
-
-    def __init__(self, what: Node | Path | Group, *, name: str = "chain") -> None:
-        self.name = name
-        self.path = Path.of(what)
-        self.nodes = tuple(_nodes(self.path))
-        self._marks: dict[str, bytes] = {}
-        _check_ids(self.nodes)
-        self._walk(self.path, frozenset(), b"")
+    def __init__(
+        self, path: Path, marks: Mapping[str, bytes], reduce: Reduce | None = None
+    ) -> None:
+        self.path, self.reduce = path, reduce
+        self.nodes = tuple(_nodes(path))
+        self._marks = marks
 
     def mark(self, node: Node) -> bytes:
         """Stands for all that ``node``'s work depends on beside what comes to it: itself, and what
@@ -53,25 +48,58 @@ class Chain:
             numbers[node.id] = len(engines) - 1
         return numbers, tuple(engines)
 
-    def _walk(self, path: Path, given: frozenset[str], mark: bytes) -> tuple[frozenset[str], bytes]:
+
+class Chain(Part):
+    """A graph of nodes. ``engines`` are the models that its steps name, as ``Client`` takes them.
+
+    Raises LLMInvalidRequestError, naming the node, for what could not run: an id twice, a join
+    behind no group, a name in a template that nothing before it gives.
+    """
+
+    def __init__(self, what: Node | Path | Group, *, name: str = "chain") -> None:
+        self.name = name
+        marks: dict[str, bytes] = {}
+        super().__init__(Path.of(what), marks)
+        _check_ids(self.nodes)
+        _check_reduces(self.path, self.nodes)
+        self._walk(self.path, frozenset(), b"", marks)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What lies between its reductions: each runs for all values before the next one begins."""
+        parts: list[Part] = []
+        begun: list[Node | Group] = []
+        reduce: Reduce | None = None
+        for place in self.path.places:
+            if isinstance(place, Reduce):
+                parts.append(Part(Path(tuple(begun)), self._marks, reduce))
+                reduce, begun = place, []
+            else:
+                begun.append(place)
+        return (*parts, Part(Path(tuple(begun)), self._marks, reduce))
+
+    def _walk(
+        self, path: Path, given: frozenset[str], mark: bytes, marks: dict[str, bytes]
+    ) -> tuple[frozenset[str], bytes]:
         before: Node | Group | None = None
         for place in path.places:
             if isinstance(place, Group):
-                ended = [self._walk(each, given, mark) for each in place.paths]
+                ended = [self._walk(each, given, mark, marks) for each in place.paths]
                 mark = key_of(mark, *(each for _, each in ended))
                 given = given.union(*(names for names, _ in ended))
             else:
                 if isinstance(place, Join):
                     _check_join(place, before)
-                mark = self._marks[place.id] = key_of(mark, as_json(place.signature()))
+                mark = marks[place.id] = key_of(mark, as_json(place.signature()))
                 if isinstance(place, Branch):
                     ways = [Path.of(way) for way in place.paths.values()]
-                    ended = [self._walk(way, given, mark) for way in ways]
+                    ended = [self._walk(way, given, mark, marks) for way in ways]
                     mark = key_of(mark, *(each for _, each in ended))
                     given = given.union(*(names for names, _ in ended))
                 if isinstance(place, Step):
                     _check_names(place, before, given)
-                given |= {place.id}
+                given = frozenset({place.id}) | (
+                    frozenset() if isinstance(place, Reduce) else given
+                )
             before = place
         return given, mark
 
@@ -101,6 +129,16 @@ def _check_ids(nodes: tuple[Node, ...]) -> None:
                 param=node.id,
             )
         seen.add(node.id)
+
+
+def _check_reduces(path: Path, nodes: tuple[Node, ...]) -> None:
+    for node in nodes:
+        if isinstance(node, Reduce) and node not in path.places:
+            raise LLMInvalidRequestError(
+                f"{node.id}: a reduce takes what comes from all rows, so it cannot stand inside a "
+                "group's or a branch's path; put it behind them",
+                param=node.id,
+            )
 
 
 def _check_join(join: Join, before: Node | Group | None) -> None:

@@ -1,4 +1,4 @@
-"""What a chain is made of: steps that ask a model, functions, branches and joins."""
+"""What a chain is made of: steps that ask a model, functions, branches, joins and reductions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attrs.validators import and_
 from headrace.chains.templates import Template
 from headrace.contracts._checks import (
     WrongAmount,
+    WrongKind,
     as_float,
     at_least,
     kind,
@@ -160,6 +161,43 @@ class Join(Node):
 
     def signature(self) -> object:
         return ["join", self.partial]
+
+
+def _names_or_function(_: object, attribute: Attribute[Any], value: object) -> None:
+    names = (value,) if isinstance(value, str) else value
+    if callable(value) or (
+        isinstance(names, tuple) and names and all(isinstance(n, str) and n for n in names)
+    ):
+        return
+    raise WrongKind(
+        f"{attribute.name} is {value!r}; a field's name, a list of such or a function is needed",
+        attribute,
+    )
+
+
+@frozen(kw_only=True, eq=False)
+class Reduce(Node):
+    """Brings together the values that have something in common, and gives one value for each group.
+
+    ``by`` says to which group a value belongs: the name of a field (or of anything else that a
+    template sees, as ``row.customer``), several names, or a function of the value. ``function`` makes
+    one value of the list of a group's values, plain or async; without one, that list is the value.
+    Groups come in the order in which the first of each came, and what groups have in common is the
+    ``id`` and the ``row`` of what comes behind. All that stands before runs first.
+    """
+
+    by: str | tuple[str, ...] | Callable[[Any], Any] = field(
+        converter=lambda by: tuple(by) if isinstance(by, list) else by,
+        validator=_names_or_function,
+    )
+    function: Callable[[list[Any]], Any] | None = None
+    input: Output = None
+    output: Output = None
+    version: str = ""
+
+    def signature(self) -> object:
+        by = _code_of(self.by) if callable(self.by) else self.by
+        return ["reduce", by, self.version, self.function and _code_of(self.function)]
 
 
 @frozen

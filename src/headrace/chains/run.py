@@ -15,7 +15,8 @@ from attrs import frozen
 
 from headrace.chains.asking import Askers
 from headrace.chains.engines import is_started, open_clients
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Chain, Part
+from headrace.chains.groups import Gathered, Groups
 from headrace.chains.journal import Journal
 from headrace.chains.reading import Row, rows_of
 from headrace.chains.standing import Standing
@@ -64,7 +65,7 @@ class Run:
     @property
     def takes_turns(self) -> bool:
         """Whether the rows go through the chain more than once, for engines that take turns."""
-        return len(self.chain.segments(self._lazy())[1]) > 1
+        return len(self.chain.parts()[0].segments(self._lazy())[1]) > 1
 
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
@@ -89,25 +90,52 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            askers = Askers(clients, settings.concurrency)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
-            walk.segments, turns = self.chain.segments(self._lazy())
-            for window in self._windows(rows, many=len(turns) > 1):
-                for turn, name in enumerate(turns[:-1]):
-                    walk.until = turn
-                    async for _ in self._through(walk, window()):
-                        pass
-                    if name is not None:
-                        await clients[name].stop_engine()
-                walk.until = len(turns) - 1
-                async for row, came in self._through(walk, window()):
-                    self._count(came)
-                    yield row, came
-                last = turns[-1]
-                if len(turns) > 1 and last is not None:
-                    await clients[last].stop_engine()
+            parts = self.chain.parts()
+            for part, behind in zip(parts, (*parts[1:], None), strict=True):
+                walk = Walk(part, journal, askers, self.standing)
+                if behind is None:
+                    async for row, came in self._part(walk, part, clients, rows, None):
+                        yield row, came
+                    return
+                groups = stack.enter_context(Groups(settings.run_dir, behind))
+                async for row, came in self._part(walk, part, clients, rows, behind):
+                    failed = groups.add(row, came)
+                    self.standing.failed += len(failed) - len(came.failed)
+                    if failed:
+                        yield row, Came((), failed)
+                if self._stopped:  # the groups are not whole
+                    return
+                rows = groups.rows
+
+    async def _part(
+        self,
+        walk: Walk,
+        part: Part,
+        clients: Mapping[str, AsyncClient],
+        rows: Callable[[], Iterable[Row]],
+        behind: Part | None,
+    ) -> AsyncIterator[tuple[Row, Came]]:
+        """Each row with what became of it in ``part``, engines taking turns."""
+        walk.segments, turns = part.segments(self._lazy())
+        for window in self._windows(rows, many=len(turns) > 1):
+            for turn, name in enumerate(turns[:-1]):
+                walk.until = turn
+                async for _ in self._through(walk, window()):
+                    pass
+                if name is not None:
+                    await clients[name].stop_engine()
+            walk.until = len(turns) - 1
+            async for row, came in self._through(walk, window()):
+                self._count(part, came, last=behind is None)
+                yield row, came
+            last = turns[-1]
+            going_on = behind is not None and behind.segments(self._lazy())[1][0] == last
+            if last is not None and (len(turns) > 1 or behind is not None) and not going_on:
+                await clients[last].stop_engine()
 
     def _windows(
         self, rows: Callable[[], Iterable[Row]], *, many: bool
@@ -136,10 +164,13 @@ class Run:
         finally:
             await _end(on_their_way)
 
-    def _count(self, came: Came) -> None:
+    def _count(self, part: Part, came: Came, *, last: bool) -> None:
         standing = self.standing
-        standing.rows += 1
-        standing.results += len(came.items)
+        if part.reduce is None:
+            standing.rows += 1
+        else:
+            standing.groups += 1
+        standing.results += len(came.items) if last else 0
         standing.failed += len(came.failed)
 
 
@@ -151,6 +182,8 @@ async def _first_of(on_their_way: deque[tuple[Row, asyncio.Task[Came]]]) -> tupl
 
 
 async def _of_row(walk: Walk, row: Row) -> Came:
+    if isinstance(row, Gathered):
+        return await row.through(walk)
     item = Item(row.number, row.value, (), row.value, {})
     if row.wrong is not None:
         return Came((), (Failed("input", "LLMInvalidRequestError", row.wrong, item),))

@@ -7,7 +7,10 @@ from attrs import define
 
 @define
 class Standing:
-    """What was done: ``made`` are answers and function results, ``reused`` those of before."""
+    """What was done: ``made`` are answers and function results, ``reused`` those of before.
+
+    ``groups`` are those that came of a Reduce and went through what stands behind it.
+    """
 
     rows: int = 0
     results: int = 0
@@ -16,3 +19,4 @@ class Standing:
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    groups: int = 0

@@ -17,7 +17,7 @@ from attrs import frozen
 from msgspec import json
 
 from headrace.chains.asking import Askers, plain
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Part
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.standing import Standing
@@ -51,13 +51,13 @@ class _NotYet(Exception):
 
 
 class Walk:
-    """Walks rows through ``chain``; what is under way is shared by those who wait for the same.
+    """Walks rows through ``chain``, or a part of one; what is under way is shared by those who wait for the same.
 
     ``segments`` are the numbers of the nodes' segments, and nodes of those behind ``until`` are left
     for later.
     """
 
-    def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
+    def __init__(self, chain: Part, journal: Journal, askers: Askers, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
         self._standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
@@ -140,7 +140,7 @@ class Walk:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))
             work = partial(_applied, node, item.value)
-        done = await self._once(key, work)
+        done = await self.once(key, work)
         if done.failed:
             kind, message = json.decode(done.value)
             failed.append(Failed(node.id, kind, message, item))
@@ -152,7 +152,7 @@ class Walk:
             return [item.then(node.id, item.value)] if value else []
         return [item.then(node.id, value)]
 
-    async def _once(self, key: bytes, work: Callable[[], Awaitable[Done]]) -> Done:
+    async def once(self, key: bytes, work: Callable[[], Awaitable[Done]]) -> Done:
         """What was made of it: before, by somebody who is at it, or now."""
         done = self._journal.find(key) or self._passing.get(key)
         if done is not None:
