@@ -32,6 +32,7 @@ _NO_SETTINGS = {
     "priority",
     "task_profile",
     "response_mode",
+    "response_instruction",
 }
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])

@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import Any
 
 from attrs import frozen
-from msgspec import to_builtins
 
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
-from headrace.chains.values import Item, as_json
+from headrace.chains.rounds import with_tools
+from headrace.chains.values import Item, as_json, plain
 from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
 from headrace.client.structured.settings import OutputSettings
@@ -58,7 +58,7 @@ class Askers:
                     try:
                         return await _answered(client, step, request)
                     except LLMError as error:
-                        if not error.transient:
+                        if not error.transient or step.tools:
                             raise
                         # The client asks nobody again who had begun to answer, since some of that
                         # may be in use already. Of a step's answer nothing is, before it is whole.
@@ -70,10 +70,15 @@ class Askers:
 
 
 async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+    settings = OutputSettings(
+        more_asks=step.asks - 1, repair=step.repair, instruction=step.instruction
+    )
+    if step.tools:
+        answered = await with_tools(client, step, request, settings)
+        return _done(plain(answered.value), answered.usage, answered.price_usd)
     if step.output is None:
         answer = await client.generate(request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
     made = await client.generate(request, output=step.output, output_settings=settings)
     return _done(plain(made.output), made.usage, made.price_usd)
 
@@ -91,9 +96,3 @@ def _done(value: Any, usage: object, price: Decimal | None) -> Done:
 def _failed(error: LLMError) -> Done:
     said = as_json([type(error).__name__, error.message])
     return Done(said, failed=True, passing=error.transient)
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
-    dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if dump is not None else to_builtins(value)

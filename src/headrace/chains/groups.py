@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import frozen
 from msgspec import json
 
-from headrace.chains.asking import plain
 from headrace.chains.graph import Part
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Reduce
 from headrace.chains.reading import Row
-from headrace.chains.values import Item, as_json, key_of
+from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.chains.walk import Came, Failed
-from headrace.client.structured.kinds import kind_of
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
 if TYPE_CHECKING:
@@ -148,7 +146,7 @@ class Gathered(Row):
             done = await walk.once(key, partial(_reduced, reduce, said))
         made = json.decode(done.value)
         if done.failed:
-            return Came((), (Failed(reduce.id, *made, self._item(self.value)),))
+            return Came((), (Failed(reduce.id, made[0], made[1], self._item(self.value)),))
         return await walk.row(self._item(made))
 
     def _item(self, value: Any) -> Item:
@@ -159,8 +157,8 @@ async def _reduced(reduce: Reduce, said: bytes) -> Done:
     assert reduce.function is not None
     values = json.decode(said)
     try:
-        if reduce.input is not None:
-            values = [kind_of(reduce.input).read(each) for each in values]
+        if reduce.reader is not None:
+            values = [reduce.reader(each) for each in values]
         made = reduce.function(values)
         return Done(as_json(plain(await made if isawaitable(made) else made)))
     except Exception as error:  # noqa: BLE001 - the group's fault, and told

@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 from attrs import frozen
 from msgspec import json
 
-from headrace.chains.asking import Askers, plain
+from headrace.chains.asking import Askers
 from headrace.chains.graph import Part
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.standing import Standing
-from headrace.chains.values import Item, as_json, key_of
-from headrace.client.structured.kinds import kind_of
+from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 
 T = TypeVar("T")
@@ -187,7 +186,7 @@ class Walk:
 
 async def _applied(node: Apply, value: Any) -> Done:
     try:
-        made = node.function(value if node.input is None else kind_of(node.input).read(value))
+        made = node.function(value if node.reader is None else node.reader(value))
         if isawaitable(made):
             made = await made
         if node.how == "filter":
