@@ -34,7 +34,7 @@ async def in_its_way(
     model: str | None,
 ) -> AsyncGenerator[LLMDelta, None]:
     """What ``ask`` answers to ``request`` put in the way that is right for it there."""
-    mode = mode_of(request, provider, model)
+    mode = marks.response_mode = mode_of(request, provider, model)
     if mode is not None:
         request = asked(request, provider, model, mode)
     pieces = ask(request, marks)

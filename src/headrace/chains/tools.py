@@ -103,7 +103,14 @@ def _tool_of(function: Callable[..., Any]) -> Tool:
     hints = annotations_of(function)
     schema: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
     required, definitions, builders = [], {}, {}
-    for each in signature(function).parameters.values():
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise LLMInvalidRequestError(
+            f"the tool {name} does not tell its parameters; write a function of your own around it",
+            param="tools",
+        ) from error
+    for each in parameters:
         if each.kind not in _BY_NAME:
             raise LLMInvalidRequestError(
                 f"the tool {name} has the parameter {each}, which cannot be given by name",
