@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
 
-from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Reduce, Step
+from headrace.chains.fitting import fields_of
+from headrace.chains.flow import Passage, fields_before, passages_of, wanted_by
+from headrace.chains.nodes import Branch, Group, Join, Node, Path, Reduce, Step
 from headrace.chains.values import as_json, key_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -53,7 +54,8 @@ class Chain(Part):
     """A graph of nodes. ``engines`` are the models that its steps name, as ``Client`` takes them.
 
     Raises LLMInvalidRequestError, naming the node, for what could not run: an id twice, a join
-    behind no group, a name in a template that nothing before it gives.
+    behind no group, a name in a template that nothing before it gives, a type that cannot be what
+    the next node takes.
     """
 
     def __init__(self, what: Node | Path | Group, *, name: str = "chain") -> None:
@@ -62,6 +64,8 @@ class Chain(Part):
         super().__init__(Path.of(what), marks)
         _check_ids(self.nodes)
         _check_reduces(self.path, self.nodes)
+        self.passages = passages_of(self.path)
+        """What comes to each node and what leaves it, by its id, as far as types tell."""
         self._walk(self.path, frozenset(), b"", marks)
 
     def parts(self) -> tuple[Part, ...]:
@@ -96,7 +100,7 @@ class Chain(Part):
                     mark = key_of(mark, *(each for _, each in ended))
                     given = given.union(*(names for names, _ in ended))
                 if isinstance(place, Step):
-                    _check_names(place, before, given)
+                    _check_names(place, self.passages[place.id], given)
                 given = frozenset({place.id}) | (
                     frozenset() if isinstance(place, Reduce) else given
                 )
@@ -154,32 +158,22 @@ def _check_join(join: Join, before: Node | Group | None) -> None:
         )
 
 
-def _check_names(step: Step, before: Node | Group | None, given: frozenset[str]) -> None:
+def _check_names(step: Step, passage: Passage, given: frozenset[str]) -> None:
     """Where it is known what comes to ``step``, its templates must not name anything else."""
-    fields = _fields_before(step, before)
+    fields = _fields_of(step, passage)
     if fields is None:
         return
     known = fields | given | _ALWAYS_SEEN
     for template in (step.user_template, step.system_template):
         unknown = sorted((template.names() if template else frozenset()) - known)
-        if unknown:
+        if template is not None and unknown:
             raise LLMInvalidRequestError(
-                f"{template.place if template else step.id} names {unknown[0]!r}, which nothing "
-                f"before it gives; known: {', '.join(sorted(known))}",
-                param=step.id,
+                f"{template.place} names {unknown[0]!r}, which nothing before it gives; known: "
+                f"{', '.join(sorted(known))}",
+                param=template.place,
             )
 
 
-def _fields_before(step: Step, before: Node | Group | None) -> frozenset[str] | None:
-    from headrace.chains.nodes import schema_of
-
-    output: Any = step.input
-    if output is None and isinstance(before, Step | Apply):
-        output = before.output
-    if output is None:
-        return None
-    schema = schema_of(output)
-    if "$ref" in schema:
-        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    properties = schema.get("properties")
-    return None if properties is None else frozenset(properties)
+def _fields_of(step: Step, passage: Passage) -> frozenset[str] | None:
+    wanted = wanted_by(step)
+    return fields_before(passage) if wanted is None else fields_of(wanted)
