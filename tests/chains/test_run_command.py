@@ -273,7 +273,10 @@ def test_two_runs_on_one_folder_exclude_each_other(folder):
         (CHAIN.replace("    user:", "    output: Nobody\n    user:", 1), "must be one of models"),
         (CHAIN + "    timeout_s: 0\n", "timeout_s is 0.0; it must be > 0"),
         (CHAIN + "    asks: many\n", "asks is 'many'; a whole number is needed"),
-        (CHAIN + "    sampling: {{tool_choice: auto}}\n", "a step calls no tools"),
+        (
+            CHAIN + "    sampling: {{tool_choice: auto}}\n",
+            "a step has its tools and its output as fields of its own",
+        ),
         (CHAIN + "  - {{id: x, apply: 'os:getcwd', how: twice}}\n", "how is 'twice'"),
         ("steps: []", "steps must be a list of at least one"),
         ("steps: [", "not YAML"),

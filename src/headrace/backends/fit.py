@@ -108,6 +108,15 @@ class Fit:
                 raise self._unknown(name)
         return evolve(request, provider_options=kept)
 
+    def unheeded(self, request: LLMRequest) -> tuple[list[str], list[str]]:
+        """The settings of ``request`` that it does nothing with, and those that it cannot carry out."""
+
+        def among(names: frozenset[str]) -> list[str]:
+            found = _set_among(names, request)
+            return [n for n in found if not _asks_nothing(n, getattr(request, n), request)]
+
+        return among(self.provider.ignored), among(self.provider.unsupported)
+
     def asks_in_vain(self, request: LLMRequest) -> bool:
         """Whether no log probabilities would come although ``request`` asks for them."""
         alone = bool(request.logprobs) and not request.top_logprobs
