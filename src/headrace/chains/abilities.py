@@ -93,7 +93,7 @@ def ability_of(step: Step, engines: Mapping[str, EngineConfig]) -> Ability:
     )
 
 
-def told(abilities: Mapping[str, Ability]) -> list[str]:
+def left_out(abilities: Mapping[str, Ability]) -> list[str]:
     """A line for each setting that a step goes without."""
     return [
         f"{step}: {name} is left out: {why}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from headrace.chains.abilities import Ability
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.rounds import with_tools
@@ -18,7 +19,7 @@ from headrace.client.requests import as_request
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
-from headrace.contracts.requests import LLMRequest
+from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import Usage
 
 
@@ -28,20 +29,31 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+    sampling: LLMChatParams
 
 
 class Askers:
-    """Clients by engine. ``concurrency`` requests are under way at each at most."""
+    """Clients by engine. ``concurrency`` requests are under way at each at most.
 
-    def __init__(self, clients: Mapping[str, AsyncClient], concurrency: int) -> None:
+    Steps of ``abilities``, by their ids, are asked without what their engine cannot carry out.
+    """
+
+    def __init__(
+        self,
+        clients: Mapping[str, AsyncClient],
+        concurrency: int,
+        abilities: Mapping[str, Ability] | None = None,
+    ) -> None:
         self._clients = clients
+        self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
         self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
-        return Asked(step, (step.user_template.render(seen), system))
+        sampling = self._samplings.get(step.id, step.sampling)
+        return Asked(step, (step.user_template.render(seen), system), sampling)
 
     async def ask(self, asked: Asked) -> Done:
         """The answer, or why there is none."""
@@ -50,7 +62,7 @@ class Askers:
         messages = [LLMMessage(role="user", content=user)]
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
-        request = as_request(messages, None, step.sampling, {})
+        request = as_request(messages, None, asked.sampling, {})
         client = self._clients[step.engine]
         async with self._places[step.engine]:
             try:

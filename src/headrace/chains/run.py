@@ -13,11 +13,13 @@ from typing import Any
 
 from attrs import frozen
 
+from headrace.chains.abilities import abilities_of
 from headrace.chains.asking import Askers
 from headrace.chains.engines import is_started, open_clients
 from headrace.chains.graph import Chain, Part
 from headrace.chains.groups import Gathered, Groups
 from headrace.chains.journal import Journal
+from headrace.chains.nodes import Step
 from headrace.chains.reading import Row, rows_of
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
@@ -51,6 +53,9 @@ class Run:
     def __init__(self, chain: Chain, settings: RunSettings) -> None:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
+        steps = [node for node in chain.nodes if isinstance(node, Step)]
+        own = settings.clients is None
+        self.abilities = abilities_of(steps, settings.engines) if own else {}
         self._stopped = False
 
     def stop(self) -> None:
@@ -90,7 +95,7 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            askers = Askers(clients, settings.concurrency)
+            askers = Askers(clients, settings.concurrency, self.abilities)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()

@@ -216,7 +216,7 @@ async def _each(works: list[Coroutine[Any, Any, T]]) -> list[T]:
 def _joined(join: Join, item: Item, ends: Mapping[str, list[Item]]) -> list[Item]:
     """What came out of the paths for ``item``; one value each, or a list where a path made several."""
     gave = [bool(each) for each in ends.values()]
-    if not (any(gave) if join.partial else all(gave)):
+    if not any(gave) or not (join.partial or all(gave)):
         return []
     value = {
         name: end[0].value if len(end) == 1 and end[0].path == item.path else [e.value for e in end]

@@ -72,6 +72,7 @@ def run(
     with the reason, and end the command with status 3. Ctrl-C finishes what is under way; a second
     one stops at once. Either way the same command goes on from there.
     """
+    from headrace.chains.abilities import left_out
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
     from headrace.chains.run import Run, RunSettings
@@ -95,6 +96,8 @@ def run(
         engines=engines,
     )
     going = Run(found, settings)
+    for line in left_out(going.abilities):
+        typer.echo(line, err=True)
     if output == input != "-":
         raise LLMInvalidRequestError("output is the input; name another file", param="output")
     try:

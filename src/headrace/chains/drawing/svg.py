@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from html import escape
+from textwrap import wrap
 
 from attrs import define, frozen
 
@@ -86,27 +87,20 @@ def _drawn(outline: Outline, places: Mapping[str, _Place]) -> Iterator[str]:
     for arrow in outline.arrows:
         start, end = places[arrow.start], places[arrow.end]
         x1, y1, x2, y2 = start.middle, start.y + start.height, end.middle, end.y - 1
-        bend = min(_GAP, (y2 - y1) / 2)
-        # Straight down beside what else stands there, and across where nothing does.
+        # Down beside what else stands there; across only above the next row, where nothing does.
+        cross, bend = y2 - _GAP + 2, _GAP / 2 - 5
         yield (
-            f'<path class="arrow" marker-end="url(#head)" d="M{x1:.1f} {y1:.1f}'
-            f"C{x1:.1f} {y1 + bend:.1f} {x2:.1f} {y1:.1f} {x2:.1f} {y1 + _GAP:.1f}"
+            f'<path class="arrow" marker-end="url(#head)" d="M{x1:.1f} {y1:.1f}V{cross:.1f}'
+            f"C{x1:.1f} {cross + bend:.1f} {x2:.1f} {cross + bend:.1f} {x2:.1f} {y2 - 9:.1f}"
             f'V{y2:.1f}"/>'
-            if x2 != x1 and _spreads(outline, arrow.start)
-            else f'<path class="arrow" marker-end="url(#head)" d="M{x1:.1f} {y1:.1f}'
-            f'V{y2 - _GAP:.1f}C{x1:.1f} {y2:.1f} {x2:.1f} {y2 - bend:.1f} {x2:.1f} {y2:.1f}"/>'
         )
         if arrow.label:
             yield (
-                f'<text class="label" x="{x2:.1f}" y="{y2 - _LINE * 0.7:.1f}">'
+                f'<text class="label" x="{x2:.1f}" y="{y2 - _LINE * 0.8:.1f}">'
                 f"{escape(arrow.label)}</text>"
             )
     for name, at in places.items():
         yield from _box(name, outline.boxes.get(name), at)
-
-
-def _spreads(outline: Outline, start: str) -> bool:
-    return sum(each.start == start for each in outline.arrows) > 1
 
 
 def _box(name: str, box: Box | None, at: _Place) -> Iterator[str]:
@@ -121,14 +115,15 @@ def _box(name: str, box: Box | None, at: _Place) -> Iterator[str]:
         look = "id" if number == 0 else "fact"
         yield (
             f'<text class="{look}" x="{at.x + _PAD:.1f}" '
-            f'y="{at.y + _PAD + (number + 0.75) * _LINE - 2:.1f}">{escape(line)}</text>'
+            f'y="{at.y + _PAD + (number + 0.75) * _LINE - 2:.1f}" xml:space="preserve">'
+            f"{escape(line)}</text>"
         )
 
 
 def _lines_of(box: Box) -> list[str]:
     lines = [box.id, f"{box.kind}: {box.by}"]
     lines += [f"{name}: {fact}" for name, fact in box.facts.items()]
-    return [line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…" for line in lines]
+    return [each for line in lines for each in wrap(line, _LONGEST, subsequent_indent="   ")]
 
 
 def _sized(name: str, lines: list[str]) -> _Block:
