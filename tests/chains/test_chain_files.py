@@ -126,6 +126,7 @@ engines:
         ('["shop_code:stock"]', '["shop_code:stock", "shop_code:stock"]', 21, "tools has 'stock' twice"),
         ("{id: moods, reduce: ", "{id: ticket, reduce: ", 29, "two nodes have the id 'ticket'"),
         ("{id: moods, reduce: ", "{id: moods, redcue: ", 29, "has no field 'redcue'; did you mean 'reduce'"),
+        ('by: [mood, "ticket.product"]', "by: [mod]", 29, "moods.by is 'mod', which nothing before it gives"),
         ('by: [mood, "ticket.product"]', "by: 3", 29, "by is 3; a field's name"),
         ("    tool_timeout_s: 5\n", "    tool_timeout_s: 5\n    sampling: {temprature: 1}\n", 29, "unknown field 'temprature'"),
         ("    tool_timeout_s: 5\n", "    tool_timeout_s: 5\n    sampling: {max_tokens: many}\n", 29, "steps[1].sampling.max_tokens"),

@@ -101,6 +101,8 @@ class Chain(Part):
                     given = given.union(*(names for names, _ in ended))
                 if isinstance(place, Step):
                     _check_names(place, self.passages[place.id], given)
+                if isinstance(place, Reduce):
+                    _check_by(place, self.passages[place.id], given)
                 given = frozenset({place.id}) | (
                     frozenset() if isinstance(place, Reduce) else given
                 )
@@ -171,6 +173,20 @@ def _check_names(step: Step, passage: Passage, given: frozenset[str]) -> None:
                 f"{template.place} names {unknown[0]!r}, which nothing before it gives; known: "
                 f"{', '.join(sorted(known))}",
                 param=template.place,
+            )
+
+
+def _check_by(reduce: Reduce, passage: Passage, given: frozenset[str]) -> None:
+    fields = fields_before(passage)
+    if callable(reduce.by) or fields is None:
+        return
+    known = fields | given | _ALWAYS_SEEN
+    for name in (reduce.by,) if isinstance(reduce.by, str) else reduce.by:
+        if name.partition(".")[0] not in known:
+            raise LLMInvalidRequestError(
+                f"{reduce.id}.by is {name!r}, which nothing before it gives; known: "
+                f"{', '.join(sorted(known))}",
+                param=f"{reduce.id}.by",
             )
 
 
