@@ -347,3 +347,15 @@ def test_a_chain_in_python_that_names_no_registered_engine_is_refused_with_near_
     )
     assert done.returncode == 1
     assert "there is no engine 'smal'; did you mean 'small'?" in done.stderr
+
+
+def test_what_an_engine_cannot_carry_out_is_left_out_and_told_of(folder):
+    said = CHAIN.replace("openai-compatible", "openai").replace(
+        "    engine: small", "    engine: small\n    sampling: {{top_k: 3}}", 1
+    )
+    with answering() as server:
+        write_chain(folder, server, said.replace("model: m", "model: m\n    api_key: k"))
+        done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert "first: top_k is left out: openai has no such setting" in done.stderr
+    assert written(folder) == expected()

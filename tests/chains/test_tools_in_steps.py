@@ -106,11 +106,11 @@ class Asked:
             "m", base_url="http://there/v1", transport=ScriptedTransport(answer)
         )
 
-    def run(self, step: Step, folder: Path, rows: int = 1) -> list[Result]:
+    def run(self, what: Any, folder: Path, rows: int | list[dict[str, Any]] = 1) -> list[Result]:
         async def all_of_them() -> list[Result]:
             settings = RunSettings(run_dir=folder, clients={"e": self.client}, concurrency=2)
-            given = [{"number": i} for i in range(rows)]
-            return [each async for each in arun(Chain(step), given, settings=settings)]
+            given = [{"number": i} for i in range(rows)] if isinstance(rows, int) else rows
+            return [each async for each in arun(Chain(what), given, settings=settings)]
 
         return asyncio.run(all_of_them())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from headrace.chains.fitting import misfit, shown
 from headrace.contracts.errors import LLMInvalidRequestError
 
 from .test_graphs import run
+from .test_tools_in_steps import Asked, says
 
 
 class PydanticTicket(pydantic.BaseModel):
@@ -164,6 +165,60 @@ def test_names_in_templates_are_known_behind_text_and_behind_joins():
         Chain(step("a") >> Step(id="b", engine="e", user="{{ txt }}"))
     assert (error.value.param, "names 'txt'" in error.value.message) == ("b.user", True)
     Chain(step("a") >> Step(id="b", engine="e", user="{{ value }} {{ a }} {{ row.txt }}"))
+
+
+@every_kind
+def test_an_answer_is_read_as_a_class_and_handed_on_as_one(tmp_path, ticket):
+    def hurry(one: Any) -> Any:
+        assert type(one) is ticket
+        return one.product
+
+    hurry.__annotations__ = {"one": ticket, "return": str}
+    asked = Asked(lambda body: says('{"product": "lamp", "urgent": true}'))
+    step = Step(id="s", engine="e", user="u", output=ticket)
+    (result,) = asked.run(step >> Apply(id="hurry", function=hurry), tmp_path)
+    assert result.values == ("lamp",)
+
+
+@every_kind
+def test_a_value_that_is_not_a_steps_input_fails_alone(tmp_path, ticket):
+    asked = Asked(lambda body: says("fine"))
+    step = Step(id="s", engine="e", user="{{ product }}", input=ticket)
+    rows = [{"product": "lamp"}, {"product": 3}, {"produce": "lamp"}]
+    results = asked.run(step, tmp_path, rows)
+    assert [each.values for each in results] == [("fine",), (), ()]
+    assert "s.input is not what comes: $.product" in results[1].errors[0].message
+    assert "product" in results[2].errors[0].message
+    assert len(asked.bodies) == 1
+
+
+@every_kind
+def test_a_branch_and_what_groups_are_made_by_are_handed_the_class(tmp_path, ticket):
+    def choose(one: Any) -> str | None:
+        assert type(one) is ticket
+        return "hurry" if one.urgent else None
+
+    def product(one: Any) -> str:
+        assert type(one) is ticket
+        return str(one.product)
+
+    choose.__annotations__ = product.__annotations__ = {"one": ticket}
+    same = Apply(id="same", function=lambda value: value)
+    chain = Branch(id="b", choose=choose, paths={"hurry": same}) >> Reduce(
+        id="r", by=product, function=len
+    )
+    rows = [{"product": "a", "urgent": True}, {"product": "a"}, {"product": "b", "urgent": True}]
+    assert [each.values for each in run(Chain(chain), rows, tmp_path)] == [(1,), (1,)]
+
+
+def test_an_async_generator_may_make_several(tmp_path):
+    async def split(row: dict[str, Any]) -> AsyncIterator[int]:
+        for each in range(row["n"]):
+            yield each
+
+    chain = Chain(Apply(id="split", function=split, how="many"))
+    (result,) = run(chain, [{"n": 3}], tmp_path)
+    assert result.values == (0, 1, 2)
 
 
 Node = dict[str, Any]

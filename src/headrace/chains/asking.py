@@ -16,8 +16,9 @@ from headrace.chains.rounds import with_tools
 from headrace.chains.values import Item, as_json, plain
 from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.kinds import Unfit
 from headrace.client.structured.settings import OutputSettings
-from headrace.contracts.errors import LLMError, LLMTimeoutError
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import Usage
@@ -50,6 +51,13 @@ class Askers:
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
+        if step.reader is not None:
+            try:
+                step.reader(item.value)
+            except Unfit as error:
+                raise LLMInvalidRequestError(
+                    f"{step.id}.input is not what comes: {error}", param=f"{step.id}.input"
+                ) from error
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
         sampling = self._samplings.get(step.id, step.sampling)

@@ -48,7 +48,7 @@ def wanted_by(node: Node) -> Schema | None:
     """The type that ``node`` takes; None: anything."""
     if isinstance(node, Step):
         wanted = node.input
-    elif isinstance(node, Apply | Reduce):
+    elif isinstance(node, Apply | Reduce | Branch):
         wanted = node.takes
     else:
         return None

@@ -168,7 +168,7 @@ async def _reduced(reduce: Reduce, said: bytes) -> Done:
 def _key_of(reduce: Reduce, item: Item) -> Any:
     by = reduce.by
     if callable(by):
-        key = by(item.value)
+        key = by(item.value if reduce.by_reader is None else reduce.by_reader(item.value))
     elif isinstance(by, str):
         key = _found(by, item, reduce)
     else:

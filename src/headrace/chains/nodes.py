@@ -101,7 +101,7 @@ class Step(Node):
     """Asks ``engine`` for each value that comes.
 
     ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
-    None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
+    None. ``input`` is what must come, and a value that is not fails; anything, if it is None. ``asks`` is how often a model
     is asked at most until its answer is what was wanted, and ``timeout_s`` how long that may take,
     retries and waiting for the engine included.
 
@@ -129,8 +129,13 @@ class Step(Node):
         default=60.0, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
     instruction: str | None = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
     user_template: Template = field(init=False, repr=False)
     system_template: Template | None = field(init=False, repr=False)
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(self.input, self.input)
 
     @instruction.default
     def _instruction(self) -> str | None:
@@ -218,11 +223,24 @@ class Apply(Node):
 
 @frozen(kw_only=True, eq=False)
 class Branch(Node):
-    """Sends each value down one path: that which ``choose`` names, or down none for None."""
+    """Sends each value down one path: that which ``choose`` names, or down none for None.
+
+    What ``choose`` is handed is what its annotation says, as with Apply.
+    """
 
     choose: Callable[[Any], str | None]
     paths: Mapping[str, Path | Node]
     version: str = ""
+    takes: Output = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+
+    @takes.default
+    def _takes(self) -> Output:
+        return taken(self.choose)
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(None, self.takes)
 
     def signature(self) -> object:
         return ["branch", self.version, code_of(self.choose), sorted(self.paths)]
@@ -278,6 +296,7 @@ class Reduce(Node):
     takes: Output = field(init=False, repr=False)
     gives: Output = field(init=False, repr=False)
     reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+    by_reader: Callable[[Any], Any] | None = field(init=False, repr=False)
 
     @takes.default
     def _takes(self) -> Output:
@@ -294,6 +313,10 @@ class Reduce(Node):
     @reader.default
     def _reader(self) -> Callable[[Any], Any] | None:
         return _reader_of(self.input, self.takes)
+
+    @by_reader.default
+    def _by_reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(None, taken(self.by)) if callable(self.by) else None
 
     def signature(self) -> object:
         by = code_of(self.by) if callable(self.by) else self.by

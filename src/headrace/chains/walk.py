@@ -8,7 +8,7 @@ for once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -110,7 +110,8 @@ class Walk:
         self, branch: Branch, failed: list[Failed], item: Item
     ) -> dict[str, list[Item]]:
         try:
-            name = branch.choose(item.value)
+            value = item.value
+            name = branch.choose(value if branch.reader is None else branch.reader(value))
             if name is None:
                 return {}
             if name not in branch.paths:
@@ -189,6 +190,8 @@ async def _applied(node: Apply, value: Any) -> Done:
         made = node.function(value if node.reader is None else node.reader(value))
         if isawaitable(made):
             made = await made
+        elif isinstance(made, AsyncIterable):
+            made = [each async for each in made]
         if node.how == "filter":
             return Done(as_json(bool(made)))
         return Done(as_json(plain(list(made) if node.how == "many" else made)))
