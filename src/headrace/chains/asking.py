@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -12,10 +13,11 @@ from attrs import frozen
 from headrace.chains.abilities import Ability
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.pace import EngineGoneError, Pace
 from headrace.chains.rounds import with_tools
 from headrace.chains.values import Item, as_json, plain
-from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.asking import Asking
 from headrace.client.structured.kinds import Unfit
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMTimeoutError
@@ -34,20 +36,16 @@ class Asked:
 
 
 class Askers:
-    """Clients by engine. ``concurrency`` requests are under way at each at most.
+    """Asks the engines of steps, each at its own pace.
 
     Steps of ``abilities``, by their ids, are asked without what their engine cannot carry out.
     """
 
     def __init__(
-        self,
-        clients: Mapping[str, AsyncClient],
-        concurrency: int,
-        abilities: Mapping[str, Ability] | None = None,
+        self, paces: Mapping[str, Pace], abilities: Mapping[str, Ability] | None = None
     ) -> None:
-        self._clients = clients
+        self._paces = paces
         self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
-        self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -71,36 +69,35 @@ class Askers:
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, asked.sampling, {})
-        client = self._clients[step.engine]
-        async with self._places[step.engine]:
-            try:
-                async with asyncio.timeout(step.timeout_s):
-                    try:
-                        return await _answered(client, step, request)
-                    except LLMError as error:
-                        if not error.transient or step.tools:
-                            raise
-                        # The client asks nobody again who had begun to answer, since some of that
-                        # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await _answered(client, step, request)
-            except TimeoutError:
-                return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
-            except LLMError as error:
-                return _failed(error)
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                return await _answered(self._paces[step.engine], step, request)
+        except TimeoutError:
+            return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+        except EngineGoneError:
+            raise  # no row's fault
+        except LLMError as error:
+            return _failed(error)
 
 
-async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
+    if step.output is None and not step.tools:
+        answer = await pace.answer(step.id, request)
+        return _done(answer.text, answer.usage, answer.price_usd)
     settings = OutputSettings(
-        more_asks=step.asks - 1, repair=step.repair, instruction=step.instruction
+        more_asks=step.asks - 1,
+        budget_tokens=step.ask_tokens,
+        repair=step.repair,
+        instruction=step.instruction,
     )
     if step.tools:
-        answered = await with_tools(client, step, request, settings)
+        answered = await with_tools(partial(pace.answer, step.id), step, request, settings)
         return _done(plain(answered.value), answered.usage, answered.price_usd)
-    if step.output is None:
-        answer = await client.generate(request)
-        return _done(answer.text, answer.usage, answer.price_usd)
-    made = await client.generate(request, output=step.output, output_settings=settings)
-    return _done(plain(made.output), made.usage, made.price_usd)
+    asking: Asking[Any] = Asking(request, step.output, settings)
+    while True:
+        made = asking.judge(await pace.answer(step.id, asking.request))
+        if made is not None:
+            return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:

@@ -37,6 +37,7 @@ _OF_A_STEP = (
     "output",
     "sampling",
     "asks",
+    "ask_tokens",
     "repair",
     "timeout_s",
     "format_instruction",
@@ -46,6 +47,7 @@ _OF_A_STEP = (
 )
 _AS_SAID = (
     "asks",
+    "ask_tokens",
     "repair",
     "timeout_s",
     "format_instruction",

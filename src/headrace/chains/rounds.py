@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 
 from headrace.backends.structured import told
 from headrace.chains.nodes import Step
 from headrace.chains.tools import Tool, ToolFailed
-from headrace.client.async_client import AsyncClient
 from headrace.client.structured.asking import Asking
 from headrace.client.structured.kinds import kind_of
 from headrace.client.structured.settings import OutputSettings
-from headrace.contracts.errors import LLMError, LLMOutputError
+from headrace.contracts.errors import LLMOutputError
 from headrace.contracts.messages import LLMMessage, ToolCall
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.numbers.usage import add_usages
+
+Answer: TypeAlias = Callable[[LLMRequest], Awaitable[LLMResponse]]
 
 
 @frozen
@@ -32,7 +34,7 @@ class Answered:
 
 
 async def with_tools(
-    client: AsyncClient, step: Step, request: LLMRequest, settings: OutputSettings
+    answer: Answer, step: Step, request: LLMRequest, settings: OutputSettings
 ) -> Answered:
     """The answer of ``step``, whose model may call its tools ``max_tool_rounds`` times before.
 
@@ -40,7 +42,7 @@ async def with_tools(
     schema that may be a call as well; an answer that does not meet it is asked for again without
     tools. Raises an LLMError.
     """
-    rounds = _Rounds(client, step)
+    rounds = _Rounds(answer, step)
     if step.output is None:
         _, response = await rounds.until_answered(request)
         return rounds.answered(response.text)
@@ -56,10 +58,10 @@ async def with_tools(
 
 
 class _Rounds:
-    """The requests of one answer; what was asked once is not asked again when a later one fails."""
+    """The requests that one answer takes."""
 
-    def __init__(self, client: AsyncClient, step: Step) -> None:
-        self._client, self._step = client, step
+    def __init__(self, answer: Answer, step: Step) -> None:
+        self._answer, self._step = answer, step
         self._tools = {each.name: each for each in step.tools}
         self._usages: list[Usage | None] = []
         self._prices: list[Decimal | None] = []
@@ -86,13 +88,8 @@ class _Rounds:
         )
 
     async def ask(self, request: LLMRequest) -> LLMResponse:
-        """One answer; asked for once more where it broke off for a reason that may pass."""
-        try:
-            response = await self._client.generate(request)
-        except LLMError as error:
-            if not error.transient:
-                raise
-            response = await self._client.generate(request)
+        """One answer."""
+        response = await self._answer(request)
         self._usages.append(response.usage if isinstance(response.usage, Usage) else None)
         self._prices.append(response.price_usd)
         return response
