@@ -11,10 +11,9 @@ from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.chains import Apply, Branch, Chain, Join, Reduce
+from headrace.chains import Apply, Branch, Chain, Join, Reduce, RunSettings, arun
 from headrace.chains.nodes import Group
 from headrace.chains.nodes import Path as ChainPath
-from headrace.chains.run import RunSettings, arun
 
 ROWS = 9
 Value = dict[str, Any]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.chains import Apply, Branch, Chain, Reduce
-from headrace.chains.run import Result, RunSettings, arun
+from headrace.chains import Apply, Branch, Chain, Reduce, Result, RunSettings, arun
 from headrace.contracts.errors import LLMInvalidRequestError
 
 ORDERS = [

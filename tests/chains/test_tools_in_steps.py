@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from headrace.chains import Chain, Step
-from headrace.chains.run import Result, RunSettings, arun
+from headrace.chains import Chain, Result, RunSettings, Step, arun
 from headrace.client.async_client import AsyncClient
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.net.scripted import ScriptedAnswer, ScriptedTransport

@@ -11,10 +11,13 @@ from typing import Any
 from attrs import frozen
 
 from headrace.chains.abilities import Ability
+from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.prices import Prices
 from headrace.chains.rounds import with_tools
+from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json, plain
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
@@ -38,13 +41,20 @@ class Asked:
 class Askers:
     """Asks the engines of steps, each at its own pace.
 
-    Steps of ``abilities``, by their ids, are asked without what their engine cannot carry out.
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``. Steps of
+    ``abilities``, by their ids, are asked without what their engine cannot carry out.
     """
 
     def __init__(
-        self, paces: Mapping[str, Pace], abilities: Mapping[str, Ability] | None = None
+        self,
+        paces: Mapping[str, Pace],
+        spending: Spending | None = None,
+        budget: tuple[Budget, Prices] | None = None,
+        abilities: Mapping[str, Ability] | None = None,
     ) -> None:
         self._paces = paces
+        self._spending = Spending() if spending is None else spending
+        self._budget = budget
         self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
 
     def written(self, step: Step, item: Item) -> Asked:
@@ -62,13 +72,21 @@ class Askers:
         return Asked(step, (step.user_template.render(seen), system), sampling)
 
     async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none."""
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
         user, system = asked.said
         messages = [LLMMessage(role="user", content=user)]
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, asked.sampling, {})
+        with self._spending.bill(step.id) as bill:
+            if self._budget is None:
+                return bill.on(await self._asked(step, request))
+            budget, prices = self._budget
+            async with budget.aside(*prices.most(step, request), bill):
+                return bill.on(await self._asked(step, request))
+
+    async def _asked(self, step: Step, request: LLMRequest) -> Done:
         try:
             async with asyncio.timeout(step.timeout_s):
                 return await _answered(self._paces[step.engine], step, request)

@@ -32,6 +32,10 @@ class Part:
         """The engines that its steps name, each once."""
         return tuple(dict.fromkeys(node.engine for node in self.nodes if isinstance(node, Step)))
 
+    def steps(self) -> dict[str, str]:
+        """The engine of each step, by the step's id."""
+        return {node.id: node.engine for node in self.nodes if isinstance(node, Step)}
+
     def segments(self, lazy: Container[str]) -> tuple[dict[str, int], tuple[str | None, ...]]:
         """Which nodes are done together where only one engine of ``lazy`` shall run at a time.
 
@@ -66,7 +70,8 @@ class Chain(Part):
         _check_reduces(self.path, self.nodes)
         self.passages = passages_of(self.path)
         """What comes to each node and what leaves it, by its id, as far as types tell."""
-        self._walk(self.path, frozenset(), b"", marks)
+        _, self.whole_mark = self._walk(self.path, frozenset(), b"", marks)
+        """Stands for all of its nodes."""
 
     def parts(self) -> tuple[Part, ...]:
         """What lies between its reductions: each runs for all values before the next one begins."""

@@ -143,7 +143,10 @@ class Gathered(Row):
             if reduce.function is None:
                 return await walk.row(self._item(json.decode(said)))
             key = key_of(self.groups.part.mark(reduce), said)
-            done = await walk.once(key, partial(_reduced, reduce, said))
+            standing = walk.standing.of(reduce.id)
+            done = await walk.once(key, partial(_reduced, reduce, said), standing)
+        standing.done += 1
+        standing.failed += done.failed
         made = json.decode(done.value)
         if done.failed:
             return Came((), (Failed(reduce.id, made[0], made[1], self._item(self.value)),))

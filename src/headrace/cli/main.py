@@ -25,6 +25,7 @@ COMMANDS = (
     "profile",
     "run",
     "inspect",
+    "runs",
     "credentials",
     "engines",
     "warmup",
