@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import evolve, fields_dict, frozen
+from attrs import evolve, fields, fields_dict, frozen
 
 from headrace.backends.capabilities import capabilities_of, lacking
 from headrace.backends.fit import Fit
@@ -25,6 +25,8 @@ _IN_WORDS: Mapping[ResponseMode, str] = {
     "json": "JSON mode, instructed and judged",
     "prompt": "instructed and judged",
 }
+_EVERYWHERE = {"max_tokens", "temperature", "top_p", "priority", "provider_options"}
+_UNSET: tuple[object, ...] = (None, (), {})
 _NOT_WITHOUT = ("tools",)
 """What a step's work hangs on: without it there is another answer, and not a plainer one."""
 
@@ -91,6 +93,16 @@ def ability_of(step: Step, engines: Mapping[str, EngineConfig]) -> Ability:
         ignored=tuple(ignored),
         sampling=_without(step.sampling, left_out),
     )
+
+
+def may_lack(step: Step) -> bool:
+    """Whether ``step`` asks for more than every engine can; what models can do is long to read."""
+    said = {
+        each.name
+        for each in fields(LLMChatParams)
+        if getattr(step.sampling, each.name) not in _UNSET
+    }
+    return bool(step.tools or said - _EVERYWHERE)
 
 
 def left_out(abilities: Mapping[str, Ability]) -> list[str]:

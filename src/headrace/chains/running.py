@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from headrace.chains.abilities import abilities_of
+from headrace.chains.abilities import abilities_of, may_lack
 from headrace.chains.asking import Askers
 from headrace.chains.budget import Budget
 from headrace.chains.engines import is_started, open_clients, open_paces
@@ -77,9 +77,10 @@ class Run:
         self.why_stopped: Why | None = None
         self.earlier = Earlier()
         """What earlier attempts in the same folder spent."""
-        steps = [node for node in chain.nodes if isinstance(node, Step)]
+        lacking = [node for node in chain.nodes if isinstance(node, Step) and may_lack(node)]
         own = settings.clients is None
-        self.abilities = abilities_of(steps, settings.engines) if own else {}
+        self.abilities = abilities_of(lacking, settings.engines) if own else {}
+        """What those steps have of their engines that may have to go without something."""
         self._stopped = False
         self._budget: Budget | None = None
         self.clients: Mapping[str, AsyncClient] = {}
