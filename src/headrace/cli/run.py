@@ -109,6 +109,7 @@ def run(
     130; SIGTERM: 143); a second one stops at once. --max-cost ends it with status 4. In each case
     the same command goes on from there.
     """
+    from headrace.chains.abilities import left_out
     from headrace.chains.choosing import sampled
     from headrace.chains.load import load_chain
     from headrace.chains.reading import RepeatedIds, read_rows
@@ -143,6 +144,8 @@ def run(
     split_bytes = None if split_size is None else size_of(split_size, "split_size")
     read_rows(source)  # refuses what is no input before anything is written
     _check_output(input, output, settings.run_dir, shape, with_usage=with_usage)
+    for line in left_out(going.abilities):
+        typer.echo(line, err=True)
     _make(settings.run_dir)
     if input == "-" and going.takes_turns:
         source = _kept_input(settings.run_dir)
