@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from msgspec import to_builtins
 
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
-from headrace.chains.values import Item, as_json
+from headrace.chains.values import Item, as_json, key_of
 from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import Usage
+from headrace.contracts.responses import LLMResponse, Usage
 
 
 @frozen
@@ -28,6 +28,20 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+
+    def key(self, mark: bytes) -> bytes:
+        """What its answer is kept by; ``mark`` is the node's."""
+        return key_of(mark, as_json(self.said))
+
+
+class Asking(Protocol):
+    """Whoever answers steps."""
+
+    def written(self, step: Step, item: Item) -> Asked:
+        """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
+
+    async def ask(self, asked: Asked) -> Done:
+        """The answer, or why there is none."""
 
 
 class Askers:
@@ -72,19 +86,22 @@ class Askers:
 async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
         answer = await client.generate(request)
-        return _done(answer.text, answer.usage, answer.price_usd)
+        return _done(answer.text, answer)
     settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
     made = await client.generate(request, output=step.output, output_settings=settings)
-    return _done(plain(made.output), made.usage, made.price_usd)
+    return _done(plain(made.output), made)
 
 
-def _done(value: Any, usage: object, price: Decimal | None) -> Done:
+def _done(value: Any, answer: LLMResponse | Structured[Any]) -> Done:
+    usage, price = answer.usage, answer.price_usd
     counted = usage if isinstance(usage, Usage) else Usage()
+    last = answer.response if isinstance(answer, Structured) else answer
     return Done(
         as_json(value),
         prompt_tokens=counted.prompt_tokens or 0,
         completion_tokens=counted.completion_tokens or 0,
         price_usd=None if price is None else str(price),
+        whole=last.finish_reason == "stop",
     )
 
 

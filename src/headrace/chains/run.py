@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import islice
@@ -13,7 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
-from headrace.chains.asking import Askers
+from headrace.chains.asking import Askers, Asking
+from headrace.chains.cache import AnswerCache, AskedOnce, CacheSettings
 from headrace.chains.engines import is_started, open_clients
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
@@ -33,7 +34,7 @@ class RunSettings:
 
     ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
     at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
-    may pass is made again ``retries`` times at most.
+    may pass is made again ``retries`` times at most. ``cache`` keeps answers for other runs.
     """
 
     run_dir: Path
@@ -42,6 +43,7 @@ class RunSettings:
     window: int | None = None
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
+    cache: CacheSettings | None = None
 
 
 class Run:
@@ -69,7 +71,9 @@ class Run:
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
 
-    async def over(self, rows: Callable[[], Iterable[Row]]) -> AsyncIterator[tuple[Row, Came]]:
+    async def over(
+        self, rows: Callable[[], Iterable[Row]]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row with what became of it, in their order.
 
         ``rows`` gives them from the first on, each time it is called: where engines take turns, the
@@ -89,7 +93,11 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            askers: Asking = Askers(clients, settings.concurrency)
+            if settings.cache is not None:
+                cache = stack.enter_context(AnswerCache(settings.cache, settings.engines))
+                askers = AskedOnce(cache, askers)
+            walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()

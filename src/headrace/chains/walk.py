@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from msgspec import json
 
-from headrace.chains.asking import Askers, plain
+from headrace.chains.asking import Asking, plain
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
@@ -57,7 +57,7 @@ class Walk:
     for later.
     """
 
-    def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
+    def __init__(self, chain: Chain, journal: Journal, askers: Asking, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
         self._standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
@@ -134,7 +134,7 @@ class Walk:
             except LLMError as error:
                 failed.append(Failed(node.id, type(error).__name__, error.message, item))
                 return []
-            key = key_of(self._chain.mark(node), as_json(asked.said))
+            key = asked.key(self._chain.mark(node))
             work = partial(self._askers.ask, asked)
         else:
             assert isinstance(node, Apply)
@@ -169,7 +169,10 @@ class Walk:
             elif self.segments:
                 self._passing[key] = done
             standing = self._standing
-            standing.made += 1
+            if done.cached:
+                standing.cached += 1
+            else:
+                standing.made += 1
             standing.prompt_tokens += done.prompt_tokens
             standing.completion_tokens += done.completion_tokens
             mine.set_result(done)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from headrace.chains.reading import Row
 from headrace.chains.values import as_json
 from headrace.chains.walk import Failed
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
 Shape: TypeAlias = Literal["nested", "flat", "value"]
+
+_BUFFER_BYTES = 1 << 16
 
 
 class Results(Protocol):
@@ -32,17 +36,28 @@ class Results(Protocol):
 
 
 class _File:
-    """Lines into ``path.part``, which becomes ``path`` at the end."""
+    """Lines into ``path.part``, which becomes ``path`` at the end.
+
+    What lies there from a run that was killed is written over; while another run writes there,
+    there is none.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._part = None if path is None else path.with_name(path.name + ".part")
+        self._held = bytearray()
+        if self._part is None:
+            sys.stdout.flush()
+            self._descriptor = sys.stdout.fileno()
+            return
         try:
-            self._file: BinaryIO = (
-                sys.stdout.buffer
-                if self._part is None
-                else self._part.open("wb", buffering=1 << 16)
-            )
+            self._descriptor = _held_alone(self._part)
+        except BlockingIOError as error:
+            raise LLMInvalidRequestError(
+                f"output is {str(path)!r}, which another process works on; wait until the run there "
+                "ends, or name another file",
+                param="output",
+            ) from error
         except OSError as error:
             raise LLMInvalidRequestError(
                 f"output is {str(path)!r}, which cannot be written: {error.strerror}",
@@ -50,20 +65,62 @@ class _File:
             ) from error
 
     def write(self, line: bytes) -> None:
-        self._file.write(line)
+        """Raises LLMUnavailableError where there is no room for it."""
+        self._held += line
+        if len(self._held) >= _BUFFER_BYTES:
+            with self._told():
+                self._flush()
 
     def finish(self) -> None:
-        self._file.flush()
-        if self._part is None or self.path is None:
-            return
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self.path)
+        """Have all of it on disk, and then under its name."""
+        with self._told():
+            self._flush()
+            if self._part is None or self.path is None:
+                return
+            os.fsync(self._descriptor)
+            self._part.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        os.close(self._descriptor)
 
     def abandon(self) -> None:
-        self._file.flush()
+        """Leave what there is of it as it is."""
         if self._part is not None:
-            self._file.close()
+            os.close(self._descriptor)
+
+    def _flush(self) -> None:
+        while self._held:
+            del self._held[: os.write(self._descriptor, self._held)]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LLMUnavailableError(
+                f"output {str(self._part or '-')!r} cannot be written ({error.strerror}): what was "
+                "done is kept; make room, and the same command goes on from there"
+            ) from error
+
+
+def _held_alone(part: Path) -> int:
+    """``part``, empty and open; raises BlockingIOError where another process has it."""
+    while True:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), part.stat()):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Whoever had it gave it its name meanwhile: it is a result by now.
+        os.close(descriptor)
 
 
 class JsonLines:

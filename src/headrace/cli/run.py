@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +18,9 @@ from headrace.cli.output import print_json
 from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
+    from headrace.chains.cache import CacheSettings
     from headrace.chains.graph import Chain
+    from headrace.chains.interrupts import Interrupts
     from headrace.chains.reading import Row
     from headrace.chains.run import Run
     from headrace.chains.standing import Standing
@@ -58,6 +59,19 @@ def run(
         int | None,
         typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="A folder with answers for any run: what is there is not asked again."),
+    ] = None,
+    cache_max_age: Annotated[
+        str | None, typer.Option(help="Ask again for answers older than that, such as 7d or 12h.")
+    ] = None,
+    cache_max_size: Annotated[
+        str, typer.Option(help="Let go of those not used for longest where more are kept.")
+    ] = "2GB",
+    cache_sampled: Annotated[
+        bool, typer.Option(help="Also for steps that do not say temperature: 0.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the first prompts, and ask nobody.")
     ] = False,
@@ -70,8 +84,10 @@ def run(
 
     Results come in the order of the input. Rows that fail are in errors.jsonl in the run's folder,
     with the reason, and end the command with status 3. Ctrl-C finishes what is under way; a second
-    one stops at once. Either way the same command goes on from there.
+    one stops at once; SIGTERM is heard as Ctrl-C is. Either way the same command goes on from there.
     """
+    from headrace.chains.cache import CacheSettings, read_age, read_size
+    from headrace.chains.interrupts import Interrupts
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
     from headrace.chains.run import Run, RunSettings
@@ -93,6 +109,14 @@ def run(
         retries=retries,
         window=window,
         engines=engines,
+        cache=None
+        if cache is None
+        else CacheSettings(
+            folder=cache,
+            max_age_s=None if cache_max_age is None else read_age(cache_max_age),
+            max_bytes=read_size(cache_max_size),
+            sampled=cache_sampled,
+        ),
     )
     going = Run(found, settings)
     if output == input != "-":
@@ -107,26 +131,29 @@ def run(
         source = str(folder / "input.jsonl")  # it is gone through once for each engine
         with Path(source).open("wb") as kept:
             shutil.copyfileobj(sys.stdin.buffer, kept)
+    if going.settings.cache is not None:
+        _tell_uncached(found, going.settings.cache)
     results = results_at(output, shape)
     errors = Errors(folder / "errors.jsonl")
     began = time.monotonic()
+    interrupts = Interrupts()
     try:
-        with _interrupts(going):
-            asyncio.run(_run(going, rows, results, errors, progress=progress))
+        with suppress(asyncio.CancelledError):
+            asyncio.run(_run(going, rows, results, errors, interrupts, progress=progress))
     except BaseException:
         results.abandon()
         errors.abandon()
         raise
-    if going.stopped:
+    if interrupts.status is not None:
         results.abandon()
         errors.abandon()
         typer.echo(
             f"stopped after {going.standing.rows} rows; the same command goes on from there",
             err=True,
         )
-        raise typer.Exit(130)
-    results.finish()
+        raise typer.Exit(interrupts.status)
     errors.finish()
+    results.finish()
     _tell(going.standing, errors, time.monotonic() - began, as_json=as_json)
     if errors.count:
         raise typer.Exit(_SOME_FAILED)
@@ -137,20 +164,35 @@ async def _run(
     rows: Callable[[], Iterable[Row]],
     results: Results,
     errors: Errors,
+    interrupts: Interrupts,
     *,
     progress: bool,
 ) -> None:
     shown = asyncio.create_task(_show(going.standing)) if progress else None
     try:
-        async for row, came in going.over(rows):
-            for item in came.items:
-                results.add(row, item.value)
-            for failed in came.failed:
-                errors.add(row, failed)
+        with interrupts.heard_by(going):
+            async with aclosing(going.over(rows)) as over:
+                async for row, came in over:
+                    for item in came.items:
+                        results.add(row, item.value)
+                    for failed in came.failed:
+                        errors.add(row, failed)
     finally:
         if shown is not None:
             shown.cancel()
             await asyncio.gather(shown, return_exceptions=True)
+
+
+def _tell_uncached(chain: Chain, settings: CacheSettings) -> None:
+    from headrace.chains.cache import is_cached
+    from headrace.chains.nodes import Step
+
+    left_out = [n.id for n in chain.nodes if isinstance(n, Step) and not is_cached(n, settings)]
+    if left_out:
+        typer.echo(
+            f"not cached: {', '.join(left_out)}, without temperature: 0 (--cache-sampled does it)",
+            err=True,
+        )
 
 
 async def _show(standing: Standing) -> None:
@@ -207,20 +249,3 @@ def _show_first(chain: Chain, rows: Iterable[Row]) -> None:
             {"id": row.id, "system": system, "user": first.user_template.render(item.seen())}
         )
     print_json({"chain": chain.name, "nodes": [node.id for node in chain.nodes], "first": shown})
-
-
-@contextmanager
-def _interrupts(going: Run) -> Iterator[None]:
-    """The first Ctrl-C asks the run to stop, the second is one."""
-
-    def heard(*_: object) -> None:
-        if going.stopped:
-            raise KeyboardInterrupt
-        going.stop()
-        sys.stderr.write("\nfinishing what is under way; Ctrl-C again to stop at once\n")
-
-    before = signal.signal(signal.SIGINT, heard)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
