@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -105,14 +105,17 @@ class Run:
             for window in self._windows(rows, many=len(turns) > 1):
                 for turn, name in enumerate(turns[:-1]):
                     walk.until = turn
-                    async for _ in self._through(walk, window()):
-                        pass
+                    async with aclosing(self._through(walk, window())) as through:
+                        async for _ in through:
+                            pass
                     if name is not None:
                         await clients[name].stop_engine()
                 walk.until = len(turns) - 1
-                async for row, came in self._through(walk, window()):
-                    self._count(came)
-                    yield row, came
+                # Who listens may leave: what is under way ends before the clients are closed.
+                async with aclosing(self._through(walk, window())) as through:
+                    async for row, came in through:
+                        self._count(came)
+                        yield row, came
                 last = turns[-1]
                 if len(turns) > 1 and last is not None:
                     await clients[last].stop_engine()
@@ -128,7 +131,9 @@ class Run:
         while not self._stopped and (held := tuple(islice(all_rows, size))):
             yield partial(tuple[Row, ...], held)
 
-    async def _through(self, walk: Walk, rows: Iterable[Row]) -> AsyncIterator[tuple[Row, Came]]:
+    async def _through(
+        self, walk: Walk, rows: Iterable[Row]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row as far as ``walk`` goes now."""
         on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
         most = _ROWS_A_PLACE * self.settings.concurrency

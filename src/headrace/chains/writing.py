@@ -60,7 +60,8 @@ class _File:
             ) from error
         except OSError as error:
             raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which cannot be written: {error.strerror}",
+                f"output is {str(path)!r}, which cannot be written: {error.strerror}; make "
+                "its folder writable, or name another file",
                 param="output",
             ) from error
 
