@@ -1,8 +1,8 @@
 """What has been done, so that nothing is done twice: one SQLite file a run.
 
 Results are written behind. A process that is killed loses what it did in the last tenth of a second
-at most, and no more than some tens of results; a power cut loses what was done in the last second.
-Both are done again by the next run.
+at most, and no more than some tens of results; a power cut loses a second's worth. Both are done again
+by the next run.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _READ_AS_WELL = (1,)
 _OURS = 0x68_72_63_68
 """SQLite's application id of our journals: "hrch"."""
 _SYNCED_EVERY_S = 1.0
+_PAGES_KIB = 500
 
 
 @frozen
@@ -155,6 +156,8 @@ class Journal:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        # Keys come in no order, so more of it would hold little that is looked for next.
+        connection.execute(f"PRAGMA cache_size = -{_PAGES_KIB}")
         return connection
 
     def _make(self) -> None:
