@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +36,8 @@ def test_another_run_asks_for_nothing_that_is_in_the_cache(tmp_path: Path) -> No
         first, second = (ended(tmp_path, server, name) for name in ("first", "second"))
         first.ran("--cache", "../cache")
         server.forget()
-        told = json.loads(second.ran("--cache", "../cache", "--json"))
+        second.ran("--cache", "../cache")
         assert server.total == 0
-        assert (told["cached"], told["prompt_tokens"]) == (2 * ROWS, 0)
     assert first.output == second.output
 
 
@@ -172,7 +170,7 @@ def test_a_cache_without_room_is_told_of_once_and_the_run_goes_on(tmp_path: Path
     if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     with counting(0.0) as server:
-        run = ended(tmp_path, server, "run")
+        run = Ended(tmp_path, server, 10 * ROWS)
         words = "chain.yaml in.jsonl -o out.jsonl --no-progress --cache cache"
         script = f"mkdir cache; mount -t tmpfs -o size=80k none cache; {RUN} {words}"
         done = subprocess.run(
@@ -184,7 +182,7 @@ def test_a_cache_without_room_is_told_of_once_and_the_run_goes_on(tmp_path: Path
         )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("answers of this run are not kept there") == 1
-    assert len(run.output.splitlines()) == ROWS
+    assert len(run.output.splitlines()) == 10 * ROWS
 
 
 def test_ages_and_sizes_are_said_with_their_unit() -> None:

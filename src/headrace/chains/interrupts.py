@@ -25,10 +25,14 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """What was heard: ``status`` is that of a command that ends for it, None where nothing was."""
+    """What was heard: ``status`` is that of a command that ends for it, None where nothing was.
 
-    def __init__(self) -> None:
+    ``quiet``: nothing is said of it on standard error.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self.status: int | None = None
+        self._quiet = quiet
 
     @contextmanager
     def heard_by(self, run: Stoppable) -> Iterator[None]:
@@ -48,7 +52,8 @@ class Interrupts:
                 loop.call_soon_threadsafe(task.cancel)
             else:
                 raise KeyboardInterrupt
-            os.write(2, _SAID[count - 1])  # sys.stderr may be in the middle of a line
+            if not self._quiet:
+                os.write(2, _SAID[count - 1])  # sys.stderr may be in the middle of a line
 
         before = {number: signal.getsignal(number) for number in _HEARD}
         for number in _HEARD:

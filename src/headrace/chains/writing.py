@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 import sys
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
+from headrace.chains.parts import name_part, open_part
 from headrace.chains.reading import Row
 from headrace.chains.values import as_json
 from headrace.chains.walk import Failed
@@ -36,34 +36,14 @@ class Results(Protocol):
 
 
 class _File:
-    """Lines into ``path.part``, which becomes ``path`` at the end.
-
-    What lies there from a run that was killed is written over; while another run writes there,
-    there is none.
-    """
+    """Lines into ``path.part``, which becomes ``path`` at the end."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._part = None if path is None else path.with_name(path.name + ".part")
         self._held = bytearray()
-        if self._part is None:
+        if path is None:
             sys.stdout.flush()
-            self._descriptor = sys.stdout.fileno()
-            return
-        try:
-            self._descriptor = _held_alone(self._part)
-        except BlockingIOError as error:
-            raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which another process works on; wait until the run there "
-                "ends, or name another file",
-                param="output",
-            ) from error
-        except OSError as error:
-            raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which cannot be written: {error.strerror}; make "
-                "its folder writable, or name another file",
-                param="output",
-            ) from error
+        self._descriptor = sys.stdout.fileno() if path is None else open_part(path)
 
     def write(self, line: bytes) -> None:
         """Raises LLMUnavailableError where there is no room for it."""
@@ -76,20 +56,17 @@ class _File:
         """Have all of it on disk, and then under its name."""
         with self._told():
             self._flush()
-            if self._part is None or self.path is None:
+            if self.path is None:
                 return
             os.fsync(self._descriptor)
-            self._part.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            name_part(self.path)
         os.close(self._descriptor)
 
     def abandon(self) -> None:
         """Leave what there is of it as it is."""
-        if self._part is not None:
+        with suppress(OSError):  # perhaps it ends for that, which is told
+            self._flush()
+        if self.path is not None:
             os.close(self._descriptor)
 
     def _flush(self) -> None:
@@ -102,26 +79,9 @@ class _File:
             yield
         except OSError as error:
             raise LLMUnavailableError(
-                f"output {str(self._part or '-')!r} cannot be written ({error.strerror}): what was "
+                f"output {str(self.path or '-')!r} cannot be written ({error.strerror}): what was "
                 "done is kept; make room, and the same command goes on from there"
             ) from error
-
-
-def _held_alone(part: Path) -> int:
-    """``part``, empty and open; raises BlockingIOError where another process has it."""
-    while True:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), part.stat()):
-                    os.ftruncate(descriptor, 0)
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # Whoever had it gave it its name meanwhile: it is a result by now.
-        os.close(descriptor)
 
 
 class JsonLines:
