@@ -11,9 +11,10 @@ from msgspec import to_builtins
 
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.pace import EngineGoneError, Pace
 from headrace.chains.values import Item, as_json, key_of
-from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.asking import Asking
 from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
@@ -34,7 +35,7 @@ class Asked:
         return key_of(mark, as_json(self.said))
 
 
-class Asking(Protocol):
+class Answering(Protocol):
     """Whoever answers steps."""
 
     def written(self, step: Step, item: Item) -> Asked:
@@ -45,11 +46,10 @@ class Asking(Protocol):
 
 
 class Askers:
-    """Clients by engine. ``concurrency`` requests are under way at each at most."""
+    """Asks the engines of steps, each at its own pace."""
 
-    def __init__(self, clients: Mapping[str, AsyncClient], concurrency: int) -> None:
-        self._clients = clients
-        self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
+    def __init__(self, paces: Mapping[str, Pace]) -> None:
+        self._paces = paces
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -65,31 +65,29 @@ class Askers:
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, step.sampling, {})
-        client = self._clients[step.engine]
-        async with self._places[step.engine]:
-            try:
-                async with asyncio.timeout(step.timeout_s):
-                    try:
-                        return await _answered(client, step, request)
-                    except LLMError as error:
-                        if not error.transient:
-                            raise
-                        # The client asks nobody again who had begun to answer, since some of that
-                        # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await _answered(client, step, request)
-            except TimeoutError:
-                return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
-            except LLMError as error:
-                return _failed(error)
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                return await _answered(self._paces[step.engine], step, request)
+        except TimeoutError:
+            return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+        except EngineGoneError:
+            raise  # no row's fault
+        except LLMError as error:
+            return _failed(error)
 
 
-async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
-        answer = await client.generate(request)
+        answer = await pace.answer(step.id, request)
         return _done(answer.text, answer)
-    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
-    made = await client.generate(request, output=step.output, output_settings=settings)
-    return _done(plain(made.output), made)
+    settings = OutputSettings(
+        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
+    )
+    asking: Asking[Any] = Asking(request, step.output, settings)
+    while True:
+        made = asking.judge(await pace.answer(step.id, asking.request))
+        if made is not None:
+            return _done(plain(made.output), made)
 
 
 def _done(value: Any, answer: LLMResponse | Structured[Any]) -> Done:

@@ -16,7 +16,7 @@ from typing import Self
 
 from attrs import asdict, evolve, field, frozen
 
-from headrace.chains.asking import Asked, Asking
+from headrace.chains.asking import Answering, Asked
 from headrace.chains.behind import Behind, transaction
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
@@ -221,7 +221,7 @@ class AnswerCache:
 class AskedOnce:
     """Asks ``others`` for what ``cache`` has not."""
 
-    def __init__(self, cache: AnswerCache, others: Asking) -> None:
+    def __init__(self, cache: AnswerCache, others: Answering) -> None:
         self._cache, self._others = cache, others
 
     def written(self, step: Step, item: Item) -> Asked:

@@ -31,6 +31,7 @@ _OF_A_STEP = (
     "output",
     "sampling",
     "asks",
+    "ask_tokens",
     "repair",
     "timeout_s",
 )
@@ -179,7 +180,9 @@ class _Document:
         user = self._prompt(one, "user", place)
         if user is None:
             raise LLMInvalidRequestError(f"{place}.user is missing", param=f"{place}.user")
-        more = {name: one[name] for name in ("asks", "repair", "timeout_s") if name in one}
+        more = {
+            name: one[name] for name in ("asks", "ask_tokens", "repair", "timeout_s") if name in one
+        }
         return Step(
             id=_text(one, "id", place),
             engine=_text(one, "engine", place),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from msgspec import json
 
-from headrace.chains.asking import Asking, plain
+from headrace.chains.asking import Answering, plain
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
@@ -57,7 +57,9 @@ class Walk:
     for later.
     """
 
-    def __init__(self, chain: Chain, journal: Journal, askers: Asking, standing: Standing) -> None:
+    def __init__(
+        self, chain: Chain, journal: Journal, askers: Answering, standing: Standing
+    ) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
         self._standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
@@ -86,6 +88,9 @@ class Walk:
                 many = await _all(partial(self._beside, place.ways, failed), items)
             elif isinstance(place, Branch):
                 many = await _all(partial(self._branch, place, failed), items)
+            elif len(items) == 1 and isinstance(place, Step | Apply):
+                items = await self._node(place, failed, items[0])
+                continue
             else:
                 assert not isinstance(place, Join)
                 several = await _all(partial(self._node, place, failed), items)

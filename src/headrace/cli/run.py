@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import sys
 import time
@@ -86,7 +87,8 @@ def run(
     with the reason, and end the command with status 3. Ctrl-C finishes what is under way; a second
     one stops at once; SIGTERM is heard as Ctrl-C is. Either way the same command goes on from there.
     """
-    from headrace.chains.cache import CacheSettings, read_age, read_size
+    import uvloop
+
     from headrace.chains.interrupts import Interrupts
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
@@ -109,14 +111,7 @@ def run(
         retries=retries,
         window=window,
         engines=engines,
-        cache=None
-        if cache is None
-        else CacheSettings(
-            folder=cache,
-            max_age_s=None if cache_max_age is None else read_age(cache_max_age),
-            max_bytes=read_size(cache_max_size),
-            sampled=cache_sampled,
-        ),
+        cache=_cache(found, cache, cache_max_age, cache_max_size, sampled=cache_sampled),
     )
     going = Run(found, settings)
     if output == input != "-":
@@ -131,15 +126,17 @@ def run(
         source = str(folder / "input.jsonl")  # it is gone through once for each engine
         with Path(source).open("wb") as kept:
             shutil.copyfileobj(sys.stdin.buffer, kept)
-    if going.settings.cache is not None:
-        _tell_uncached(found, going.settings.cache)
     results = results_at(output, shape)
     errors = Errors(folder / "errors.jsonl")
     began = time.monotonic()
     interrupts = Interrupts()
+    # What is loaded by now stays; looking through it again and again is a tenth of a row's cost.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     try:
         with suppress(asyncio.CancelledError):
-            asyncio.run(_run(going, rows, results, errors, interrupts, progress=progress))
+            uvloop.run(_run(going, rows, results, errors, interrupts, progress=progress))
     except BaseException:
         results.abandon()
         errors.abandon()
@@ -183,16 +180,27 @@ async def _run(
             await asyncio.gather(shown, return_exceptions=True)
 
 
-def _tell_uncached(chain: Chain, settings: CacheSettings) -> None:
-    from headrace.chains.cache import is_cached
+def _cache(
+    chain: Chain, folder: Path | None, max_age: str | None, max_size: str, *, sampled: bool
+) -> CacheSettings | None:
+    from headrace.chains.cache import CacheSettings, is_cached, read_age, read_size
     from headrace.chains.nodes import Step
 
+    if folder is None:
+        return None
+    settings = CacheSettings(
+        folder=folder,
+        max_age_s=None if max_age is None else read_age(max_age),
+        max_bytes=read_size(max_size),
+        sampled=sampled,
+    )
     left_out = [n.id for n in chain.nodes if isinstance(n, Step) and not is_cached(n, settings)]
     if left_out:
         typer.echo(
             f"not cached: {', '.join(left_out)}, without temperature: 0 (--cache-sampled does it)",
             err=True,
         )
+    return settings
 
 
 async def _show(standing: Standing) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cache
 from types import TracebackType, UnionType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from headrace.client.call import Call, sheet_of
 from headrace.client.endpoints import Endpoints
@@ -26,6 +27,9 @@ from headrace.contracts.responses import (
     LLMStreamEvent,
     Provenance,
 )
+
+if TYPE_CHECKING:
+    from headrace.client.structured.asking import Asking
 
 T = TypeVar("T")
 
@@ -78,13 +82,14 @@ class AsyncClient:
         """
         if output is None:
             return await Call(self._endpoints, request, stream=False).answer()
-        result: Structured[Any] | None = None
-        events = self._structured(request, output, output_settings, stream=False)
-        async with aclosing(events):
-            async for event in events:
-                result = event.result
-        assert result is not None
-        return result
+        asking: Asking[Any] = _asking()(request, output, output_settings or self._settings.output)
+        first_id: str | None = None
+        while True:
+            call = Call(self._endpoints, asking.request, stream=False, parent_id=first_id)
+            first_id = first_id or call.call_id
+            result = asking.judge(await call.answer())
+            if result is not None:
+                return result
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """The answer to ``request`` piece by piece; closing the generator cancels the call."""
@@ -125,11 +130,26 @@ class AsyncClient:
         ``asked`` and ``settings`` are those of chat, or ``asked`` is a whole request.
         """
         request = as_request_of(asked, settings)
-        async with aclosing(
-            self._structured(request, output, output_settings, stream=True)
-        ) as events:
-            async for event in events:
-                yield event
+        asking: Asking[Any] = _asking()(request, output, output_settings or self._settings.output)
+        first_id: str | None = None
+        while True:
+            ask = asking.asks
+            call = Call(self._endpoints, asking.request, stream=True, parent_id=first_id)
+            first_id = first_id or call.call_id
+            async with aclosing(call.deltas()) as deltas:
+                async for delta in deltas:
+                    call.add(delta)
+                    if delta.text_delta:
+                        seen = asking.feed(delta.text_delta)
+                        if seen is not None:
+                            yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            seen = asking.rest()
+            if seen is not None:
+                yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            result = asking.judge(call.response())
+            if result is not None:
+                yield StructuredEvent(kind="completed", ask=ask, result=result)
+                return
 
     @overload
     async def chat(
@@ -302,33 +322,10 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings.model!r})"
 
-    async def _structured(
-        self,
-        request: LLMRequest,
-        output: Any,
-        output_settings: OutputSettings | None,
-        *,
-        stream: bool,
-    ) -> AsyncGenerator[StructuredEvent[Any], None]:
-        from headrace.client.structured.asking import Asking
 
-        asking: Asking[Any] = Asking(request, output, output_settings or self._settings.output)
-        first_id: str | None = None
-        while True:
-            ask = asking.asks
-            call = Call(self._endpoints, asking.request, stream=stream, parent_id=first_id)
-            first_id = first_id or call.call_id
-            async with aclosing(call.deltas()) as deltas:
-                async for delta in deltas:
-                    call.add(delta)
-                    if stream and delta.text_delta:
-                        seen = asking.feed(delta.text_delta)
-                        if seen is not None:
-                            yield StructuredEvent(kind="partial", ask=ask, partial=seen)
-            seen = asking.rest() if stream else None
-            if seen is not None:
-                yield StructuredEvent(kind="partial", ask=ask, partial=seen)
-            result = asking.judge(call.response())
-            if result is not None:
-                yield StructuredEvent(kind="completed", ask=ask, result=result)
-                return
+@cache
+def _asking() -> type[Asking[Any]]:
+    # An import statement in every call would cost it a microsecond, and most calls need none.
+    from headrace.client.structured.asking import Asking
+
+    return Asking

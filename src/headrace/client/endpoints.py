@@ -22,6 +22,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
     LLMUnavailableError,
 )
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import SystemClock, World
@@ -120,7 +121,7 @@ class Endpoints:
         if not self._settings.fallbacks and not looks:
             if row is None:
                 row, model = self.named(request.model)
-                request = evolve(request, model=model)
+                request = changed(request, model=model)
             self._require(row, request.model or "", request)
             own_key = bool(request.metadata.get("api_key"))
             return Way(
