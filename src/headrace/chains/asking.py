@@ -9,9 +9,12 @@ from typing import Any, Protocol
 from attrs import frozen
 from msgspec import to_builtins
 
+from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.prices import Prices
+from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
@@ -46,10 +49,20 @@ class Answering(Protocol):
 
 
 class Askers:
-    """Asks the engines of steps, each at its own pace."""
+    """Asks the engines of steps, each at its own pace.
 
-    def __init__(self, paces: Mapping[str, Pace]) -> None:
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    """
+
+    def __init__(
+        self,
+        paces: Mapping[str, Pace],
+        spending: Spending | None = None,
+        budget: tuple[Budget, Prices] | None = None,
+    ) -> None:
         self._paces = paces
+        self._spending = Spending() if spending is None else spending
+        self._budget = budget
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -58,13 +71,21 @@ class Askers:
         return Asked(step, (step.user_template.render(seen), system))
 
     async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none."""
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
         user, system = asked.said
         messages = [LLMMessage(role="user", content=user)]
         if system is not None:
             messages.insert(0, LLMMessage(role="system", content=system))
         request = as_request(messages, None, step.sampling, {})
+        with self._spending.bill(step.id) as bill:
+            if self._budget is None:
+                return bill.on(await self._asked(step, request))
+            budget, prices = self._budget
+            async with budget.aside(*prices.most(step, request), bill):
+                return bill.on(await self._asked(step, request))
+
+    async def _asked(self, step: Step, request: LLMRequest) -> Done:
         try:
             async with asyncio.timeout(step.timeout_s):
                 return await _answered(self._paces[step.engine], step, request)

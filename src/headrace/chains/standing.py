@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import Factory, define
+
+
+@define
+class NodeStanding:
+    """What came to one node: ``done`` are all that it is through with, ``reused`` those of them that
+    were done before, ``failed`` those that it could make nothing of."""
+
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
 
 
 @define
 class Standing:
     """What was done: ``made`` are answers and function results, ``reused`` those of before,
-    ``cached`` answers of other runs."""
+    ``cached`` answers of other runs.
+
+    ``nodes`` tells it of each node that something came to.
+    """
 
     rows: int = 0
     results: int = 0
@@ -18,3 +31,11 @@ class Standing:
     cached: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    nodes: dict[str, NodeStanding] = Factory(dict)
+
+    def of(self, node: str) -> NodeStanding:
+        """How the node of that id stands."""
+        found = self.nodes.get(node)
+        if found is None:
+            found = self.nodes[node] = NodeStanding()
+        return found

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from attrs import evolve, field, frozen
 
 from headrace.chains.asking import Answering, Askers
+from headrace.chains.budget import Budget
 from headrace.chains.cache import AnswerCache, AskedOnce, CacheSettings
 from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
-from headrace.chains.reading import Row, rows_of
+from headrace.chains.prices import Prices
+from headrace.chains.reading import Row
+from headrace.chains.runs import Earlier, Notes, Why
+from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
 from headrace.chains.values import Item
 from headrace.chains.walk import Came, Failed, Walk
@@ -38,7 +43,9 @@ class RunSettings:
     at a time, each for ``window`` rows before the next one starts; for all of them, if it is None.
     One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
     minute hold for each provider and key whose engines have none of their own. ``pace`` has what
-    else may be said of how engines are asked. ``cache`` keeps answers for other runs.
+    else may be said of how engines are asked. The run stops before ``max_cost`` US dollars are
+    passed, those of earlier attempts in ``run_dir`` counted. ``cache`` keeps answers for other runs.
+    ``input`` and ``output`` are what the run's note says of where its rows come from and go.
     """
 
     run_dir: Path
@@ -51,6 +58,9 @@ class RunSettings:
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
     cache: CacheSettings | None = None
+    max_cost: Decimal | None = None
+    input: str | None = None
+    output: str | None = None
 
 
 class Run:
@@ -61,11 +71,32 @@ class Run:
         self.standing = Standing()
         self.paces: Mapping[str, Pace] = {}
         """How each engine is asked, while it runs."""
+        self.spending = Spending()
+        self.rows_known: int | None = None
+        """How many rows there are, where somebody has counted them."""
+        self.why_stopped: Why | None = None
+        self.earlier = Earlier()
+        """What earlier attempts in the same folder spent."""
         self._stopped = False
+        self._budget: Budget | None = None
+        self.clients: Mapping[str, AsyncClient] = {}
+        """Who is asked, by the names of engines, while it runs."""
+        self._prices = Prices({each.name: each for each in settings.engines})
+        if settings.max_cost is not None:
+            self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
-    def stop(self) -> None:
-        """Finish what is under way, and take up no more."""
+    def stop(self, why: Why = "interrupt") -> None:
+        """Finish what is under way, and take up no more; the run's note tells ``why``."""
         self._stopped = True
+        self.why_stopped = self.why_stopped or why
+
+    @property
+    def usd_at_most(self) -> Decimal:
+        """What this attempt may have cost; more than is known where nobody told of some calls."""
+        known = self.spending.all.usd
+        if self._budget is None:
+            return known
+        return max(known, self._budget.spent - self.earlier.usd_at_most)
 
     @property
     def stopped(self) -> bool:
@@ -97,10 +128,12 @@ class Run:
                     self.chain.engines(),
                     settings.engines,
                     concurrency=settings.concurrency,
+                    sinks=(self.spending,),
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
+            self.clients = clients
             self.paces = open_paces(
                 clients,
                 settings.engines,
@@ -108,11 +141,15 @@ class Run:
                 requests_per_minute=settings.requests_per_minute,
                 tokens_per_minute=settings.tokens_per_minute,
             )
-            askers: Answering = Askers(self.paces)
-            if settings.cache is not None:
-                cache = stack.enter_context(AnswerCache(settings.cache, settings.engines))
-                askers = AskedOnce(cache, askers)
-            walk = Walk(self.chain, journal, askers, self.standing)
+            notes = Notes(self)
+            self.earlier = notes.earlier
+            if settings.max_cost is not None:
+                spent = self.earlier.usd_at_most
+                self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
+            await stack.enter_async_context(notes)
+            budget = None if self._budget is None else (self._budget, self._prices)
+            askers = Askers(self.paces, self.spending, budget)
+            walk = Walk(self.chain, journal, self._cached(stack, askers), self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
@@ -129,11 +166,20 @@ class Run:
                 # Who listens may leave: what is under way ends before the clients are closed.
                 async with aclosing(self._through(walk, window())) as through:
                     async for row, came in through:
+                        if came.later:
+                            continue
                         self._count(came)
                         yield row, came
                 last = turns[-1]
                 if len(turns) > 1 and last is not None:
                     await clients[last].stop_engine()
+
+    def _cached(self, stack: AsyncExitStack, askers: Answering) -> Answering:
+        settings = self.settings
+        if settings.cache is None:
+            return askers
+        cache = stack.enter_context(AnswerCache(settings.cache, settings.engines))
+        return AskedOnce(cache, askers)
 
     def _windows(
         self, rows: Callable[[], Iterable[Row]], *, many: bool
@@ -213,41 +259,3 @@ async def _end(tasks: deque[tuple[Row, asyncio.Task[Came]]]) -> None:
     for _, task in tasks:
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
-
-
-@frozen
-class Result:
-    """What became of one row: its ``values``, and its ``errors``."""
-
-    id: str | int
-    values: tuple[Any, ...]
-    errors: tuple[Failed, ...]
-
-
-async def arun(
-    chain: Chain,
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    settings: RunSettings,
-    on_standing: Callable[[Standing], None] | None = None,
-) -> AsyncIterator[Result]:
-    """What ``chain`` makes of each of ``rows``, in their order.
-
-    Where engines take turns, all of ``rows`` are held, or ``settings.window`` of them.
-    """
-    run = Run(chain, settings)
-    kept = _Kept(rows)
-    async for row, came in run.over(lambda: rows_of(kept)):
-        if on_standing is not None:
-            on_standing(run.standing)
-        yield Result(row.id, tuple(item.value for item in came.items), came.failed)
-
-
-class _Kept:
-    """What can be gone through again, though it came from an iterator that cannot."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._rows = rows if iter(rows) is not rows else list(rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows)
