@@ -14,7 +14,7 @@ RAY_READY := $(RAY_VENV)/.ready
 S3_VENV := .venv-s3
 S3_READY := $(S3_VENV)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -34,6 +34,9 @@ test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and a
 
 test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
 	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)
+
+test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, and say what is asked twice (minutes)
+	@$(BIN)/pytest tests/chains/check_kills.py $(ARGS)
 
 test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
 	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -17,17 +16,18 @@ from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, Paced
 from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
 from headrace.chains.prices import Prices
-from headrace.chains.rounds import with_tools
+from headrace.chains.rounds import Answered, with_tools
 from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.client.requests import as_request
 from headrace.client.structured.kinds import Unfit
+from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMTimeoutError
 from headrace.contracts.messages import ContentPart, LLMMessage
 from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import Usage
+from headrace.contracts.responses import LLMResponse, Usage
 
 
 @frozen
@@ -41,6 +41,16 @@ class Asked:
     def key(self, mark: bytes) -> bytes:
         """What its answer is kept by; ``mark`` is the node's."""
         return key_of(mark, as_json(self.said), *(each.digest for each in self.pictures))
+
+
+class Answering(Protocol):
+    """Whoever answers steps."""
+
+    def written(self, step: Step, item: Item) -> Asked:
+        """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
+
+    async def ask(self, asked: Asked) -> Done:
+        """The answer, or why there is none."""
 
 
 class Askers:
@@ -139,12 +149,12 @@ class Askers:
         settings = self._alike_of(step)[1]
         if step.tools:
             answered = await with_tools(client.generate, step, request, settings)
-            return _done(plain(answered.value), answered.usage, answered.price_usd)
+            return _done(plain(answered.value), answered)
         if step.output is None:
             answer = await client.generate(request)
-            return _done(answer.text, answer.usage, answer.price_usd)
+            return _done(answer.text, answer)
         made = await client.generate(request, output=step.output, output_settings=settings)
-        return _done(plain(made.output), made.usage, made.price_usd)
+        return _done(plain(made.output), made)
 
 
 def _begin(limit: asyncio.Timeout, seconds: float) -> None:
@@ -152,13 +162,18 @@ def _begin(limit: asyncio.Timeout, seconds: float) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
-def _done(value: Any, usage: object, price: Decimal | None) -> Done:
+def _done(value: Any, answer: LLMResponse | Structured[Any] | Answered) -> Done:
+    usage, price = answer.usage, answer.price_usd
     counted = usage if isinstance(usage, Usage) else Usage()
+    last = answer.response if isinstance(answer, Structured) else answer
+    # What tools told is of its moment.
+    whole = not isinstance(last, Answered) and last.finish_reason == "stop"
     return Done(
         as_json(value),
         prompt_tokens=counted.prompt_tokens or 0,
         completion_tokens=counted.completion_tokens or 0,
         price_usd=None if price is None else str(price),
+        whole=whole,
     )
 
 

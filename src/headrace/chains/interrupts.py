@@ -36,8 +36,8 @@ class Interrupts:
 
     @contextmanager
     def heard_by(self, run: Stoppable) -> Iterator[None]:
-        """The first signal asks ``run`` to stop, the second cancels the task that is inside, any
-        further one is a KeyboardInterrupt: some function of the user's may hold up everything."""
+        """The first signal asks ``run`` to stop, the second cancels the task that is inside, a
+        third ends the process: some function of the user's may hold up everything."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         count = 0
@@ -51,7 +51,11 @@ class Interrupts:
             elif count == 2:
                 loop.call_soon_threadsafe(task.cancel)
             else:
-                raise KeyboardInterrupt
+                # As a kill, which a run gets over. A KeyboardInterrupt would have the loop go on with
+                # the next row, in the same function.
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
             if not self._quiet:
                 os.write(2, _SAID[count - 1])  # sys.stderr may be in the middle of a line
 

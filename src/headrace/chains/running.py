@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -14,8 +14,9 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from headrace.chains.abilities import abilities_of, may_lack
-from headrace.chains.asking import Askers
+from headrace.chains.asking import Answering, Askers
 from headrace.chains.budget import Budget
+from headrace.chains.cache import AnswerCache, AskedOnce, CacheSettings
 from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain, Part
 from headrace.chains.groups import Gathered, Groups
@@ -44,9 +45,9 @@ class RunSettings:
     at a time, each for ``window`` rows before the next one starts; for all of them, if it is None.
     One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
     minute hold for each provider and key whose engines have none of their own. ``pace`` has what
-    else may be said of how engines are asked.
-    The run stops before ``max_cost`` US dollars are passed, those of earlier attempts in ``run_dir``
-    counted. ``input`` and ``output`` are what the run's note says of where its rows come from and go.
+    else may be said of how engines are asked. The run stops before ``max_cost`` US dollars are
+    passed, those of earlier attempts in ``run_dir`` counted. ``cache`` keeps answers for other runs.
+    ``input`` and ``output`` are what the run's note says of where its rows come from and go.
     """
 
     run_dir: Path
@@ -58,6 +59,7 @@ class RunSettings:
     pace: PaceSettings = field(factory=PaceSettings)
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
+    cache: CacheSettings | None = None
     max_cost: Decimal | None = None
     input: str | None = None
     output: str | None = None
@@ -153,23 +155,26 @@ class Run:
             await stack.enter_async_context(notes)
             budget = None if self._budget is None else (self._budget, self._prices)
             askers = Askers(self.paces, self.spending, budget, self.abilities)
+            cached = self._cached(stack, askers)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
             parts = self.chain.parts()
             for part, behind in zip(parts, (*parts[1:], None), strict=True):
-                walk = Walk(part, journal, askers, self.standing)
+                walk = Walk(part, journal, cached, self.standing)
                 stack.callback(walk.close)
                 if behind is None:
-                    async for row, came in self._part(walk, part, rows, None):
-                        yield row, came
+                    async with aclosing(self._part(walk, part, rows, None)) as through:
+                        async for row, came in through:
+                            yield row, came
                     return
                 groups = stack.enter_context(Groups(settings.run_dir, behind))
-                async for row, came in self._part(walk, part, rows, behind):
-                    failed = groups.add(row, came)
-                    self.standing.failed += len(failed) - len(came.failed)
-                    if failed:
-                        yield row, Came((), failed, came.used)
+                async with aclosing(self._part(walk, part, rows, behind)) as through:
+                    async for row, came in through:
+                        failed = groups.add(row, came)
+                        self.standing.failed += len(failed) - len(came.failed)
+                        if failed:
+                            yield row, Came((), failed, came.used)
                 if self._stopped:  # the groups are not whole
                     return
                 rows = groups.rows
@@ -180,26 +185,36 @@ class Run:
         part: Part,
         rows: Callable[[], Iterable[Row]],
         behind: Part | None,
-    ) -> AsyncIterator[tuple[Row, Came]]:
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row with what became of it in ``part``, engines taking turns."""
         walk.segments, turns = part.segments(self._lazy())
         for window in self._windows(rows, many=len(turns) > 1):
             for turn, name in enumerate(turns[:-1]):
                 walk.until = turn
-                async for _ in self._through(walk, window()):
-                    pass
+                async with aclosing(self._through(walk, window())) as through:
+                    async for _ in through:
+                        pass
                 if name is not None:
                     await self.clients[name].stop_engine()
             walk.until = len(turns) - 1
-            async for row, came in self._through(walk, window()):
-                if came.later:
-                    continue
-                self._count(part, came, last=behind is None)
-                yield row, came
+            # Who listens may leave: what is under way ends before the clients are closed.
+            async with aclosing(self._through(walk, window())) as through:
+                async for row, came in through:
+                    if came.later:
+                        continue
+                    self._count(part, came, last=behind is None)
+                    yield row, came
             last = turns[-1]
             going_on = behind is not None and behind.segments(self._lazy())[1][0] == last
             if last is not None and (len(turns) > 1 or behind is not None) and not going_on:
                 await self.clients[last].stop_engine()
+
+    def _cached(self, stack: AsyncExitStack, askers: Answering) -> Answering:
+        settings = self.settings
+        if settings.cache is None:
+            return askers
+        cache = stack.enter_context(AnswerCache(settings.cache, settings.engines))
+        return AskedOnce(cache, askers)
 
     def _windows(
         self, rows: Callable[[], Iterable[Row]], *, many: bool
@@ -212,7 +227,9 @@ class Run:
         while not self._stopped and (held := tuple(islice(all_rows, size))):
             yield partial(tuple[Row, ...], held)
 
-    async def _through(self, walk: Walk, rows: Iterable[Row]) -> AsyncIterator[tuple[Row, Came]]:
+    async def _through(
+        self, walk: Walk, rows: Iterable[Row]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row as far as ``walk`` goes now."""
         on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
         most = _ROWS_A_PLACE * self.settings.concurrency

@@ -17,7 +17,8 @@ class NodeStanding:
 
 @define
 class Standing:
-    """What was done: ``made`` are answers and function results, ``reused`` those of before.
+    """What was done: ``made`` are answers and function results, ``reused`` those of before,
+    ``cached`` answers of other runs.
 
     ``groups`` are those that came of a Reduce and went through what stands behind it. ``nodes`` tells
     of each node that something came to.
@@ -28,6 +29,7 @@ class Standing:
     failed: int = 0
     made: int = 0
     reused: int = 0
+    cached: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     groups: int = 0

@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 from msgspec import json
 
 from headrace.chains.aside import Aside
-from headrace.chains.asking import Askers
+from headrace.chains.asking import Answering
 from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Part
 from headrace.chains.journal import Done, Journal
@@ -95,7 +95,9 @@ class Walk:
     for later.
     """
 
-    def __init__(self, chain: Part, journal: Journal, askers: Askers, standing: Standing) -> None:
+    def __init__(
+        self, chain: Part, journal: Journal, askers: Answering, standing: Standing
+    ) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
         self.standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
@@ -235,7 +237,10 @@ class Walk:
             elif max(self.segments.values(), default=0) > 0:
                 self._passing.put(key, done)
             standing = self.standing
-            standing.made += 1
+            if done.cached:
+                standing.cached += 1
+            else:
+                standing.made += 1
             standing.prompt_tokens += done.prompt_tokens
             standing.completion_tokens += done.completion_tokens
             mine.set_result(done)

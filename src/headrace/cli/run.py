@@ -22,6 +22,8 @@ from headrace.cli.run_tell import Events, Lines, Silence, Tells, line_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
+    from headrace.chains.cache import CacheSettings
+    from headrace.chains.graph import Chain
     from headrace.chains.interrupts import Interrupts
     from headrace.chains.look import Look, Looker
     from headrace.chains.reading import RepeatedIds, Row
@@ -91,6 +93,19 @@ def run(
             help="Stop before so many US dollars are passed, what the run cost before included.",
         ),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="A folder with answers for any run: what is there is not asked again."),
+    ] = None,
+    cache_max_age: Annotated[
+        str | None, typer.Option(help="Ask again for answers older than that, such as 7d or 12h.")
+    ] = None,
+    cache_max_size: Annotated[
+        str, typer.Option(help="Let go of those not used for longest where more are kept.")
+    ] = "2GB",
+    cache_sampled: Annotated[
+        bool, typer.Option(help="Also for steps that do not say temperature: 0.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -132,6 +147,7 @@ def run(
         window=window,
         engines=engines,
         max_cost=_amount(max_cost),
+        cache=_cache(found, cache, cache_max_age, cache_max_size, sampled=cache_sampled),
         input=input,
         output=output,
     )
@@ -165,6 +181,29 @@ def run(
     )
     if status:
         raise typer.Exit(status)
+
+
+def _cache(
+    chain: Chain, folder: Path | None, max_age: str | None, max_size: str, *, sampled: bool
+) -> CacheSettings | None:
+    from headrace.chains.cache import CacheSettings, is_cached, read_age, read_size
+    from headrace.chains.nodes import Step
+
+    if folder is None:
+        return None
+    settings = CacheSettings(
+        folder=folder,
+        max_age_s=None if max_age is None else read_age(max_age),
+        max_bytes=read_size(max_size),
+        sampled=sampled,
+    )
+    left_out = [n.id for n in chain.nodes if isinstance(n, Step) and not is_cached(n, settings)]
+    if left_out:
+        typer.echo(
+            f"not cached: {', '.join(left_out)}, without temperature: 0 (--cache-sampled does it)",
+            err=True,
+        )
+    return settings
 
 
 def _check_output(input: str, output: str, run_dir: Path, shape: str, *, with_usage: bool) -> None:
