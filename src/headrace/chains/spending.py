@@ -109,11 +109,15 @@ class Bill:
             self.others.add(told)
             return done
         unknown = spent.unpriced > 0 and not spent.usd
+        usd = None if unknown else str(spent.usd)
+        counted = (done.prompt_tokens, done.completion_tokens, done.price_usd)
+        if counted == (spent.prompt_tokens, spent.completion_tokens, usd):
+            return done  # one call, as nearly always: it has told all
         return evolve(
             done,
             prompt_tokens=spent.prompt_tokens,
             completion_tokens=spent.completion_tokens,
-            price_usd=None if unknown else str(spent.usd),
+            price_usd=usd,
         )
 
 
