@@ -128,6 +128,7 @@ class Pace:
         self._steps: dict[str, Paced] = {}
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._pausing: set[asyncio.Future[None]] = set()
         self._sent: dict[_Sent, None] = {}
         self._latencies: dict[str, Latencies] = {}
         self._token_share: dict[str, float] = {}
@@ -163,9 +164,11 @@ class Pace:
                     admitted()
                 wait_s = self._account.reserve(tokens)
                 if wait_s > 0:
-                    await self._clock.sleep(wait_s)
+                    await self._pause(wait_s)
                 sent, turn = self._clock.monotonic(), self._account.turn()
                 response = await self._once(kind, request, sent, tries.cuts)
+            except EngineGoneError:
+                raise
             except LLMError as error:
                 self._account.settle(tokens, 0)
                 delay_s = self._after(error, tries, sent, turn)
@@ -177,7 +180,7 @@ class Pace:
                 return response
             finally:
                 self._leave()
-            await self._clock.sleep(delay_s)
+            await self._pause(delay_s)
 
     def snapshot(self) -> PaceSnapshot:
         """How it stands."""
@@ -325,6 +328,9 @@ class Pace:
     def _end_of_run(self, error: LLMError) -> EngineGoneError:
         if self._gone is None:
             self._gone = error
+            for over in self._pausing:
+                if not over.done():
+                    over.set_result(None)
             for turn in self._queue:
                 if not turn.done():
                     turn.set_exception(self._goodbye())
@@ -349,6 +355,21 @@ class Pace:
         if not self._account.counts_tokens:
             return 0
         return max(1, round(rated_tokens(request) * self._token_share.get(kind, 1.0)))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long; raises EngineGoneError as soon as there is nothing to wait for."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(
+            seconds, lambda: None if over.done() else over.set_result(None)
+        )
+        self._pausing.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._pausing.discard(over)
+        if self._gone is not None:
+            raise self._goodbye()
 
     # The door. A semaphore's size cannot change, and has no way for those who come again.
 
