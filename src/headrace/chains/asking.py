@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from attrs import frozen
-from msgspec import to_builtins
 
+from headrace.chains.abilities import Ability
 from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, Paced
+from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
 from headrace.chains.prices import Prices
+from headrace.chains.rounds import with_tools
 from headrace.chains.spending import Spending
-from headrace.chains.values import Item, as_json
+from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.client.requests import as_request
+from headrace.client.structured.kinds import Unfit
 from headrace.client.structured.settings import OutputSettings
-from headrace.contracts.errors import LLMError, LLMTimeoutError
-from headrace.contracts.messages import LLMMessage
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMTimeoutError
+from headrace.contracts.messages import ContentPart, LLMMessage
 from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import Usage
@@ -33,12 +36,18 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+    pictures: tuple[Picture, ...] = ()
+
+    def key(self, mark: bytes) -> bytes:
+        """What its answer is kept by; ``mark`` is the node's."""
+        return key_of(mark, as_json(self.said), *(each.digest for each in self.pictures))
 
 
 class Askers:
     """Asks the engines of steps, each at its own pace.
 
-    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``. Steps of
+    ``abilities``, by their ids, are asked without what their engine cannot carry out.
     """
 
     def __init__(
@@ -46,25 +55,43 @@ class Askers:
         paces: Mapping[str, Pace],
         spending: Spending | None = None,
         budget: tuple[Budget, Prices] | None = None,
+        abilities: Mapping[str, Ability] | None = None,
     ) -> None:
         self._paces = paces
         self._spending = Spending() if spending is None else spending
         self._budget = budget
+        self._room = Room()
+        self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
+        # What is the same for all rows is made once: it is a good part of what asking takes.
+        self._alike: dict[str, tuple[LLMRequest, OutputSettings]] = {}
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
+        if step.reader is not None:
+            try:
+                step.reader(item.value)
+            except Unfit as error:
+                raise LLMInvalidRequestError(
+                    f"{step.id}.input is not what comes: {error}", param=f"{step.id}.input"
+                ) from error
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
-        return Asked(step, (step.user_template.render(seen), system))
+        pictures = pictures_of(step.image_expressions, seen)
+        return Asked(step, (step.user_template.render(seen), system), pictures)
 
     async def ask(self, asked: Asked) -> Done:
         """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
         step = asked.step
-        user, system = asked.said
-        messages = [LLMMessage(role="user", content=user)]
-        if system is not None:
-            messages.insert(0, LLMMessage(role="system", content=system))
-        request = changed(_blank(step), messages=tuple(messages))
+        if not asked.pictures:
+            return await self._paid(step, self._request(asked, asked.said[0]))
+        async with self._room.of(asked.pictures):
+            try:
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+            except LLMError as error:
+                return _failed(error)
+            return await self._paid(step, self._request(asked, content))
+
+    async def _paid(self, step: Step, request: LLMRequest) -> Done:
         with self._spending.bill(step.id) as bill:
             if self._budget is None:
                 return bill.on(await self._asked(step, request))
@@ -76,10 +103,10 @@ class Askers:
         client = self._paces[step.engine].of(step.id)
         try:
             if step.timeout_s is None:
-                return await _answered(client, step, request)
+                return await self._answered(client, step, request)
             async with asyncio.timeout(None) as limit:
                 client = client.telling(partial(_begin, limit, step.timeout_s))
-                return await _answered(client, step, request)
+                return await self._answered(client, step, request)
         except TimeoutError:
             return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -87,34 +114,42 @@ class Askers:
         except LLMError as error:
             return _failed(error)
 
+    def _request(self, asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest:
+        messages = [LLMMessage(role="user", content=content)]
+        system = asked.said[1]
+        if system is not None:
+            messages.insert(0, LLMMessage(role="system", content=system))
+        return changed(self._alike_of(asked.step)[0], messages=tuple(messages))
+
+    def _alike_of(self, step: Step) -> tuple[LLMRequest, OutputSettings]:
+        """What ``step`` asks but for what it says, and how its answer is read."""
+        alike = self._alike.get(step.id)
+        if alike is None:
+            sampling = self._samplings.get(step.id, step.sampling)
+            settings = OutputSettings(
+                more_asks=step.asks - 1,
+                budget_tokens=step.ask_tokens,
+                repair=step.repair,
+                instruction=step.instruction,
+            )
+            alike = self._alike[step.id] = as_request((), None, sampling, {}), settings
+        return alike
+
+    async def _answered(self, client: Paced, step: Step, request: LLMRequest) -> Done:
+        settings = self._alike_of(step)[1]
+        if step.tools:
+            answered = await with_tools(client.generate, step, request, settings)
+            return _done(plain(answered.value), answered.usage, answered.price_usd)
+        if step.output is None:
+            answer = await client.generate(request)
+            return _done(answer.text, answer.usage, answer.price_usd)
+        made = await client.generate(request, output=step.output, output_settings=settings)
+        return _done(plain(made.output), made.usage, made.price_usd)
+
 
 def _begin(limit: asyncio.Timeout, seconds: float) -> None:
     if limit.when() is None:
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
-
-
-# What is the same for all rows is made once: it is a good part of what asking takes.
-
-
-@lru_cache(maxsize=256)
-def _blank(step: Step) -> LLMRequest:
-    """What ``step`` asks, but for what it says."""
-    return as_request((), None, step.sampling, {})
-
-
-@lru_cache(maxsize=256)
-def _settings(step: Step) -> OutputSettings:
-    return OutputSettings(
-        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
-    )
-
-
-async def _answered(client: Paced, step: Step, request: LLMRequest) -> Done:
-    if step.output is None:
-        answer = await client.generate(request)
-        return _done(answer.text, answer.usage, answer.price_usd)
-    made = await client.generate(request, output=step.output, output_settings=_settings(step))
-    return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:
@@ -130,9 +165,3 @@ def _done(value: Any, usage: object, price: Decimal | None) -> Done:
 def _failed(error: LLMError) -> Done:
     said = as_json([type(error).__name__, error.message])
     return Done(said, failed=True, passing=error.transient)
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
-    dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if dump is not None else to_builtins(value)

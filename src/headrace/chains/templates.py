@@ -26,7 +26,7 @@ class Template:
 
         self.source, self.place = source, place
         try:
-            self._compiled = _environment().from_string(source)
+            self._compiled = environment().from_string(source)
         except TemplateSyntaxError as error:
             raise LLMInvalidRequestError(
                 f"{place}, line {error.lineno}: {error.message}", param=place
@@ -37,7 +37,7 @@ class Template:
         """The names that it looks up outside of itself."""
         from jinja2 import meta
 
-        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
+        return frozenset(meta.find_undeclared_variables(environment().parse(self.source)))
 
     def render(self, values: Mapping[str, Any]) -> str:
         """The prompt for ``values``; raises LLMInvalidRequestError where it cannot be written."""
@@ -60,7 +60,8 @@ class Template:
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
+def environment() -> ImmutableSandboxedEnvironment:
+    """What templates and expressions are compiled in."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
