@@ -122,7 +122,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=5000)
     options.add_argument("--storm-rows", type=int, default=60_000)
-    options.add_argument("--storm-took", type=float, default=0.2)
+    options.add_argument("--storm-took", type=float, default=0.5)
     options.add_argument("--only", choices=("faults", "storm"))
     given = options.parse_args()
     well = True

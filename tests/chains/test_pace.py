@@ -452,6 +452,26 @@ def test_a_refusal_for_longer_than_a_run_waits_stops_it():
     play(main)
 
 
+def test_who_waits_for_its_turn_hears_at_once_that_the_engine_is_gone():
+    async def main():
+        stage = Stage(
+            lambda text, now: (
+                LLMRateLimitError("full", retry_after_s=300.0)
+                if text == "refused"
+                else LLMAuthError("revoked")
+            )
+        )
+        waiting = asyncio.create_task(stage.ask("refused"))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineGoneError, match="revoked"):
+            await stage.ask("row")
+        with pytest.raises(EngineGoneError, match="revoked"):
+            await waiting
+        assert stage.clock.monotonic() < 1
+
+    play(main)
+
+
 def test_a_row_that_fails_each_time_ends_alone_after_its_retries():
     async def main():
         stage = Stage(

@@ -75,6 +75,13 @@ def test_an_engine_starts_with_its_first_request_or_at_once_and_ends_with_the_ga
     assert not is_alive(other)
 
 
+def test_an_engines_requests_a_minute_are_kept(tmp_path):
+    rated = entry(requests_per_minute=1, queue_timeout_ms=30)
+    with serving(tmp_path, rated) as served:
+        assert said(served.chat(model="standing"))
+        assert served.chat(model="standing").status == 429
+
+
 def streamed(served: Served, model: str = "standing") -> str:
     """The text of a streamed answer, which passes through unless the engine has to be started."""
     with served.streaming(model=model) as response:

@@ -9,16 +9,17 @@ off for what the next run would do better.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 
 from headrace.chains.pace.account import Account
+from headrace.chains.pace.door import Door
 from headrace.chains.pace.latency import Latencies
 from headrace.chains.pace.paced import Paced
+from headrace.chains.pace.settings import PaceSettings, PaceSnapshot
 from headrace.chains.pace.verdict import EngineGoneError, advice_for, verdict_of
 from headrace.chains.pace.window import Window
 from headrace.contracts.errors import LLMError, LLMTimeoutError
@@ -39,45 +40,6 @@ _REFUSALS_A_RETRY = 10
 _SMOOTHING = 0.05
 
 Ask = Callable[[LLMRequest], Coroutine[Any, Any, LLMResponse]]
-
-
-@frozen(kw_only=True)
-class PaceSettings:
-    """How an engine is asked.
-
-    ``concurrency`` requests are under way at most, and a request that failed for a reason that may
-    pass is made again ``retries`` times. An answer is given up after five times the time within
-    which 99 of 100 came, ``least_cut_s`` at least, and after ``first_cut_s`` while too few are
-    known. The run stops where nobody was reached for ``unreached_s`` (``never_reached_s`` where
-    nobody ever was), or everybody was refused for ``refused_s``.
-    """
-
-    concurrency: int = 64
-    retries: int = 5
-    least_cut_s: float = 10.0
-    first_cut_s: float = 600.0
-    never_reached_s: float = 10.0
-    unreached_s: float = 60.0
-    refused_s: float = 600.0
-
-
-@frozen(kw_only=True)
-class PaceSnapshot:
-    """How an engine is asked now: ``size`` of ``most`` requests may be under way, and ``running``
-    are; nobody is sent for ``held_s``. ``refused``, ``failed`` and ``cut`` count requests that had
-    to be made again; ``failing`` is the last error, while nothing has been answered since."""
-
-    engine: str
-    size: int
-    most: int
-    running: int
-    waiting: int
-    held_s: float
-    answered: int
-    refused: int
-    failed: int
-    cut: int
-    failing: str | None
 
 
 @define(eq=False)
@@ -120,14 +82,14 @@ class Pace:
         self._ask, self._account, self._settings, self._clock = ask, account, settings, clock
         self._random = Random() if random is None else random  # noqa: S311  no secret hangs on it
         self._window = Window(settings.concurrency)
+        self._door = Door(self._window, account)
         # An engine that is asked less as it fails needs no long waits of each row besides; and a
         # row that waits keeps those behind it from being written.
         self._retry = RetryPolicy(
             retries=100, first_delay_s=0.5, max_delay_s=4.0, max_retry_after_s=settings.refused_s
         )
         self._steps: dict[str, Paced] = {}
-        self._running = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._pausing: set[asyncio.Future[None]] = set()
         self._sent: dict[_Sent, None] = {}
         self._latencies: dict[str, Latencies] = {}
         self._token_share: dict[str, float] = {}
@@ -137,7 +99,6 @@ class Pace:
         self._given_up = 0
         self._gone: LLMError | None = None
         self._answered = self._refused = self._failed = self._cut = 0
-        account.tell(self._let_in)
 
     def of(self, step: str) -> Paced:
         """The way there for ``step``, whose answers take alike long."""
@@ -156,16 +117,20 @@ class Pace:
         """
         tries = _Tries()
         while True:
-            await self._enter(again=tries.failures + tries.refusals + tries.doubts > 0)
+            if self._gone is not None:
+                raise self._goodbye()
+            await self._door.enter(again=tries.failures + tries.refusals + tries.doubts > 0)
             tokens = self._tokens_of(kind, request)
             try:
                 if admitted is not None:
                     admitted()
                 wait_s = self._account.reserve(tokens)
                 if wait_s > 0:
-                    await self._clock.sleep(wait_s)
+                    await self._pause(wait_s)
                 sent, turn = self._clock.monotonic(), self._account.turn()
                 response = await self._once(kind, request, sent, tries.cuts)
+            except EngineGoneError:
+                raise
             except LLMError as error:
                 self._account.settle(tokens, 0)
                 delay_s = self._after(error, tries, sent, turn)
@@ -176,8 +141,8 @@ class Pace:
                 self._came(kind, response, tokens, sent, turn)
                 return response
             finally:
-                self._leave()
-            await self._clock.sleep(delay_s)
+                self._door.leave()
+            await self._pause(delay_s)
 
     def snapshot(self) -> PaceSnapshot:
         """How it stands."""
@@ -185,8 +150,8 @@ class Pace:
             engine=self.engine,
             size=self._window.size,
             most=self._window.most,
-            running=self._running,
-            waiting=len(self._queue),
+            running=self._door.running,
+            waiting=self._door.waiting,
             held_s=self._account.held_s,
             answered=self._answered,
             refused=self._refused,
@@ -325,10 +290,10 @@ class Pace:
     def _end_of_run(self, error: LLMError) -> EngineGoneError:
         if self._gone is None:
             self._gone = error
-            for turn in self._queue:
-                if not turn.done():
-                    turn.set_exception(self._goodbye())
-            self._queue.clear()
+            for over in self._pausing:
+                if not over.done():
+                    over.set_result(None)
+            self._door.shut(self._goodbye)
         return self._goodbye()
 
     def _goodbye(self) -> EngineGoneError:
@@ -350,34 +315,17 @@ class Pace:
             return 0
         return max(1, round(rated_tokens(request) * self._token_share.get(kind, 1.0)))
 
-    # The door. A semaphore's size cannot change, and has no way for those who come again.
-
-    async def _enter(self, *, again: bool) -> None:
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long; raises EngineGoneError as soon as there is nothing to wait for."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(
+            seconds, lambda: None if over.done() else over.set_result(None)
+        )
+        self._pausing.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._pausing.discard(over)
         if self._gone is not None:
             raise self._goodbye()
-        if not self._queue and self._running < self._window.size and not self._account.held:
-            self._running += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if again:
-            self._queue.appendleft(turn)
-        else:
-            self._queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._leave()  # the place was given in the very step
-            raise
-
-    def _leave(self) -> None:
-        self._running -= 1
-        if self._queue:
-            self._let_in()
-
-    def _let_in(self) -> None:
-        while self._queue and self._running < self._window.size and not self._account.held:
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._running += 1
-                turn.set_result(None)
