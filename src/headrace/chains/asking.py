@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -23,6 +24,7 @@ from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import ContentPart, LLMMessage
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import Usage
 
@@ -101,17 +103,30 @@ def _request(asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest
     system = asked.said[1]
     if system is not None:
         messages.insert(0, LLMMessage(role="system", content=system))
-    return as_request(messages, None, asked.step.sampling, {})
+    return changed(_blank(asked.step), messages=tuple(messages))
+
+
+# What is the same for all rows is made once: it is a good part of what asking takes.
+
+
+@lru_cache(maxsize=256)
+def _blank(step: Step) -> LLMRequest:
+    """What ``step`` asks, but for what it says."""
+    return as_request((), None, step.sampling, {})
+
+
+@lru_cache(maxsize=256)
+def _settings(step: Step) -> OutputSettings:
+    return OutputSettings(
+        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
+    )
 
 
 async def _answered(pace: Pace, step: Step, request: LLMRequest) -> Done:
     if step.output is None:
         answer = await pace.answer(step.id, request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    settings = OutputSettings(
-        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
-    )
-    asking: Asking[Any] = Asking(request, step.output, settings)
+    asking: Asking[Any] = Asking(request, step.output, _settings(step))
     while True:
         made = asking.judge(await pace.answer(step.id, asking.request))
         if made is not None:

@@ -148,6 +148,7 @@ class Run:
             budget = None if self._budget is None else (self._budget, self._prices)
             askers = Askers(self.paces, self.spending, budget)
             walk = Walk(self.chain, journal, askers, self.standing)
+            stack.callback(walk.close)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()

@@ -22,7 +22,7 @@ class Template:
     """One prompt's template; ``place`` names it in errors."""
 
     def __init__(self, source: str, place: str) -> None:
-        from jinja2 import TemplateSyntaxError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         self.source, self.place = source, place
         try:
@@ -31,6 +31,7 @@ class Template:
             raise LLMInvalidRequestError(
                 f"{place}, line {error.lineno}: {error.message}", param=place
             ) from error
+        self._globals, self._own_error = dict(self._compiled.globals), TemplateError
 
     def names(self) -> frozenset[str]:
         """The names that it looks up outside of itself."""
@@ -40,18 +41,15 @@ class Template:
 
     def render(self, values: Mapping[str, Any]) -> str:
         """The prompt for ``values``; raises LLMInvalidRequestError where it cannot be written."""
-        from jinja2 import TemplateError
-
         try:
             # As its own render, but for the chain of mappings that it makes of what all templates see.
-            context = self._compiled.new_context({**self._compiled.globals, **values}, shared=True)
+            context = self._compiled.new_context({**self._globals, **values}, shared=True)
             text = "".join(self._compiled.root_render_func(context))
-        except TemplateError as error:
-            raise LLMInvalidRequestError(f"{self.place}: {error}", param=self.place) from error
         except Exception as error:
             # What a template does with a value of the wrong type is the row's own fault.
+            kind = "" if isinstance(error, self._own_error) else f"{type(error).__name__}: "
             raise LLMInvalidRequestError(
-                f"{self.place}: {type(error).__name__}: {error}", param=self.place
+                f"{self.place}: {kind}{error}", param=self.place
             ) from error
         if len(text) > _MOST_CHARACTERS:
             raise LLMInvalidRequestError(

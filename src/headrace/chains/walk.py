@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 from attrs import define, field, frozen
 from msgspec import json
 
+from headrace.chains.aside import Aside
 from headrace.chains.asking import Askers, plain
 from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.sieve import Sieve
 from headrace.chains.standing import NodeStanding, Standing
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.structured.kinds import kind_of
@@ -101,7 +103,14 @@ class Walk:
         self.segments: Mapping[str, int] = {}
         self.until = 0
         # A row comes by again in each turn; who failed in his own is not asked in another's.
-        self._passing: dict[bytes, Done] = {}
+        self._passing = Aside()
+        # To look into the journal for what is not there is a tenth of what a row costs. Where it was
+        # empty, what is in it now is what was put there since.
+        self._sieve = Sieve() if journal.is_empty() else None
+
+    def close(self) -> None:
+        """No row will come any more."""
+        self._passing.close()
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``; nothing, where some of it is left for later."""
@@ -199,11 +208,16 @@ class Walk:
             return [item.then(node.id, item.value)] if value else []
         return [item.then(node.id, value)]
 
+    def _found(self, key: bytes) -> Done | None:
+        if self._sieve is None or self._sieve.may_have(key):
+            return self._journal.find(key) or self._passing.get(key)
+        return self._passing.get(key)
+
     async def _once(
         self, key: bytes, work: Callable[[], Awaitable[Done]], node: NodeStanding
     ) -> Done:
         """What was made of it: before, by somebody who is at it, or now."""
-        done = self._journal.find(key) or self._passing.get(key)
+        done = self._found(key)
         if done is not None:
             self._standing.reused += 1
             node.reused += 1
@@ -216,8 +230,10 @@ class Walk:
             done = await work()
             if not done.passing:
                 self._journal.keep(key, done)
-            elif self.segments:
-                self._passing[key] = done
+                if self._sieve is not None:
+                    self._sieve.add(key)
+            elif max(self.segments.values(), default=0) > 0:
+                self._passing.put(key, done)
             standing = self._standing
             standing.made += 1
             standing.prompt_tokens += done.prompt_tokens

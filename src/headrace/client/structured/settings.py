@@ -9,12 +9,13 @@ from attrs import field, frozen
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.requests import ResponseMode
 
+_MODES = get_args(ResponseMode)
+
 
 def _known_mode(_: object, __: object, mode: object) -> None:
-    known = get_args(ResponseMode)
-    if mode not in known:
+    if mode not in _MODES:
         raise LLMInvalidRequestError(
-            f"output mode is {mode!r}, must be one of {', '.join(known)}", param="output_settings"
+            f"output mode is {mode!r}, must be one of {', '.join(_MODES)}", param="output_settings"
         )
 
 
