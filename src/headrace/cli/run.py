@@ -71,6 +71,15 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, max=100, help="Further attempts where a failure may pass.")
     ] = 5,
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="For each provider and key whose engines have no limit of their own."
+        ),
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(min=1, help="As that, prompts and answers together.")
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
@@ -100,6 +109,7 @@ def run(
     130; SIGTERM: 143); a second one stops at once. --max-cost ends it with status 4. In each case
     the same command goes on from there.
     """
+    from headrace.chains.abilities import left_out
     from headrace.chains.choosing import sampled
     from headrace.chains.load import load_chain
     from headrace.chains.reading import RepeatedIds, read_rows
@@ -117,6 +127,8 @@ def run(
         run_dir=run_dir or Path(f"{found.name if output == '-' else output}.run"),
         concurrency=concurrency,
         retries=retries,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         window=window,
         engines=engines,
         max_cost=_amount(max_cost),
@@ -132,6 +144,8 @@ def run(
     split_bytes = None if split_size is None else size_of(split_size, "split_size")
     read_rows(source)  # refuses what is no input before anything is written
     _check_output(input, output, settings.run_dir, shape, with_usage=with_usage)
+    for line in left_out(going.abilities):
+        typer.echo(line, err=True)
     _make(settings.run_dir)
     if input == "-" and going.takes_turns:
         source = _kept_input(settings.run_dir)

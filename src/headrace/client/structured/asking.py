@@ -48,7 +48,10 @@ class Asking(Generic[T]):
         self._settings = settings
         self.asks = 1
         self.request = self._first = changed(
-            request, response_schema=self._kind.schema, response_mode=settings.mode
+            request,
+            response_schema=self._kind.schema,
+            response_mode=settings.mode,
+            response_instruction=settings.instruction,
         )
         self._partial = PartialReader()
         self._usages: list[Usage | None] = []

@@ -34,10 +34,12 @@ class OutputSettings:
     ``mode`` forces one way (see ResponseMode). An answer that is not what was asked for is asked
     for again at most ``more_asks`` times, and only while the tokens of those further asks together,
     prompts and answers, stay within ``budget_tokens``. ``repair`` allows mending an answer's JSON
-    before that.
+    before that. Where the schema has to be told in words, ``instruction`` are these words; ours, if it
+    is None, and nothing is told if it is empty.
     """
 
     mode: ResponseMode = field(default="auto", validator=_known_mode)
     more_asks: int = field(default=2, validator=_count)
     budget_tokens: int = field(default=20_000, validator=_count)
     repair: bool = True
+    instruction: str | None = None
