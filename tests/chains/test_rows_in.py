@@ -203,12 +203,33 @@ def test_equal_rows_have_equal_ids_and_unequal_ones_have_not():
     assert a.id == b.id != c.id
 
 
-def test_ids_that_occur_twice_are_counted_and_the_first_is_named(tmp_path):
-    repeats = RepeatedIds(tmp_path)
-    for number, id in enumerate([1, "1", 2, 1, "1", 3]):
+@settings(max_examples=30, deadline=None)
+@given(
+    ids=st.lists(
+        st.integers(-3, 3)
+        | st.integers(2**63, 2**63 + 2)
+        | st.sampled_from(["", "1", "2", "nul \x00", "nul \x00a", "x" * 100, "x" * 101]),
+        max_size=40,
+    ),
+    before=st.sampled_from([0, 490, 1000]),
+)
+def test_ids_that_occur_twice_are_counted_and_the_first_is_named(tmp_path_factory, ids, before):
+    folder = tmp_path_factory.mktemp("run")
+    repeats, seen = RepeatedIds(folder), set()
+    again = []
+    for number, id in enumerate([*(f"row {i}" for i in range(before)), *ids]):
         repeats.see(Row(number, id, {}))
-    assert repeats.told() == ("2 rows have an id that a row before has too; the first is row 3, 1")
-    assert list(tmp_path.iterdir()) == []
+        if id in seen:
+            again.append((number, id))
+        seen.add(id)
+    assert repeats.count == len(again)
+    told = repeats.told()
+    if again:
+        assert told is not None
+        assert f"the first is row {again[0][0]}, {again[0][1]!r:.60}"[:80] in told
+    else:
+        assert told is None
+    assert list(folder.iterdir()) == []
     repeats.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headrace.chains.parts import name_part, open_part
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
 _UNITS = {
@@ -47,22 +47,8 @@ class Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        self._part = path.with_name(path.name + ".part")
         self._buffer = bytearray()
-        try:
-            self._descriptor = _held_alone(self._part)
-        except BlockingIOError as error:
-            raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which another process works on; wait until the run there "
-                "ends, or name another file",
-                param="output",
-            ) from error
-        except OSError as error:
-            raise LLMInvalidRequestError(
-                f"output is {str(path)!r}, which cannot be written: {error.strerror}; make its folder "
-                "writable, or name another file",
-                param="output",
-            ) from error
+        self._descriptor = open_part(path)
         self.closed = False
 
     def write(self, data: bytes) -> int:
@@ -81,24 +67,26 @@ class Part:
 
     def show(self) -> None:
         """Have in ``path.part`` what was written, for whoever follows it."""
-        with _told(str(self._part)):
+        with _told(str(self.path)):
             _write(self._descriptor, self._buffer)
 
     def keep(self) -> None:
         """All of it is there, and on disk."""
         self.show()
-        with _told(str(self._part)):
+        with _told(str(self.path)):
             os.fsync(self._descriptor)
 
     def name(self) -> None:
         """Give it its own name."""
-        with _told(str(self._part)):
-            self._part.replace(self.path)
+        with _told(str(self.path)):
+            name_part(self.path)
 
     def close(self) -> None:
         """Let others in."""
         if not self.closed:
             self.closed = True
+            with suppress(OSError):  # perhaps it ends for that, which is told
+                _write(self._descriptor, self._buffer)
             os.close(self._descriptor)
 
 
@@ -128,7 +116,9 @@ class StandardOutput:
         """It has none."""
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Have out what there is; it is not ours to close."""
+        with suppress(OSError):  # perhaps it ends for that, which is told
+            _write(sys.stdout.fileno(), self._buffer)
 
 
 class Files:
@@ -179,11 +169,9 @@ class Files:
         self.here.keep()
         for each in self._all:
             each.name()
-        if self._path is not None:
+        if self._path is not None and self.split_bytes is not None:
             with _told(str(self._path)):
-                if self.split_bytes is not None:
-                    self._remove_others(self._path)
-                _sync(self._path.parent)
+                self._remove_others(self._path)
         self.abandon()
 
     def abandon(self) -> None:
@@ -213,28 +201,3 @@ def _told(what: str) -> Iterator[None]:
 def _write(descriptor: int, buffer: bytearray) -> None:
     while buffer:
         del buffer[: os.write(descriptor, buffer)]
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _held_alone(part: Path) -> int:
-    """``part``, empty and open; raises BlockingIOError where another process has it."""
-    while True:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), part.stat()):
-                    os.ftruncate(descriptor, 0)
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # Whoever had it gave it its name meanwhile: it is a result by now.
-        os.close(descriptor)
