@@ -13,11 +13,13 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
+from headrace.chains.abilities import abilities_of, may_lack
 from headrace.chains.asking import Answering, Askers
 from headrace.chains.budget import Budget
 from headrace.chains.cache import AnswerCache, AskedOnce, CacheSettings
 from headrace.chains.engines import is_started, open_clients, open_paces
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Chain, Part
+from headrace.chains.groups import Gathered, Groups
 from headrace.chains.journal import Journal
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
@@ -77,6 +79,10 @@ class Run:
         self.why_stopped: Why | None = None
         self.earlier = Earlier()
         """What earlier attempts in the same folder spent."""
+        lacking = [node for node in chain.nodes if isinstance(node, Step) and may_lack(node)]
+        own = settings.clients is None
+        self.abilities = abilities_of(lacking, settings.engines) if own else {}
+        """What those steps have of their engines that may have to go without something."""
         self._stopped = False
         self._budget: Budget | None = None
         self.clients: Mapping[str, AsyncClient] = {}
@@ -106,7 +112,7 @@ class Run:
     @property
     def takes_turns(self) -> bool:
         """Whether the rows go through the chain more than once, for engines that take turns."""
-        return len(self.chain.segments(self._lazy())[1]) > 1
+        return len(self.chain.parts()[0].segments(self._lazy())[1]) > 1
 
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
@@ -148,31 +154,60 @@ class Run:
                 self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
             await stack.enter_async_context(notes)
             budget = None if self._budget is None else (self._budget, self._prices)
-            askers = Askers(self.paces, self.spending, budget)
-            walk = Walk(self.chain, journal, self._cached(stack, askers), self.standing)
+            asked = Askers(self.paces, self.spending, budget, self.abilities)
+            askers = self._cached(stack, asked)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
-            walk.segments, turns = self.chain.segments(self._lazy())
-            for window in self._windows(rows, many=len(turns) > 1):
-                for turn, name in enumerate(turns[:-1]):
-                    walk.until = turn
-                    async with aclosing(self._through(walk, window())) as through:
-                        async for _ in through:
-                            pass
-                    if name is not None:
-                        await clients[name].stop_engine()
-                walk.until = len(turns) - 1
-                # Who listens may leave: what is under way ends before the clients are closed.
-                async with aclosing(self._through(walk, window())) as through:
+            parts = self.chain.parts()
+            for part, behind in zip(parts, (*parts[1:], None), strict=True):
+                walk = Walk(part, journal, askers, self.standing)
+                stack.callback(walk.close)
+                if behind is None:
+                    async with aclosing(self._part(walk, part, rows, None)) as through:
+                        async for row, came in through:
+                            yield row, came
+                    return
+                groups = stack.enter_context(Groups(settings.run_dir, behind))
+                async with aclosing(self._part(walk, part, rows, behind)) as through:
                     async for row, came in through:
-                        if came.later:
-                            continue
-                        self._count(came)
-                        yield row, came
-                last = turns[-1]
-                if len(turns) > 1 and last is not None:
-                    await clients[last].stop_engine()
+                        failed = groups.add(row, came)
+                        self.standing.failed += len(failed) - len(came.failed)
+                        if failed:
+                            yield row, Came((), failed, came.used)
+                if self._stopped:  # the groups are not whole
+                    return
+                rows = groups.rows
+
+    async def _part(
+        self,
+        walk: Walk,
+        part: Part,
+        rows: Callable[[], Iterable[Row]],
+        behind: Part | None,
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
+        """Each row with what became of it in ``part``, engines taking turns."""
+        walk.segments, turns = part.segments(self._lazy())
+        for window in self._windows(rows, many=len(turns) > 1):
+            for turn, name in enumerate(turns[:-1]):
+                walk.until = turn
+                async with aclosing(self._through(walk, window())) as through:
+                    async for _ in through:
+                        pass
+                if name is not None:
+                    await self.clients[name].stop_engine()
+            walk.until = len(turns) - 1
+            # Who listens may leave: what is under way ends before the clients are closed.
+            async with aclosing(self._through(walk, window())) as through:
+                async for row, came in through:
+                    if came.later:
+                        continue
+                    self._count(part, came, last=behind is None)
+                    yield row, came
+            last = turns[-1]
+            going_on = behind is not None and behind.segments(self._lazy())[1][0] == last
+            if last is not None and (len(turns) > 1 or behind is not None) and not going_on:
+                await self.clients[last].stop_engine()
 
     def _cached(self, stack: AsyncExitStack, askers: Answering) -> Answering:
         settings = self.settings
@@ -234,10 +269,13 @@ class Run:
         finally:
             await _end(on_their_way)
 
-    def _count(self, came: Came) -> None:
+    def _count(self, part: Part, came: Came, *, last: bool) -> None:
         standing = self.standing
-        standing.rows += 1
-        standing.results += len(came.items)
+        if part.reduce is None:
+            standing.rows += 1
+        else:
+            standing.groups += 1
+        standing.results += len(came.items) if last else 0
         standing.failed += len(came.failed)
 
 
@@ -249,6 +287,8 @@ async def _first_of(on_their_way: deque[tuple[Row, asyncio.Task[Came]]]) -> tupl
 
 
 async def _of_row(walk: Walk, row: Row) -> Came:
+    if isinstance(row, Gathered):
+        return await row.through(walk)
     item = Item(row.number, row.value, (), row.value, {})
     if row.wrong is not None:
         return Came((), (Failed("input", "LLMInvalidRequestError", row.wrong, item),))

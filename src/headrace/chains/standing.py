@@ -20,7 +20,8 @@ class Standing:
     """What was done: ``made`` are answers and function results, ``reused`` those of before,
     ``cached`` answers of other runs.
 
-    ``nodes`` tells it of each node that something came to.
+    ``groups`` are those that came of a Reduce and went through what stands behind it. ``nodes`` tells
+    of each node that something came to.
     """
 
     rows: int = 0
@@ -31,6 +32,7 @@ class Standing:
     cached: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    groups: int = 0
     nodes: dict[str, NodeStanding] = Factory(dict)
 
     def of(self, node: str) -> NodeStanding:

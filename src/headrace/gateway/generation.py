@@ -19,6 +19,7 @@ from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.behind import is_behind
 from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import standing_of
@@ -95,6 +96,8 @@ class Generation:
         del body
         headers = headers_of(scope)
         request = with_profile(inbound.request, headers)
+        if is_behind(scope):
+            request = evolve(request, priority="idle")
         if request is not inbound.request:
             inbound = evolve(inbound, request=request)
         route = standing.routes.pick(inbound.request.model)
@@ -184,9 +187,9 @@ class Generation:
 
     # A face that keeps what it was asked and answers replaces the five that follow.
 
-    def _hedging(self, _: Inbound, route: Route) -> Hedging | None:
-        """How the calls for a request are hedged."""
-        return route.hedging
+    def _hedging(self, inbound: Inbound, route: Route) -> Hedging | None:
+        """How the calls for a request are hedged; nobody waits for the first token of an idle one."""
+        return None if inbound.request.priority == "idle" else route.hedging
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
         """The request in ``body``."""
