@@ -21,12 +21,15 @@ class RepeatedIds:
         self.first: Row | None = None
         self._folder = folder
         path = folder / "ids.tmp"
-        path.unlink(missing_ok=True)
-        self._seen = sqlite3.connect(path, isolation_level=None)
-        self._seen.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._seen.execute("PRAGMA journal_mode = OFF")
-        self._seen.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
-        path.unlink()  # so that it goes with this process, however that ends
+        try:
+            path.unlink(missing_ok=True)
+            self._seen = sqlite3.connect(path, isolation_level=None)
+            self._seen.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            self._seen.execute("PRAGMA journal_mode = OFF")
+            self._seen.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
+            path.unlink()  # so that it goes with this process, however that ends
+        except (sqlite3.Error, OSError) as error:
+            raise self._unwritable(error) from error
         self._open = 0
 
     def see(self, row: Row) -> None:
@@ -34,10 +37,7 @@ class RepeatedIds:
         try:
             is_new = self._is_new(key_of(as_json(row.id)))
         except sqlite3.Error as error:
-            raise LLMUnavailableError(
-                f"{str(self._folder)!r} cannot be written ({error}): what was done is kept; run it "
-                "again when there is room"
-            ) from error
+            raise self._unwritable(error) from error
         if not is_new:
             self.count += 1
             self.first = self.first or row
@@ -54,6 +54,12 @@ class RepeatedIds:
         if not self._open:
             self._seen.execute("COMMIT")
         return is_new
+
+    def _unwritable(self, error: Exception) -> LLMUnavailableError:
+        return LLMUnavailableError(
+            f"{str(self._folder)!r} cannot be written ({error}): what was done is kept; run it again "
+            "when there is room"
+        )
 
     def told(self) -> str | None:
         """What there is to tell."""
