@@ -87,7 +87,7 @@ def test_an_output_that_cannot_grow_stops_the_run_and_what_was_done_is_kept(tmp_
         (tmp_path / "in.jsonl").write_text(text.replace('"row', f'"{"long " * 800}row'))
         done = run_within(tmp_path, 700_000, "-o", "out.jsonl")
         assert done.returncode == 1, done.stderr
-        assert "output 'out.jsonl' cannot be written (File too large)" in done.stderr
+        assert "output 'out.jsonl.part' cannot be written (File too large)" in done.stderr
         assert "the same command goes on from there" in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "out.jsonl").exists()
@@ -149,7 +149,7 @@ def test_a_disk_too_full_to_begin_on_is_told_before_anybody_is_asked(tmp_path: P
             """,
         )
         assert done.returncode == 1
-        assert "the journal in 'run' cannot be used" in done.stderr
+        assert "'run' cannot be written (database or disk is full)" in done.stderr
         assert "Traceback" not in done.stderr
         assert server.total == 0
 

@@ -152,9 +152,9 @@ class Askers:
             return _done(plain(answered.value), answered)
         if step.output is None:
             answer = await client.generate(request)
-            return _done(answer.text, answer)
+            return _done(answer.text, answer, whole=answer.finish_reason == "stop")
         made = await client.generate(request, output=step.output, output_settings=settings)
-        return _done(plain(made.output), made)
+        return _done(plain(made.output), made, whole=made.response.finish_reason == "stop")
 
 
 def _begin(limit: asyncio.Timeout, seconds: float) -> None:
@@ -162,12 +162,11 @@ def _begin(limit: asyncio.Timeout, seconds: float) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
-def _done(value: Any, answer: LLMResponse | Structured[Any] | Answered) -> Done:
+def _done(
+    value: Any, answer: LLMResponse | Structured[Any] | Answered, *, whole: bool = False
+) -> Done:
     usage, price = answer.usage, answer.price_usd
     counted = usage if isinstance(usage, Usage) else Usage()
-    last = answer.response if isinstance(answer, Structured) else answer
-    # What tools told is of its moment.
-    whole = not isinstance(last, Answered) and last.finish_reason == "stop"
     return Done(
         as_json(value),
         prompt_tokens=counted.prompt_tokens or 0,

@@ -241,8 +241,9 @@ class AskedOnce:
 
 
 def is_cached(step: Step, settings: CacheSettings) -> bool:
-    """Whether answers of ``step`` are kept: of one that is sampled, only where that is asked for."""
-    return settings.sampled or step.sampling.temperature == 0
+    """Whether answers of ``step`` are kept: of one that is sampled, only where that is asked for, and
+    of one with tools never, since what these say may be another thing tomorrow."""
+    return not step.tools and (settings.sampled or step.sampling.temperature == 0)
 
 
 def _identity(engine: EngineConfig) -> bytes:

@@ -200,7 +200,8 @@ def _cache(
     left_out = [n.id for n in chain.nodes if isinstance(n, Step) and not is_cached(n, settings)]
     if left_out:
         typer.echo(
-            f"not cached: {', '.join(left_out)}, without temperature: 0 (--cache-sampled does it)",
+            f"not cached: {', '.join(left_out)}: without temperature: 0 (--cache-sampled does it), "
+            "or with tools",
             err=True,
         )
     return settings
