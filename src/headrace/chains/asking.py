@@ -45,12 +45,7 @@ class Askers:
 
     async def ask(self, asked: Asked) -> Done:
         """The answer, or why there is none."""
-        step = asked.step
-        user, system = asked.said
-        messages = [LLMMessage(role="user", content=user)]
-        if system is not None:
-            messages.insert(0, LLMMessage(role="system", content=system))
-        request = as_request(messages, None, step.sampling, {})
+        step, request = asked.step, request_of(asked)
         client = self._clients[step.engine]
         async with self._places[step.engine]:
             try:
@@ -67,6 +62,15 @@ class Askers:
                 return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
             except LLMError as error:
                 return _failed(error)
+
+
+def request_of(asked: Asked) -> LLMRequest:
+    """What goes to the engine, but for the schema."""
+    user, system = asked.said
+    messages = [LLMMessage(role="user", content=user)]
+    if system is not None:
+        messages.insert(0, LLMMessage(role="system", content=system))
+    return as_request(messages, None, asked.step.sampling, {})
 
 
 async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:

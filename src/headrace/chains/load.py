@@ -33,7 +33,11 @@ _OF_A_STEP = (
     "asks",
     "repair",
     "timeout_s",
+    "mode",
+    "batch_retry",
+    "max_wait_s",
 )
+_AS_SAID = ("asks", "repair", "timeout_s", "mode", "batch_retry", "max_wait_s")
 
 
 def load_chain(what: str) -> tuple[Chain, tuple[EngineConfig, ...]]:
@@ -179,7 +183,7 @@ class _Document:
         user = self._prompt(one, "user", place)
         if user is None:
             raise LLMInvalidRequestError(f"{place}.user is missing", param=f"{place}.user")
-        more = {name: one[name] for name in ("asks", "repair", "timeout_s") if name in one}
+        more = {name: one[name] for name in _AS_SAID if name in one}
         return Step(
             id=_text(one, "id", place),
             engine=_text(one, "engine", place),

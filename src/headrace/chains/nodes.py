@@ -25,6 +25,7 @@ from headrace.contracts.requests import LLMChatParams
 Output: TypeAlias = Any
 """A Pydantic model, a msgspec Struct, an attrs or data class, a JSON Schema (a dict); None: text."""
 How: TypeAlias = Literal["one", "many", "filter"]
+Mode: TypeAlias = Literal["live", "batch"]
 
 
 def _named(_: object, attribute: Any, name: str) -> None:
@@ -77,6 +78,11 @@ class Step(Node):
     None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
     is asked at most until its answer is what was wanted, and ``timeout_s`` how long that may take,
     retries and waiting for the engine included.
+
+    With ``mode`` "batch" all that reaches the step is asked by way of the provider's batch API, for
+    less money and later. What the batch gave no answer to, though asking again may help, is asked
+    ``batch_retry``: one by one ("live"), or once more in a batch. A batch that takes longer than
+    ``max_wait_s`` is cancelled, and what it had not done counts as such.
     """
 
     engine: str
@@ -88,6 +94,11 @@ class Step(Node):
     asks: int = field(default=2, validator=[kind(int, "a whole number"), at_least(1)])
     repair: bool = field(default=True, validator=kind(bool, "true or false"))
     timeout_s: float | None = field(
+        default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
+    )
+    mode: Mode = field(default="live", validator=one_of(*get_args(Mode)))
+    batch_retry: Mode = field(default="live", validator=one_of(*get_args(Mode)))
+    max_wait_s: float | None = field(
         default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
     user_template: Template = field(init=False, repr=False)

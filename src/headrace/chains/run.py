@@ -14,11 +14,13 @@ from typing import Any
 from attrs import frozen
 
 from headrace.chains.asking import Askers
+from headrace.chains.batching import Batching
 from headrace.chains.engines import is_started, open_clients
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
 from headrace.chains.reading import Row, rows_of
 from headrace.chains.standing import Standing
+from headrace.chains.turns import turns_of
 from headrace.chains.values import Item
 from headrace.chains.walk import Came, Failed, Walk
 from headrace.client.async_client import AsyncClient
@@ -63,8 +65,9 @@ class Run:
 
     @property
     def takes_turns(self) -> bool:
-        """Whether the rows go through the chain more than once, for engines that take turns."""
-        return len(self.chain.segments(self._lazy())[1]) > 1
+        """Whether the rows go through the chain more than once, for engines that take turns or
+        for batches."""
+        return len(turns_of(self.chain, self._lazy())[1]) > 1
 
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
@@ -89,23 +92,30 @@ class Run:
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            walk = Walk(self.chain, journal, Askers(clients, settings.concurrency), self.standing)
+            askers = Askers(clients, settings.concurrency)
+            walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
-            walk.segments, turns = self.chain.segments(self._lazy())
+            walk.segments, turns = turns_of(self.chain, self._lazy())
+            walk.batching = batching = stack.enter_context(
+                Batching(self.chain, settings.run_dir, askers, clients, self)
+            )
+            await batching.resume()
             for window in self._windows(rows, many=len(turns) > 1):
-                for turn, name in enumerate(turns[:-1]):
-                    walk.until = turn
+                for walk.until, turn in enumerate(turns[:-1]):
+                    batching.collects = turn.collects
                     async for _ in self._through(walk, window()):
                         pass
-                    if name is not None:
-                        await clients[name].stop_engine()
-                walk.until = len(turns) - 1
+                    if turn.engine is not None:
+                        await clients[turn.engine].stop_engine()
+                    if turn.collects:
+                        await batching.run()
+                walk.until, batching.collects = len(turns) - 1, False
                 async for row, came in self._through(walk, window()):
                     self._count(came)
                     yield row, came
-                last = turns[-1]
+                last = turns[-1].engine
                 if len(turns) > 1 and last is not None:
                     await clients[last].stop_engine()
 

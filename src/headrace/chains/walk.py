@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 from msgspec import json
@@ -21,9 +21,13 @@ from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.standing import Standing
+from headrace.chains.turns import NotYet
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.structured.kinds import kind_of
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
+
+if TYPE_CHECKING:
+    from headrace.chains.batching import Batching
 
 T = TypeVar("T")
 
@@ -46,16 +50,14 @@ class Came:
     failed: tuple[Failed, ...] = ()
 
 
-class _NotYet(Exception):
-    """The rest is for a later segment."""
-
-
 class Walk:
     """Walks rows through ``chain``; what is under way is shared by those who wait for the same.
 
-    ``segments`` are the numbers of the nodes' segments, and nodes of those behind ``until`` are left
-    for later.
+    ``segments`` are the numbers of the nodes' turns, and nodes of those behind ``until`` are left
+    for later. ``batching`` is asked for those steps that are asked in batches.
     """
+
+    batching: Batching
 
     def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
@@ -71,7 +73,7 @@ class Walk:
         failed: list[Failed] = []
         try:
             items = await self._path(self._chain.path, item, failed)
-        except _NotYet:
+        except NotYet:
             return Came()
         return Came(tuple(items), tuple(failed))
 
@@ -126,7 +128,7 @@ class Walk:
 
     async def _node(self, node: Node, failed: list[Failed], item: Item) -> list[Item]:
         if self.segments.get(node.id, 0) > self.until:
-            raise _NotYet
+            raise NotYet
         work: Callable[[], Awaitable[Done]]
         if isinstance(node, Step):
             try:
@@ -135,7 +137,11 @@ class Walk:
                 failed.append(Failed(node.id, type(error).__name__, error.message, item))
                 return []
             key = key_of(self._chain.mark(node), as_json(asked.said))
-            work = partial(self._askers.ask, asked)
+            work = (
+                partial(self._askers.ask, asked)
+                if node.mode == "live"
+                else partial(self.batching.ask, key, asked)
+            )
         else:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))
