@@ -19,7 +19,7 @@ from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import Usage
+from headrace.contracts.responses import LLMResponse, Usage
 
 
 @frozen
@@ -43,25 +43,25 @@ class Askers:
         system = None if step.system_template is None else step.system_template.render(seen)
         return Asked(step, (step.user_template.render(seen), system))
 
-    async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none."""
+    async def ask(self, asked: Asked, came: LLMResponse | None = None) -> Done:
+        """The answer, or why there is none. ``came`` is one that came already, to be judged."""
         step, request = asked.step, request_of(asked)
         client = self._clients[step.engine]
         async with self._places[step.engine]:
             try:
                 async with asyncio.timeout(step.timeout_s):
                     try:
-                        return await _answered(client, step, request)
+                        return await _answered(client, step, request, came)
                     except LLMError as error:
                         if not error.transient:
                             raise
                         # The client asks nobody again who had begun to answer, since some of that
                         # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await _answered(client, step, request)
+                        return await _answered(client, step, request, came)
             except TimeoutError:
-                return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+                return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
             except LLMError as error:
-                return _failed(error)
+                return failed(error)
 
 
 def request_of(asked: Asked) -> LLMRequest:
@@ -73,12 +73,22 @@ def request_of(asked: Asked) -> LLMRequest:
     return as_request(messages, None, asked.step.sampling, {})
 
 
-async def _answered(client: AsyncClient, step: Step, request: LLMRequest) -> Done:
+def settings_of(step: Step) -> OutputSettings:
+    """How its answer is held to its output."""
+    return OutputSettings(more_asks=step.asks - 1, repair=step.repair)
+
+
+async def _answered(
+    client: AsyncClient, step: Step, request: LLMRequest, came: LLMResponse | None
+) -> Done:
     if step.output is None:
-        answer = await client.generate(request)
+        answer = came or await client.generate(request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    settings = OutputSettings(more_asks=step.asks - 1, repair=step.repair)
-    made = await client.generate(request, output=step.output, output_settings=settings)
+    settings = settings_of(step)
+    if came is None:
+        made = await client.generate(request, output=step.output, output_settings=settings)
+    else:
+        made = await client.judge(request, came, output=step.output, output_settings=settings)
     return _done(plain(made.output), made.usage, made.price_usd)
 
 
@@ -92,7 +102,8 @@ def _done(value: Any, usage: object, price: Decimal | None) -> Done:
     )
 
 
-def _failed(error: LLMError) -> Done:
+def failed(error: LLMError) -> Done:
+    """That there is no answer, and why."""
     said = as_json([type(error).__name__, error.message])
     return Done(said, failed=True, passing=error.transient)
 

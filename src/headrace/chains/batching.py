@@ -1,24 +1,60 @@
-"""Steps that are asked in batches."""
+"""Steps that are asked in batches: what reaches one is collected, handed in, and read when it is there.
+
+It fits the turns of a run (``turns``): in one, a request that has no answer yet is written down and
+the rest of its row is left for later; then the batches run; in the next, the answers are there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from time import time
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
-from headrace.chains.asking import Asked, Askers
+from headrace.chains.asking import Asked, Askers, failed, request_of, settings_of
+from headrace.chains.batch_store import BatchStore, Begun, Kept
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.standing import BatchStanding
+from headrace.chains.turns import NotYet
 from headrace.client.async_client import AsyncClient
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.client.batches import Batches
+from headrace.client.structured.asking import Asking
+from headrace.contracts.batches import Batch, BatchResult
+from headrace.contracts.errors import (
+    LLMBadResponseError,
+    LLMCancelledError,
+    LLMError,
+    LLMInvalidRequestError,
+    LLMProviderError,
+    LLMTimeoutError,
+)
+from headrace.contracts.record import Marks
+from headrace.contracts.requests import LLMRequest
 
 if TYPE_CHECKING:
     from headrace.chains.run import Run
 
+log = logging.getLogger(__name__)
+
+_MOST_BATCHES = 2
+"""How many batches a request is in at most, before it is given up."""
+_UPLOADS_AT_ONCE = 2
+_LINES_AT_ONCE = 500
+_LOOKS_EVERY_S = 0.2
+
 
 class Batching:
-    """The batches of one run."""
+    """The batches of one run, which keeps what it knows of them in ``folder``.
+
+    ``collects`` says that batches follow the turn that is under way.
+    """
 
     def __init__(
         self,
@@ -29,21 +65,247 @@ class Batching:
         run: Run,
     ) -> None:
         self.collects = False
-        for node in chain.nodes:
-            if isinstance(node, Step) and node.mode == "batch":
-                raise LLMInvalidRequestError(f"{node.id}: mode is 'batch', which is to come")
+        self._askers, self._run = askers, run
+        steps = [each for each in chain.nodes if isinstance(each, Step) and each.mode == "batch"]
+        self._steps = {chain.mark(step).hex(): step for step in steps}
+        self._marks = {step.id: mark for mark, step in self._steps.items()}
+        self._of: dict[str, Batches] = {}
+        for step in steps:
+            try:
+                self._of[step.id] = clients[step.engine].batches()
+            except LLMError as error:
+                raise LLMInvalidRequestError(
+                    f"{step.id}: mode is 'batch', and {error.message}", param=step.id
+                ) from error
+        self._store = BatchStore(folder) if steps else None
+        self._uploading = asyncio.Semaphore(_UPLOADS_AT_ONCE)
 
     async def ask(self, key: bytes, asked: Asked) -> Done:
         """What a batch answered; raises NotYet where it has yet to be asked."""
-        raise NotImplementedError
+        store, step, name = self._kept(), asked.step, key.hex()
+        kept = store.find(name)
+        if kept is None or not kept.is_over:
+            if not self.collects:
+                # A row that was not there when the batch was made; there is no other for it.
+                return await self._askers.ask(asked)
+            if kept is None:
+                try:
+                    body = self._of[step.id].api.write(_request_of(asked), Marks())
+                except LLMError as error:
+                    return failed(error)
+                store.add(name, self._marks[step.id], body)
+            raise NotYet
+        api = self._of[step.id].api
+        result = None if kept.result is None else api.read_line(kept.result)
+        if result is not None and result.fate == "succeeded":
+            try:
+                came = api.read(_request_of(asked), result.body or b"", kept.created)
+            except LLMError as error:
+                return failed(error)
+            return await self._askers.ask(asked, came)
+        why = self._why(step, kept, result)
+        if why.transient and step.batch_retry == "live" and not _was_stopped(step, why):
+            return await self._askers.ask(asked)
+        if why.transient:
+            store.forget(name)  # for the next run, since this one gives it up
+        return failed(why)
 
     async def resume(self) -> None:
         """Have the batches end that an earlier run began."""
+        if self._store is None:
+            return
+        works = []
+        for begun in self._store.open_ones():
+            step = self._steps.get(begun.step)
+            if step is not None:
+                works.append(self._one(step, begun, resumed=True))
+            elif begun.batch_id is not None:
+                log.warning(
+                    "batch %s was begun for a step that has changed since; it is left alone",
+                    begun.batch_id,
+                )
+        await self._until_stopped(_each(works))
 
     async def run(self) -> None:
         """Have asked what was collected."""
+        if not self._run.stopped:
+            await self._until_stopped(
+                _each([self._of_step(mark, step) for mark, step in self._steps.items()])
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _kept(self) -> BatchStore:
+        assert self._store is not None
+        return self._store
+
+    async def _of_step(self, mark: str, step: Step) -> None:
+        store, api = self._kept(), self._of[step.id].api
+        while store.waits(mark):
+            begun = []
+            while store.waits(mark):
+                begun.append(
+                    store.intend(
+                        mark,
+                        uuid4().hex,
+                        time(),
+                        requests=api.limits.requests,
+                        size=api.limits.bytes,
+                        around=api.size_of(b""),
+                    )
+                )
+            await _each([self._one(step, each) for each in begun])
+
+    async def _one(self, step: Step, begun: Begun, *, resumed: bool = False) -> None:
+        """One batch, from wherever it stands to its end."""
+        store, batches = self._kept(), self._of[step.id]
+        try:
+            batch_id, created = begun.batch_id, begun.created
+            if batch_id is None:
+                async with self._uploading:
+                    batch = await self._begin(batches, begun, resumed=resumed)
+                batch_id, created = batch.batch_id, batch.created
+            ended = await batches.wait(
+                batch_id,
+                until=None if step.max_wait_s is None else created + step.max_wait_s,
+                on_batch=partial(self._note, step),
+            )
+            if ended.phase == "failed" and not (ended.output_file or ended.error_file):
+                store.undo(begun.number)
+                told = "; ".join(each.message for each in ended.problems[:3]) or "no reason given"
+                raise LLMProviderError(
+                    f"batch {batch_id} failed before anything was asked: {told}", transient=False
+                )
+            await self._take(batches, begun.number, ended)
+        except LLMError as error:
+            error.message = f"{step.id}: {error.message}"
+            error.args = (error.message,)
+            raise
+        self._run.standing.batches.pop(batch_id, None)
+        if step.batch_retry == "batch":
+            self._have_again(step, begun.number)
+
+    async def _begin(self, batches: Batches, begun: Begun, *, resumed: bool) -> Batch:
+        store = self._kept()
+        items = partial(store.items, begun.number)
+        upload = begun.upload
+        if upload is None and batches.api.uploads:
+            upload = await batches.upload(f"{begun.mark}.jsonl", items)
+            store.uploaded(begun.number, upload)
+        batch = await batches.begin(
+            upload,
+            begun.mark,
+            items,
+            total=begun.total,
+            since=begun.intended,
+            owns=store.owns(begun.number),
+            others=store.ids(),
+            may_exist=resumed,
+        )
+        store.begun(begun.number, batch.batch_id, batch.created)
+        return batch
+
+    async def _take(self, batches: Batches, number: int, ended: Batch) -> None:
+        """Take its results; all of them once more, where the way to them breaks."""
+        store, attempt = self._kept(), 0
+        while True:
+            try:
+                held: list[tuple[str, bytes]] = []
+                async with aclosing(batches.api.lines(ended)) as lines:
+                    async for line in lines:
+                        held.append((_id_of(batches, line), line))
+                        if len(held) >= _LINES_AT_ONCE:
+                            store.take(number, held)
+                            held = []
+                store.take(number, held)
+                break
+            except LLMError as error:
+                attempt += 1
+                # An answer that was cut short is told of as a bad one, and may be whole the next time.
+                passing = error.transient or isinstance(error, LLMBadResponseError)
+                delay = batches.delay_s(attempt, error)
+                if not passing or delay is None:
+                    raise
+                await asyncio.sleep(delay)
+        store.end(number, ended.phase)
+
+    def _have_again(self, step: Step, number: int) -> None:
+        store, api = self._kept(), self._of[step.id].api
+        keys = []
+        for key, line, batches in store.over_ones(number):
+            result = None if line is None else api.read_line(line)
+            if batches >= _MOST_BATCHES or (result is not None and result.fate == "succeeded"):
+                continue
+            kept = store.find(key)
+            assert kept is not None
+            error = self._why(step, kept, result)
+            if error.transient and not _was_stopped(step, error):
+                keys.append(key)
+        store.again(keys)
+
+    def _why(self, step: Step, kept: Kept, result: BatchResult | None) -> LLMError:
+        """Why a request has no answer."""
+        error = None if result is None else self._of[step.id].api.error_of(result)
+        if error is None:
+            kind = LLMCancelledError if kept.phase == "cancelled" else LLMTimeoutError
+            error = kind("the batch ended before the request was answered")
+        if isinstance(error, LLMCancelledError | LLMTimeoutError):
+            error.transient = True  # it was not asked, or not to the end
+        return error
+
+    def _note(self, step: Step, batch: Batch) -> None:
+        counts = batch.counts
+        self._run.standing.batches[batch.batch_id] = BatchStanding(
+            step=step.id,
+            provider=self._of[step.id].api.remote.name,
+            id=batch.batch_id,
+            phase=batch.phase,
+            total=counts.total,
+            done=counts.succeeded,
+            failed=counts.errored,
+        )
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``, but leave it where the run is to stop: batches go on without us."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done() and not self._run.stopped:
+                await asyncio.wait({task}, timeout=_LOOKS_EVERY_S)
+            if task.done():
+                await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+def _request_of(asked: Asked) -> LLMRequest:
+    request, step = request_of(asked), asked.step
+    if step.output is None:
+        return request
+    return Asking(request, step.output, settings_of(step)).request
+
+
+def _was_stopped(step: Step, error: LLMError) -> bool:
+    """Whether somebody cancelled the batch: then nothing more is asked, for more money at that."""
+    return isinstance(error, LLMCancelledError) and step.max_wait_s is None
+
+
+def _id_of(batches: Batches, line: bytes) -> str:
+    return batches.api.read_line(line).custom_id or ""
+
+
+async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all ``works``; where one fails, the others are ended."""
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

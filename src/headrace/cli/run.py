@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.chains.graph import Chain
     from headrace.chains.reading import Row
     from headrace.chains.run import Run
-    from headrace.chains.standing import Standing
+    from headrace.chains.standing import BatchStanding, Standing
     from headrace.chains.writing import Errors, Results
 
 _SOME_FAILED = 3
@@ -124,6 +124,8 @@ def run(
             f"stopped after {going.standing.rows} rows; the same command goes on from there",
             err=True,
         )
+        for batch in going.standing.batches.values():
+            typer.echo(f"{_of_batch(batch)}; it goes on there and is picked up then", err=True)
         raise typer.Exit(130)
     results.finish()
     errors.finish()
@@ -168,10 +170,21 @@ async def _show(standing: Standing) -> None:
 
 
 def _line(standing: Standing, seconds: float) -> str:
+    waiting = [_of_batch(each) for each in standing.batches.values()]
+    if waiting:
+        return "; ".join(waiting)
     return (
         f"{standing.rows} rows, {standing.rows / max(seconds, 1e-9):.0f} rows/s, "
         f"{standing.made} asked, {standing.reused} done before, {standing.failed} failed, "
         f"{standing.completion_tokens / max(seconds, 1e-9):.0f} tok/s"
+    )
+
+
+def _of_batch(batch: BatchStanding) -> str:
+    over = batch.done + batch.failed
+    return (
+        f"{batch.step}: batch {batch.id} at {batch.provider} is {batch.phase}, "
+        f"{over} of {batch.total} done"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType, UnionType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from headrace.client.call import Call, sheet_of
 from headrace.client.endpoints import Endpoints
@@ -26,6 +26,9 @@ from headrace.contracts.responses import (
     LLMStreamEvent,
     Provenance,
 )
+
+if TYPE_CHECKING:
+    from headrace.client.batches import Batches
 
 T = TypeVar("T")
 
@@ -221,6 +224,30 @@ class AsyncClient:
         )
         return await embed(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
 
+    async def judge(
+        self,
+        request: LLMRequest,
+        came: LLMResponse,
+        *,
+        output: Any,
+        output_settings: OutputSettings | None = None,
+    ) -> Structured[Any]:
+        """What ``generate`` makes of ``came``, an answer to ``request`` that came another way.
+
+        It is an answer of a batch, say; where it will not do, it is asked for again here.
+        """
+        result: Structured[Any] | None = None
+        events = self._structured(request, output, output_settings, stream=False, came=came)
+        async with aclosing(events):
+            async for event in events:
+                result = event.result
+        assert result is not None
+        return result
+
+    def batches(self, model: str | None = None) -> Batches:
+        """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""
+        return self._endpoints.batches(model)
+
     async def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""
         try:
@@ -309,10 +336,16 @@ class AsyncClient:
         output_settings: OutputSettings | None,
         *,
         stream: bool,
+        came: LLMResponse | None = None,
     ) -> AsyncGenerator[StructuredEvent[Any], None]:
         from headrace.client.structured.asking import Asking
 
         asking: Asking[Any] = Asking(request, output, output_settings or self._settings.output)
+        if came is not None:
+            judged = asking.judge(came)
+            if judged is not None:
+                yield StructuredEvent(kind="completed", ask=1, result=judged)
+                return
         first_id: str | None = None
         while True:
             ask = asking.asks
