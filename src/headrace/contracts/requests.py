@@ -11,7 +11,9 @@ from headrace.contracts.messages import LLMMessage, ToolSpec
 from headrace.contracts.quick import quick_init
 
 TaskPriority: TypeAlias = Literal["latency", "quality", "cost", "balanced"]
-Priority: TypeAlias = Literal["high", "normal", "low"]
+Priority: TypeAlias = Literal["high", "normal", "low", "idle"]
+"""``idle`` runs where nobody else waits, never passes anybody, and waits for as long as that takes."""
+
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ResponseMode: TypeAlias = Literal["auto", "schema", "tool", "json", "prompt"]
 """How a model is asked for an answer that meets a schema.

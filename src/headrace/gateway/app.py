@@ -31,6 +31,8 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.profiling import ProfileService
 from headrace.gateway.asgi import Handler, Headers, answer, header, id_for
+from headrace.gateway.batches import Batches
+from headrace.gateway.behind import is_behind
 from headrace.gateway.config import Config
 from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
@@ -40,6 +42,7 @@ from headrace.gateway.guard import Guard
 from headrace.gateway.logs import log_request
 from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
+from headrace.gateway.owner import may_ask
 from headrace.gateway.page import PAGE_PATHS, Page
 from headrace.gateway.profiles import Profiles
 from headrace.gateway.responses import Responses
@@ -95,6 +98,7 @@ class Gateway:
     in_place_of: Callable[[Path], ASGIApp] | None = None
     others: Others | None = None
     profiles: ProfileService | None = None
+    batches: Batches = field(init=False)
     started: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -138,6 +142,14 @@ class Gateway:
             settings=kept,
             **shared,
         )
+        around = Around(self)
+        self.batches = Batches(
+            self.config.batches,
+            self.clock,
+            around,
+            may_run=lambda owner: may_ask(owner, self.config.server),
+            stops=lambda: self.draining,
+        )
         # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
         paths = [
             path
@@ -149,6 +161,7 @@ class Gateway:
                 Path(f"{prefix}/messages/count_tokens", count, methods=["POST"]),
                 Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
                 *responses.paths(f"{prefix}/responses"),
+                *self.batches.paths(prefix),
                 Path(f"{prefix}/models", Handler(self.models), methods=["GET"]),
                 Path(f"{prefix}/models/{{model:path}}", Handler(self.model), methods=["GET"]),
             )
@@ -181,7 +194,8 @@ class Gateway:
                 for path in paths
             ]
         # The bare router: Starlette's application would answer errors by itself, in text.
-        return Around(Router(paths, redirect_slashes=False), self)
+        around.inner = Router(paths, redirect_slashes=False)
+        return around
 
     def running(self) -> int:
         """Requests that run or wait now."""
@@ -257,14 +271,16 @@ class Gateway:
 
 
 class Around:
-    """What holds for every path, around the application that knows them."""
+    """What holds for every path, around the ``inner`` application that knows them."""
 
-    def __init__(self, inner: Router, gateway: Gateway) -> None:
-        self._inner, self._gateway, self._clock = inner, gateway, gateway.clock
+    inner: Router
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway, self._clock = gateway, gateway.clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         begin = self._clock.monotonic()
         # What went the fast way at first has both already.
@@ -285,7 +301,7 @@ class Around:
         try:
             self._admit(scope, standing)
             scope["app"] = self  # tells the router to raise what it refuses
-            await self._inner(scope, receive, noting)
+            await self.inner(scope, receive, noting)
         except LLMCancelledError as error:
             status = error.status
         except asyncio.CancelledError:
@@ -319,7 +335,7 @@ class Around:
 
     def _admit(self, scope: Scope, standing: Standing) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
-        if scope["path"] not in _OPEN_PATHS:
+        if scope["path"] not in _OPEN_PATHS and not is_behind(scope):
             standing.guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
         is_new = "headrace.earlier" not in scope
         if scope["method"] == "POST" and is_new and self._gateway.draining:

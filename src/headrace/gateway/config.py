@@ -18,6 +18,7 @@ from headrace.contracts.convert import from_plain
 from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
+from headrace.gateway.batches_config import BatchesConfig
 from headrace.gateway.engines_config import EngineEntry, check_engines, plain_engines
 from headrace.gateway.fields import at_least, between
 from headrace.gateway.route_config import RouteConfig, check_routes
@@ -393,6 +394,7 @@ class Config:
     records: RecordsConfig = field(factory=RecordsConfig)
     responses: ResponsesConfig = field(factory=ResponsesConfig)
     profiles: ProfilesConfig = field(factory=ProfilesConfig)
+    batches: BatchesConfig = field(factory=BatchesConfig)
     providers: tuple[Provider, ...] = field(default=())
     backends: tuple[BackendConfig, ...] = field(default=())
     engines: tuple[EngineEntry, ...] = field(default=())

@@ -11,6 +11,7 @@ from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.behind import is_behind
 from headrace.gateway.routes import Route, Routes
 from headrace.gateway.standing import standing_of
 from headrace.gateway.tasks import (
@@ -73,6 +74,7 @@ class Embeddings:
             ),
             marks,
             fallbacks=[evolve(way, model=way.model or model) for way in others],
+            priority="idle" if is_behind(scope) else "normal",
         )
         body = openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
         if marks.dropped:

@@ -19,6 +19,7 @@ from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.behind import is_behind
 from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import standing_of
@@ -95,6 +96,8 @@ class Generation:
         del body
         headers = headers_of(scope)
         request = with_profile(inbound.request, headers)
+        if is_behind(scope):
+            request = evolve(request, priority="idle")
         if request is not inbound.request:
             inbound = evolve(inbound, request=request)
         route = standing.routes.pick(inbound.request.model)

@@ -20,7 +20,15 @@ from headrace.net.clock import World
 log = logging.getLogger(__name__)
 
 # Sections and fields that were built into what runs: engines, queues, files, the socket.
-_FIXED_SECTIONS = ("engine", "embeddings", "batching", "records", "responses", "profiles")
+_FIXED_SECTIONS = (
+    "engine",
+    "embeddings",
+    "batching",
+    "records",
+    "responses",
+    "profiles",
+    "batches",
+)
 _FIXED_SERVER = ("host", "port", "workers", "max_connections", "page")
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
 from contextlib import aclosing
-from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs
 
 from attrs import field, frozen
 from starlette.routing import Route as Path
@@ -21,17 +18,18 @@ from starlette.types import Scope, Send
 
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMRateLimitError
 from headrace.contracts.responses import LLMDelta, LLMResponse
-from headrace.gateway.asgi import Handler, answer, header
+from headrace.gateway.asgi import Handler, answer
 from headrace.gateway.config import ResponsesConfig
 from headrace.gateway.generation import STREAM_HEADERS, Asked, Generation
+from headrace.gateway.owner import owner_of
+from headrace.gateway.query import Query
 from headrace.gateway.routes import Route
-from headrace.gateway.standing import standing_of
 from headrace.stores.responses import ResponseStore, StoredResponse
 from headrace.traffic.hedge import Hedging
 from headrace.wire import json as wire_json
 from headrace.wire import openai_responses as codec
 from headrace.wire.inbound import Inbound
-from headrace.wire.openai_fields import boolean, integer, one_of, refuse
+from headrace.wire.openai_fields import integer, one_of, refuse
 from headrace.wire.openai_responses_items import stored_items
 from headrace.wire.openai_responses_settings import include_from_wire
 from headrace.wire.openai_responses_stream import replay
@@ -74,7 +72,7 @@ class Responses(Generation):
             refuse("stream", True, "false beside 'background': ask for the response until it ended")
         if inbound.background and not inbound.store:
             refuse("store", False, "true beside 'background': what is not kept cannot be asked for")
-        owner = _owner(scope)
+        owner = owner_of(scope)
         history: list[_Json] = []
         if inbound.previous_response_id is not None:
             history = await self._history(owner, inbound.previous_response_id)
@@ -130,7 +128,7 @@ class Responses(Generation):
         writer = self._writer(asked, None)
         writer.response = {**writer.response, "status": "queued"}
         await self._keep(asked, writer.response)
-        place = _owner(asked.scope), str(writer.response["id"])
+        place = owner_of(asked.scope), str(writer.response["id"])
         body = wire_json.encode(writer.response)
         self._running[place] = asyncio.create_task(self._run(asked, writer, place))
         await answer(asked.send, 200, body, asked.answer_headers())
@@ -170,7 +168,7 @@ class Responses(Generation):
 
     async def cancel(self, scope: Scope, send: Send) -> None:
         """``POST /v1/responses/{id}/cancel``: ends what runs in the background, at once."""
-        owner, response_id = _owner(scope), scope["path_params"]["response_id"]
+        owner, response_id = owner_of(scope), scope["path_params"]["response_id"]
         kept = wire_json.decode_reply((await self._found(owner, response_id)).body)
         if not kept["background"]:
             raise LLMInvalidRequestError(
@@ -188,8 +186,8 @@ class Responses(Generation):
     async def input_items(self, scope: Scope, send: Send) -> None:
         """``GET /v1/responses/{id}/input_items``, a page of them."""
         response_id = scope["path_params"]["response_id"]
-        found = await self._found(_owner(scope), response_id)
-        asked = _Query(scope)
+        found = await self._found(owner_of(scope), response_id)
+        asked = Query(scope)
         limit = asked.number("limit", _limit, 20)
         items = wire_json.decode_reply(found.input_items)
         if asked.word("order", _order, "desc") == "desc":
@@ -213,8 +211,8 @@ class Responses(Generation):
         await answer(send, 200, body, scope["headrace.headers"])
 
     async def _retrieve(self, scope: Scope, send: Send) -> None:
-        found = await self._found(_owner(scope), scope["path_params"]["response_id"])
-        asked = _Query(scope)
+        found = await self._found(owner_of(scope), scope["path_params"]["response_id"])
+        asked = Query(scope)
         include_from_wire(asked.several("include"), "include")
         if not asked.flag("stream"):
             await answer(send, 200, found.body, scope["headrace.headers"])
@@ -228,7 +226,7 @@ class Responses(Generation):
         await answer(send, 200, body, headers, content_type=STREAM_HEADERS[0][1])
 
     async def _delete(self, scope: Scope, send: Send) -> None:
-        owner, response_id = _owner(scope), scope["path_params"]["response_id"]
+        owner, response_id = owner_of(scope), scope["path_params"]["response_id"]
         task = self._running.pop((owner, response_id), None)
         if task is not None:
             task.cancel()
@@ -245,7 +243,7 @@ class Responses(Generation):
         response_id = response["id"]
         items = stored_items(inbound.items, response_id.removeprefix("resp_"))
         await self.store.put(
-            _owner(asked.scope),
+            owner_of(asked.scope),
             StoredResponse(
                 response_id=response_id,
                 body=wire_json.encode(response),
@@ -294,48 +292,6 @@ class Responses(Generation):
             param="input",
             code="item_not_found",
         )
-
-
-def _owner(scope: Scope) -> str:
-    """Whose responses are seen: what is made of the caller's key, where keys are asked for."""
-    if not standing_of(scope).config.server.api_keys:
-        return ""
-    shown = header(scope, b"authorization")
-    key = header(scope, b"x-api-key") if shown is None else shown.split(None, 1)[-1]
-    return sha256((key or b"").strip()).hexdigest()
-
-
-class _Query:
-    """What stands behind the path."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._found: Mapping[str, list[str]] = parse_qs(
-            scope["query_string"].decode("latin-1"), keep_blank_values=True
-        )
-
-    def first(self, name: str) -> str | None:
-        return next(iter(self._found.get(name, ())), None)
-
-    def several(self, name: str) -> list[str]:
-        """All of that name; some clients write them as ``name[]``."""
-        return [*self._found.get(name, ()), *self._found.get(f"{name}[]", ())]
-
-    def flag(self, name: str) -> bool:
-        given = self.first(name)
-        known = {"true": True, "false": False}
-        return given is not None and boolean(known.get(given, given), name)
-
-    def number(self, name: str, check: Any, default: int) -> int:
-        given = self.first(name)
-        if given is None:
-            return default
-        whole = given.isascii() and given.removeprefix("-").isdigit() and len(given) < 12
-        number: int = check(int(given) if whole else given, name)
-        return number
-
-    def word(self, name: str, check: Any, default: str) -> str:
-        given = self.first(name)
-        return default if given is None else str(check(given, name))
 
 
 def _inbound(asked: Asked) -> codec.ResponsesInbound:

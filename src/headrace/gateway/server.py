@@ -156,6 +156,7 @@ async def serve_on(
             server.should_exit = True
             return
         announce([route.model for route in gateway.routes])
+        await gateway.batches.begin()
         if assembly.embedder is not None and config.embeddings.at_start:
             with contextlib.suppress(LLMError):  # logged where it happened; chat goes on
                 await assembly.embedder.wake()
@@ -170,6 +171,7 @@ async def serve_on(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await gateway.batches.aclose()
         if crew is not None:
             await crew.aclose()
         for engine in (assembly.engines, assembly.embedder, assembly.engine):

@@ -3,7 +3,8 @@
 An engine has so many slots and a cache of so many tokens; a request takes one slot and as many
 tokens as its prompt and its longest answer need. A provider allows so many requests and tokens a
 minute. The rest wait their turn by priority and then in order of arrival, at most so many of them
-and at most so long.
+and at most so long. Idle requests come after all of these: they leave a part of everything free, and
+wait outside the queue for as long as it takes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from headrace.traffic.limits import RateLimits
 
 PASSED_OVER = 7
 """So many in a row may go before somebody of a lower priority who came earlier, and no more."""
+
+SPARED = 0.25
+"""The part of places, tokens and rates that idle requests leave to the others."""
 
 _FIRST_GUESS_S = 1.0
 _MOST_RETRY_AFTER_S = 30.0
@@ -48,7 +52,8 @@ class Admission:
 
     Higher priorities go first, but nobody waits for ever: after PASSED_OVER admissions in a row
     that went before somebody who had come earlier, the next is whoever has waited longest. A
-    ``pause`` holds back all who are not in yet.
+    ``pause`` holds back all who are not in yet. Those of the priority ``idle`` come in only while
+    nobody waits, and count as waiting for nobody.
     """
 
     max_running: int
@@ -60,6 +65,7 @@ class Admission:
     running: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)
     _tiers: tuple[dict[_Waiting, None], ...] = field(init=False)
+    _idle: dict[_Waiting, None] = field(factory=dict, init=False)
     _arrivals: count[int] = field(factory=count, init=False)
     _passed_over: int = field(default=0, init=False)
     _service_s: float = field(default=_FIRST_GUESS_S, init=False)
@@ -73,7 +79,7 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """How many wait now, the idle ones aside."""
         return sum(map(len, self._tiers))
 
     def fits(self, tokens: int, places: int = 1) -> bool:
@@ -118,9 +124,10 @@ class Admission:
         Raises LLMRateLimitError, with ``retry_after_s``, when the queue is full or the wait too
         long. A request that alone is larger than the cache runs when nothing else does.
         """
-        if self.enter_now(tokens, places, rated_tokens):
+        is_idle = priority == "idle"
+        if not is_idle and self.enter_now(tokens, places, rated_tokens):
             return
-        if self.waiting >= self.max_waiting and not again:
+        if self.waiting >= self.max_waiting and not again and not is_idle:
             raise LLMRateLimitError(
                 f"{self.running} requests are running and {self.waiting} waiting, which is the "
                 "most that may",
@@ -129,12 +136,14 @@ class Admission:
             )
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         mine = _Waiting(tokens, places, rated_tokens, next(self._arrivals), turn)
-        tier = self._tiers[_RANKS[priority] + (not again)]
+        tier = self._idle if is_idle else self._tiers[_RANKS[priority] + (not again)]
         tier[mine] = None
         self._let_in()
-        too_late = self.clock.call_later(
-            self.timeout_s, lambda: None if turn.done() else turn.set_result(False)
-        )
+        too_late = None
+        if not is_idle:
+            too_late = self.clock.call_later(
+                self.timeout_s, lambda: None if turn.done() else turn.set_result(False)
+            )
         try:
             admitted = await turn
         except asyncio.CancelledError:
@@ -142,7 +151,8 @@ class Admission:
                 self.leave(tokens, places)  # the place was given in the very step
             raise
         finally:
-            too_late.cancel()
+            if too_late is not None:
+                too_late.cancel()
             if tier.pop(mine, mine) is None:  # still in the queue
                 self._let_in()  # those behind it may be smaller
         if not admitted:
@@ -159,10 +169,15 @@ class Admission:
         self.tokens -= tokens
         if served_s is not None:
             self._service_s += _SMOOTHING * (served_s - self._service_s)
-        if any(self._tiers):
+        if self._idle or any(self._tiers):
             self._let_in()
 
     def _let_in(self) -> None:
+        self._let_in_by_rank()
+        if self._idle and not any(self._tiers):
+            self._let_idle_in()
+
+    def _let_in_by_rank(self) -> None:
         while (tier := self._next_tier()) is not None:
             following = next(iter(tier))
             if following.turn.done():  # cancelled, or too late, in this very step
@@ -180,6 +195,21 @@ class Admission:
             self._take(following.tokens, following.places, following.rated_tokens)
             following.turn.set_result(True)
 
+    def _let_idle_in(self) -> None:
+        while (first := next(iter(self._idle), None)) is not None:
+            if first.turn.done():  # cancelled in this very step
+                del self._idle[first]
+                continue
+            if not self._has_room(first.tokens, first.places, SPARED):
+                return
+            wait_s = max(self._opens_in_s(), self._wait_for_rate_s(first.rated_tokens, SPARED))
+            if wait_s > 0:
+                self._look_again_in(wait_s)
+                return
+            del self._idle[first]
+            self._take(first.tokens, first.places, first.rated_tokens)
+            first.turn.set_result(True)
+
     def _next_tier(self) -> dict[_Waiting, None] | None:
         """Whose first has the next turn."""
         tiers = [tier for tier in self._tiers if tier]
@@ -194,18 +224,20 @@ class Admission:
             self._rate_timer.cancel()
         self._rate_timer = self.clock.call_later(seconds, self._let_in)
 
-    def _wait_for_rate_s(self, rated_tokens: int) -> float:
-        return 0.0 if self.limits is None else self.limits.wait_s(rated_tokens)
+    def _wait_for_rate_s(self, rated_tokens: int, spared: float = 0.0) -> float:
+        return 0.0 if self.limits is None else self.limits.wait_s(rated_tokens, spared)
 
     def _opens_in_s(self) -> float:
         return self._closed_until - self.clock.monotonic()
 
-    def _has_room(self, tokens: int, places: int) -> bool:
+    def _has_room(self, tokens: int, places: int, spared: float = 0.0) -> bool:
         if not self.running:
             return True
-        if self.running + places > self.max_running:
+        if self.running + places > self.max_running - ceil(spared * self.max_running):
             return False
-        return self.max_tokens is None or self.tokens + tokens <= self.max_tokens
+        if self.max_tokens is None:
+            return True
+        return self.tokens + tokens <= self.max_tokens - spared * self.max_tokens
 
     def _take(self, tokens: int, places: int, rated_tokens: int) -> None:
         self.running += places

@@ -12,7 +12,7 @@ from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
-from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest, Priority
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.usage import add_usages
@@ -57,6 +57,7 @@ async def embed(
     marks: Marks,
     *,
     fallbacks: Sequence[Alternative] = (),
+    priority: Priority = "normal",
 ) -> EmbeddingResult:
     """One vector for each input, by ``traffic.run`` with all that holds there."""
     ways = [evolve(way, lane=_carrying(request, way.lane)) for way in fallbacks]
@@ -67,6 +68,7 @@ async def embed(
         max_tokens=1,
         metadata=request.metadata,
         request_id=request.request_id,
+        priority=priority,
     )
     run = traffic.run(stands_for, _carrying(request, lane), sheet, marks, fallbacks=ways)
     result: object = None

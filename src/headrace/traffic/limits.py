@@ -29,9 +29,12 @@ class Bucket:
         self._level = per_minute
         self._seen = clock.monotonic()
 
-    def wait_s(self, amount: float) -> float:
-        """Seconds until ``amount`` is there; what is more than a full bucket waits for a full one."""
-        missing = min(amount, self.per_minute) - self._filled()
+    def wait_s(self, amount: float, spared: float = 0.0) -> float:
+        """Seconds until ``amount`` is there; what is more than a full bucket waits for a full one.
+
+        With ``spared``, until that part of a full bucket is there beside it.
+        """
+        missing = min(amount + spared * self.per_minute, self.per_minute) - self._filled()
         return missing / self._rate if missing > _ROUNDING else 0.0
 
     def take(self, amount: float) -> None:
@@ -67,10 +70,10 @@ class RateLimits:
         """Whether tokens are limited, so that an estimate of them is worth making."""
         return self._tokens is not None
 
-    def wait_s(self, tokens: int) -> float:
-        """Seconds until a request of so many tokens may begin."""
-        wait = 0.0 if self._requests is None else self._requests.wait_s(1)
-        return wait if self._tokens is None else max(wait, self._tokens.wait_s(tokens))
+    def wait_s(self, tokens: int, spared: float = 0.0) -> float:
+        """Seconds until a request of so many tokens may begin, and leave the part ``spared``."""
+        wait = 0.0 if self._requests is None else self._requests.wait_s(1, spared)
+        return wait if self._tokens is None else max(wait, self._tokens.wait_s(tokens, spared))
 
     def take(self, tokens: int) -> None:
         """A request of so many tokens begins."""

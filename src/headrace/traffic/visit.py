@@ -203,7 +203,8 @@ class Visit:
             else:
                 tokens, places = await lane.cost(request, seat)
             rated_tokens = lane.rated_tokens(request)
-            if not door.enter_now(tokens, places, rated_tokens):
+            # An idle one leaves a part of the room to others, which only ``enter`` reckons with.
+            if request.priority == "idle" or not door.enter_now(tokens, places, rated_tokens):
                 await door.enter(
                     tokens,
                     places,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -12,6 +12,8 @@ from headrace.contracts.capabilities import ModelInfo
 from headrace.contracts.errors import LLMBadResponseError
 from headrace.wire.json import decode_reply, encode, shorten
 from headrace.wire.openai_fields import refuse
+
+T = TypeVar("T")
 
 _USUAL_PAGE, _LARGEST_PAGE = 20, 1000
 
@@ -47,22 +49,28 @@ def write_models(models: Sequence[ModelInfo], page: Page | None = None) -> bytes
     found = list(models)
     if page.lifecycle and "active" not in page.lifecycle:
         found = []
-    ids = [model.model_id for model in found]
-    if page.after_id is not None:
-        found = found[ids.index(page.after_id) + 1 :] if page.after_id in ids else []
-        ids = [model.model_id for model in found]
-    if page.before_id is not None:
-        found = found[: ids.index(page.before_id)] if page.before_id in ids else []
-    backwards = page.before_id is not None and page.after_id is None
-    shown = found[-page.limit :] if backwards else found[: page.limit]
+    shown, has_more = on_page(found, page, lambda model: model.model_id)
     return encode(
         {
             "data": [_model_to_wire(model) for model in shown],
-            "has_more": len(found) > len(shown),
+            "has_more": has_more,
             "first_id": shown[0].model_id if shown else None,
             "last_id": shown[-1].model_id if shown else None,
         }
     )
+
+
+def on_page(found: Sequence[T], page: Page, id_of: Callable[[T], str]) -> tuple[Sequence[T], bool]:
+    """What of ``found`` is on ``page``, and whether there is more; beside an unknown id is nothing."""
+    ids = [id_of(each) for each in found]
+    if page.after_id is not None:
+        found = found[ids.index(page.after_id) + 1 :] if page.after_id in ids else []
+        ids = [id_of(each) for each in found]
+    if page.before_id is not None:
+        found = found[: ids.index(page.before_id)] if page.before_id in ids else []
+    backwards = page.before_id is not None and page.after_id is None
+    shown = found[-page.limit :] if backwards else found[: page.limit]
+    return shown, len(found) > len(shown)
 
 
 def read_models(body: bytes) -> tuple[ModelInfo, ...]:

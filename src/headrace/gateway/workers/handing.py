@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from pathlib import Path as File
 from typing import Any
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.contracts.errors import LLMError, LLMModelNotFoundError, LLMUnavailableError
 from headrace.gateway.asgi import read_body, while_connected
+from headrace.gateway.batches.bodies import FORM_ROOM, LargeBody, check_length
+from headrace.gateway.batches.uploads import next_piece
 from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.generation import Generation
@@ -53,13 +56,15 @@ class Handing:
 
     async def pass_on(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """As a call, of a request whose ``body`` was read already."""
-        await while_connected(receive, self._answer(scope, send, body))
+        await while_connected(receive, self.hand(scope, send, body))
 
     def in_place_of(self, path: Path) -> ASGIApp:
         """What answers at ``path`` in a worker."""
         usual: Any = path.endpoint
         if path.path in _HERE:
             return path.app
+        if isinstance(usual, LargeBody):
+            return _AsItComes(self)
         # What the Responses face keeps is kept once.
         if isinstance(usual, Responses) or not isinstance(
             usual, Generation | TokenCount | Embeddings
@@ -67,7 +72,8 @@ class Handing:
             return self
         return _ByModel(usual, self)
 
-    async def _answer(self, scope: Scope, send: Send, body: bytes) -> None:
+    async def hand(self, scope: Scope, send: Send, body: bytes | AsyncIterable[bytes]) -> None:
+        """Send a request on, and its answer back."""
         scope["headrace.handed"] = True
         try:
             reply = await self._transport.send(self._request(scope, body), _LIMITS)
@@ -89,7 +95,7 @@ class Handing:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    def _request(self, scope: Scope, body: bytes) -> HttpRequest:
+    def _request(self, scope: Scope, body: bytes | AsyncIterable[bytes]) -> HttpRequest:
         target, query = scope["raw_path"], scope["query_string"]
         if query:
             target = target + b"?" + query
@@ -104,6 +110,28 @@ class Handing:
             headers=(*headers, ("x-request-id", scope["headrace.request_id"])),
             body=body,
         )
+
+
+class _AsItComes:
+    """An ASGI application: what may be large is handed on piece by piece."""
+
+    def __init__(self, handing: Handing) -> None:
+        self._handing = handing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        config = standing_of(scope).config
+        # Said here, where all of it is still to come: the process behind would cut the connection.
+        check_length(scope, config.batches.max_file_bytes + FORM_ROOM)
+        silence_s = config.server.body_timeout_ms / 1000
+        await self._handing.hand(scope, send, _pieces(receive, silence_s))
+
+
+async def _pieces(receive: Receive, silence_s: float) -> AsyncGenerator[bytes, None]:
+    more = True
+    while more:
+        piece, more = await next_piece(receive, silence_s)
+        if piece:
+            yield piece
 
 
 class _ByModel:
