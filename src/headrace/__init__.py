@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.batches import (
+        BatchAnswer,
+        Batches,
+        SyncBatches,
+    )
     from headrace.client.choosing import (
         ClientPolicy,
     )
@@ -46,6 +51,12 @@ if TYPE_CHECKING:
     )
     from headrace.client.sync_client import (
         Client,
+    )
+    from headrace.contracts.batches import (
+        Batch,
+        BatchCounts,
+        BatchPhase,
+        BatchProblem,
     )
     from headrace.contracts.capabilities import (
         BackendCapabilities,
@@ -194,6 +205,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.batches": ("BatchAnswer", "Batches", "SyncBatches"),
     "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
@@ -206,6 +218,7 @@ _HOMES = {
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
+    "headrace.contracts.batches": ("Batch", "BatchCounts", "BatchPhase", "BatchProblem"),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
         "BackendStatus",

@@ -24,7 +24,13 @@ from urllib.parse import parse_qs, urlsplit
 Answer = Callable[[str, int], Any]
 """From the prompt, and how often it was asked before: the text; or a status, or ``"expired"``."""
 
-OPENAI_CREATE = {"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"}
+OPENAI_CREATE = {
+    "input_file_id",
+    "endpoint",
+    "completion_window",
+    "metadata",
+    "output_expires_after",
+}
 MISTRAL_CREATE = {
     *("input_files", "requests", "endpoint", "model", "agent_id", "metadata", "timeout_hours")
 }
@@ -63,7 +69,7 @@ class Vendors(ThreadingHTTPServer):
         self.batches: dict[str, dict[str, Any]] = {}
         self.ready = threading.Event()
         self.ready.set()
-        self.looks = 1
+        self.looks = 0
         self.problem: str | None = None
         self.reset: list[str] = []
         self.refuse: dict[str, list[int]] = {}
@@ -123,7 +129,9 @@ class Vendors(ThreadingHTTPServer):
             out = [write(*each) for each in batch["results"] if each[1] == "done"]
             errors = [write(*each) for each in batch["results"] if each[1] != "done"]
             batch["output"] = self.keep("out.jsonl", "batch_output", b"".join(out)) if out else None
-            batch["error"] = self.keep("err.jsonl", "batch_output", b"".join(errors)) if errors else None
+            batch["error"] = (
+                self.keep("err.jsonl", "batch_output", b"".join(errors)) if errors else None
+            )
 
     def say(self, body: dict[str, Any]) -> Any:
         prompt = body["messages"][-1]["content"]
@@ -211,7 +219,12 @@ def _openai_batch(server: Vendors, batch: dict[str, Any]) -> dict[str, Any]:
     fates = Counter(fate for _, fate, _ in batch["results"])
     errors = None
     if status == "failed":
-        told = {"code": "token_limit_exceeded", "message": server.problem, "line": None, "param": None}
+        told = {
+            "code": "token_limit_exceeded",
+            "message": server.problem,
+            "line": None,
+            "param": None,
+        }
         errors = {"object": "list", "data": [told]}
     return {
         "id": batch["id"],

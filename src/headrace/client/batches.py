@@ -11,6 +11,7 @@ from uuid import uuid4
 from attrs import frozen
 
 from headrace.backends.batches import BatchApi
+from headrace.client.portal import Pieces, portal
 from headrace.contracts.batches import Batch, BatchItem
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMRateLimitError
 from headrace.contracts.record import Marks
@@ -238,3 +239,36 @@ def _check(requests: Mapping[str, LLMRequest]) -> None:
                 f"an id is {name!r}, must be 1 to 64 letters, digits, '-' and '_'",
                 param="requests",
             )
+
+
+class SyncBatches:
+    """The same for those who do not ``await``."""
+
+    def __init__(self, batches: Callable[[], Batches]) -> None:
+        self._batches = batches
+
+    def submit(self, requests: Mapping[str, LLMRequest]) -> Batch:
+        """Hand in ``requests``, each under an id of its own; raises an LLMError."""
+        return portal().run(lambda: self._batches().submit(requests))
+
+    def get(self, batch_id: str) -> Batch:
+        """How it stands."""
+        return portal().run(lambda: self._batches().get(batch_id))
+
+    def cancel(self, batch_id: str) -> Batch:
+        """Have no more of it done."""
+        return portal().run(lambda: self._batches().cancel(batch_id))
+
+    def wait(
+        self,
+        batch_id: str,
+        *,
+        until: float | None = None,
+        on_batch: Callable[[Batch], None] | None = None,
+    ) -> Batch:
+        """The batch, when it has ended; ``on_batch`` is called on another thread."""
+        return portal().run(lambda: self._batches().wait(batch_id, until=until, on_batch=on_batch))
+
+    def results(self, batch: Batch) -> Pieces[BatchAnswer]:
+        """What became of each request of ``batch``, which has ended; in no order."""
+        return portal().iterate(lambda: self._batches().results(batch))
