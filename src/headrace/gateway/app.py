@@ -265,6 +265,7 @@ class Gateway:
             version=__version__,
             is_watched=self.config.server.page,
             is_profiled=self.profiles is not None,
+            has_batches=self.config.batches.enabled,
         )
         body = wire_json.encode(document)
         await answer(send, 200, body, scope["headrace.headers"])
