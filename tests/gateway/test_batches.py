@@ -226,6 +226,19 @@ def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
         assert max(echo.asked.values()) <= 2
 
 
+def test_a_gateway_that_is_stopped_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
+    with echoing() as echo:
+        with serving(tmp_path, echo) as served, client(served) as sdk:
+            batch_id = begun(sdk, [line(f"r{i}", f"text {i}") for i in range(30)])
+            echo.hold()
+            until(lambda: echo.open == 8)
+            assert served.stop() == 0
+        echo.release()
+        with serving(tmp_path, echo) as served, client(served) as sdk:
+            batch = ended(sdk, batch_id)
+            assert (batch.request_counts.completed, batch.request_counts.failed) == (30, 0)
+
+
 def test_a_live_request_is_answered_before_those_that_wait(tmp_path: Path) -> None:
     """Of four places one is always left, and whoever comes goes first."""
     with echoing() as echo:

@@ -306,7 +306,7 @@ class Around:
         except LLMCancelledError as error:
             status = error.status
         except asyncio.CancelledError:
-            if not self._gateway.draining:
+            if not self._gateway.draining or is_behind(scope):
                 raise
             # The time that a stop leaves to what is in flight is over.
             if not status:
