@@ -99,7 +99,12 @@ class Served:
     ) -> None:
         # On a busy machine two threads of one engine wait for one another more than they compute.
         # And OpenVINO, which takes seconds to load, is for the tests that are about it.
-        usual = {"HEADRACE_THREADS": "1", "HEADRACE_ENGINE__OPENVINO": "false"}
+        # A folder of batches is one gateway's at a time, and several run side by side.
+        usual = {
+            "HEADRACE_THREADS": "1",
+            "HEADRACE_ENGINE__OPENVINO": "false",
+            "HEADRACE_BATCHES__FOLDER": str(folder / "batches"),
+        }
         self.log_path = folder / "gateway.log"
         path = folder / "gateway.yaml"
         path.write_text(yaml.safe_dump(dict(config or {})))

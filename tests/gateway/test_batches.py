@@ -30,7 +30,7 @@ def serving(
     config = {
         **NO_MODEL,
         "backends": [echo.backend(max_concurrent_requests=16)],
-        "batches": {"folder": str(folder / "batches"), **(batches or {})},
+        "batches": batches or {},
     }
     served = Served(folder, config, **variables)
     try:
@@ -226,13 +226,25 @@ def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
         assert max(echo.asked.values()) <= 2
 
 
+def test_a_gateway_that_is_stopped_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
+    with echoing() as echo:
+        with serving(tmp_path, echo) as served, client(served) as sdk:
+            batch_id = begun(sdk, [line(f"r{i}", f"text {i}") for i in range(30)])
+            echo.hold()
+            until(lambda: echo.open == 8)
+            assert served.stop() == 0
+        echo.release()
+        with serving(tmp_path, echo) as served, client(served) as sdk:
+            batch = ended(sdk, batch_id)
+            assert (batch.request_counts.completed, batch.request_counts.failed) == (30, 0)
+
+
 def test_a_live_request_is_answered_before_those_that_wait(tmp_path: Path) -> None:
     """Of four places one is always left, and whoever comes goes first."""
     with echoing() as echo:
         config = {
             **NO_MODEL,
             "backends": [echo.backend(max_concurrent_requests=4)],
-            "batches": {"folder": str(tmp_path / "batches")},
         }
         served = Served(tmp_path, config)
         try:
@@ -379,8 +391,8 @@ def test_what_is_too_large_or_too_much_is_refused(tmp_path: Path) -> None:
 def test_a_second_gateway_leaves_the_first_ones_batches_alone(
     served: Served, echo: Echo, tmp_path: Path
 ) -> None:
-    folder = next(iter(p for p in Path(served.log_path).parent.iterdir() if p.name == "batches"))
-    with serving(tmp_path, echo, batches={"folder": str(folder)}) as second:
+    folder = str(served.log_path.parent / "batches")
+    with serving(tmp_path, echo, HEADRACE_BATCHES__FOLDER=folder) as second:
         refused = second.get("/v1/batches")
         assert refused.status == 503
         assert refused.error["code"] == "batches_elsewhere"
@@ -457,3 +469,80 @@ def test_a_message_batch_that_is_cancelled_says_so_of_each(
 def test_the_openapi_document_lists_the_paths(served: Served) -> None:
     paths = served.get("/openapi.json").json["paths"]
     assert {"/v1/files", "/v1/batches", "/v1/messages/batches", "/v1/batch/jobs"} <= paths.keys()
+
+
+# Mistral's
+
+
+def asked(served: Served, method: str, path: str, body: object = None) -> Any:
+    reply = served.post(path, body) if method == "POST" else served.ask(method, path)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+def test_a_job_of_requests_that_came_along_has_its_model_from_the_job(served: Served) -> None:
+    told = {
+        "endpoint": CHAT,
+        "model": "m",
+        "requests": [
+            {"custom_id": "0", "body": {"messages": [{"role": "user", "content": "cheese"}]}},
+            {"body": {"messages": [{"role": "user", "content": "bad wine"}]}},
+        ],
+        "timeout_hours": 2,
+    }
+    job = asked(served, "POST", "/v1/batch/jobs", told)
+    path = f"/v1/batch/jobs/{job['id']}"
+    assert (job["object"], job["total_requests"]) == ("batch", 2)
+    until(lambda: asked(served, "GET", path)["status"] == "SUCCESS")
+    job = asked(served, "GET", f"{path}?inline=true")
+    assert (job["succeeded_requests"], job["failed_requests"]) == (1, 1)
+    good, bad = job["outputs"]
+    assert said(good) == "cheese"
+    assert (bad["custom_id"], bad["response"]["status_code"]) == (None, 400)
+    listed = asked(served, "GET", "/v1/batch/jobs?status=SUCCESS&page_size=1")
+    assert listed["data"][0]["id"] == job["id"]
+    assert asked(served, "DELETE", path)["deleted"]
+    assert served.get(path).status == 404
+
+
+def test_jobs_by_mistrals_sdk(served: Served) -> None:
+    mistral = pytest.importorskip("mistralai.client")
+    text = "\n".join(
+        json.dumps(
+            {"custom_id": f"{i}", "body": {"messages": [{"role": "user", "content": f"{i}"}]}}
+        )
+        for i in range(5)
+    )
+    with mistral.Mistral(api_key="unused", server_url=served.url) as sdk:
+        file = sdk.files.upload(
+            file={"file_name": "in.jsonl", "content": text.encode()}, purpose="batch"
+        )
+        assert (file.num_lines, file.sample_type, file.size_bytes) == (
+            5,
+            "batch_request",
+            len(text),
+        )
+        job = sdk.batch.jobs.create(
+            input_files=[file.id], endpoint=CHAT, model="m", metadata={"who": "me"}
+        )
+        until(lambda: sdk.batch.jobs.get(job_id=job.id).status == "SUCCESS")
+        job = sdk.batch.jobs.get(job_id=job.id)
+        assert (job.total_requests, job.succeeded_requests) == (5, 5)
+        lines = sdk.files.download(file_id=job.output_file).read().splitlines()
+        assert {said(json.loads(each)) for each in lines} == {str(i) for i in range(5)}
+        assert sdk.batch.jobs.list(page_size=1).data[0].id == job.id
+        assert sdk.files.list(page_size=1).total >= 2
+        assert sdk.files.retrieve(file_id=file.id).deleted is False
+        assert sdk.files.delete(file_id=file.id).deleted
+
+
+def test_the_model_in_the_box_answers_a_batch(gateway: Served) -> None:
+    with client(gateway) as sdk:
+        model = sdk.models.list().data[0].id
+        lines = [line(f"r{i}", "Say hello.", model=model, max_tokens=4) for i in range(6)]
+        batch = ended(sdk, begun(sdk, lines))
+        assert batch.request_counts.completed == 6
+        found = results(sdk, batch.output_file_id)
+        assert all(
+            each["response"]["body"]["usage"]["completion_tokens"] for each in found.values()
+        )

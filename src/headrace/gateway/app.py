@@ -265,6 +265,7 @@ class Gateway:
             version=__version__,
             is_watched=self.config.server.page,
             is_profiled=self.profiles is not None,
+            has_batches=self.config.batches.enabled,
         )
         body = wire_json.encode(document)
         await answer(send, 200, body, scope["headrace.headers"])
@@ -305,7 +306,7 @@ class Around:
         except LLMCancelledError as error:
             status = error.status
         except asyncio.CancelledError:
-            if not self._gateway.draining:
+            if not self._gateway.draining or is_behind(scope):
                 raise
             # The time that a stop leaves to what is in flight is over.
             if not status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.gateway import openapi_chat, openapi_messages, openapi_profiles
+from headrace.gateway import openapi_batches, openapi_chat, openapi_messages, openapi_profiles
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
 from headrace.wire.openai_responses_envelope import envelope
@@ -27,11 +27,17 @@ _EVENTS: _Json = {}
 
 
 def describe(
-    *, needs_key: bool, version: str, is_watched: bool = True, is_profiled: bool = False
+    *,
+    needs_key: bool,
+    version: str,
+    is_watched: bool = True,
+    is_profiled: bool = False,
+    has_batches: bool = True,
 ) -> _Json:
     """OpenAPI 3.1 of every path of this gateway.
 
-    ``is_watched``: it has snapshots; ``is_profiled``: it makes profiles.
+    ``is_watched``: it has snapshots; ``is_profiled``: it makes profiles;
+    ``has_batches``: it keeps batches and files.
     """
     document: _Json = {
         "openapi": "3.1.0",
@@ -49,6 +55,9 @@ def describe(
     if is_profiled:
         document["paths"] |= openapi_profiles.paths()
         document["components"]["schemas"] |= openapi_profiles.schemas()
+    if has_batches:
+        document["paths"] |= openapi_batches.paths()
+        document["components"]["schemas"] |= openapi_batches.schemas()
     if needs_key:
         document["components"]["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer"},

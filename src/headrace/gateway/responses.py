@@ -19,6 +19,7 @@ from starlette.types import Scope, Send
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMRateLimitError
 from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.asgi import Handler, answer
+from headrace.gateway.behind import is_behind
 from headrace.gateway.config import ResponsesConfig
 from headrace.gateway.generation import STREAM_HEADERS, Asked, Generation
 from headrace.gateway.owner import owner_of
@@ -238,7 +239,8 @@ class Responses(Generation):
 
     async def _keep(self, asked: Asked, response: _Json) -> None:
         inbound = _inbound(asked)
-        if not inbound.store:
+        # What came in a batch is kept there; here it would take the place of what others go on from.
+        if not inbound.store or is_behind(asked.scope):
             return
         response_id = response["id"]
         items = stored_items(inbound.items, response_id.removeprefix("resp_"))

@@ -18,8 +18,8 @@ MOST_METADATA = 16
 
 
 def raw(body: bytes) -> msgspec.Raw:
-    """JSON that is written into other JSON as it is."""
-    return msgspec.Raw(body)
+    """JSON that is written into a line of other JSON as it is, but for line ends between its parts."""
+    return msgspec.Raw(msgspec.json.format(body, indent=-1) if b"\n" in body else body)
 
 
 def lines(items: Iterable[bytes]) -> bytes:

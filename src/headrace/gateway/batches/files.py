@@ -11,7 +11,7 @@ from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from headrace.contracts.batches import KeptFile
-from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.asgi import Handler, answer, header
 from headrace.gateway.batches.bodies import FORM_ROOM, LargeBody, check_length, send_file
 from headrace.gateway.batches.desk import check_space
@@ -81,6 +81,11 @@ class Files(LargeBody):
                 store.files.add(owner, kept)
 
             await self.home.do(keep)
+        except OSError as full:
+            await self.home.do(lambda store: store.files.drop_begun(file_id))
+            raise LLMUnavailableError(
+                f"this server cannot keep the file now: {full}", code="batches_unavailable"
+            ) from full
         except BaseException:
             await self.home.do(lambda store: store.files.drop_begun(file_id))
             raise

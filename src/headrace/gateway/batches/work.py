@@ -18,7 +18,11 @@ from attrs import define, field
 from starlette.types import ASGIApp
 
 from headrace.contracts.batches import BatchPhase, BatchResult, ItemFate
-from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
+from headrace.contracts.errors import (
+    LLMBadResponseError,
+    LLMInvalidRequestError,
+    LLMUnavailableError,
+)
 from headrace.gateway.batches import lines
 from headrace.gateway.batches.faces import FACES, FaceRow
 from headrace.gateway.batches.home import Home
@@ -173,7 +177,13 @@ class Work:
             answer = await self._answer(batch, item, place, result_id)
         finally:
             place.give_back()
-        succeeded = 200 <= answer.status < 300
+        succeeded, usage = 200 <= answer.status < 300, None
+        if succeeded:
+            try:
+                usage = batch.row.codec.usage_in(answer.body)
+            except LLMBadResponseError as wrong:  # a line must be JSON, whatever a backend said
+                succeeded = False
+                answer = Answer(status=wrong.status, headers={}, body=batch.row.error_body(wrong))
         result = BatchResult(
             custom_id=item.custom_id,
             fate="succeeded" if succeeded else "errored",
@@ -183,7 +193,6 @@ class Work:
             request_id=result_id,
         )
         line = batch.row.codec.write_result(result)
-        usage = batch.row.codec.usage_in(answer.body) if succeeded else None
         await self._keep(batch, (item.place, result.fate, line, usage))
 
     async def _answer(
