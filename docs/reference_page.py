@@ -24,6 +24,8 @@ TOPICS = {
     "headrace.contracts.engines": "Engines",
     "headrace.client.structured.results": "Answers as objects",
     "headrace.client.structured.settings": "Answers as objects",
+    "headrace.client.batches": "Batches",
+    "headrace.contracts.batches": "Batches",
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",

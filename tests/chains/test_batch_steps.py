@@ -182,6 +182,22 @@ def test_calls_that_are_refused_for_now_are_made_again(server, folder, vendor):
     assert len(server.batches) == 1
 
 
+def test_somebody_elses_batch_of_the_same_size_is_not_taken_for_ours(server, folder):
+    params = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+
+    def another(call: str) -> None:
+        if call == BEGIN["anthropic"] and not server.batches:
+            server.make("anthropic", [(f"other-{n}", params) for n in range(ROWS - 2)])
+
+    server.before = another
+    server.refuse = {BEGIN["anthropic"]: [503]}
+    write_chain(folder, server, "anthropic")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == wanted()
+    assert len(server.batches) == 2
+
+
 def test_ctrl_c_leaves_the_batch_running_and_the_next_run_picks_it_up(server, folder):
     server.ready.clear()
     write_chain(folder, server, "openai")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains.batch_vendors import Vendors, vendors
 
+from chains.batch_vendors import Vendors, vendors
 from gateway.echo import echoing
 from gateway.far import NO_MODEL
 from gateway.served import Served
