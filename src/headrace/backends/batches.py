@@ -119,7 +119,8 @@ class BatchApi:
             request = asked(request, provider, self.model, mode)
         request = Fit(remote.name, provider).request(request, marks)
         marks.dropped += lost(request, provider.chat.LOSSES, provider.dialect)
-        # A Mistral job names the model for all of its requests.
+        if self.form == "mistral":  # whose jobs name the model for all of their requests
+            request = evolve(request, model=None)
         body: bytes = provider.chat.write_request(
             request,
             model=None if self.form == "mistral" else self.model,

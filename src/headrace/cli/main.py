@@ -24,6 +24,7 @@ COMMANDS = (
     "flops",
     "profile",
     "run",
+    "batch",
     "credentials",
     "engines",
     "warmup",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Mapping,
+)
 from contextlib import aclosing
 from random import Random
 from typing import TypeVar
@@ -75,17 +83,21 @@ class Batches:
             BatchItem(custom_id=name, body=self.api.write(request, marks))
             for name, request in requests.items()
         ]
-        if len(held) > self.api.limits.requests:
+        return await self.submit_items(lambda: held, requests)
+
+    async def submit_items(
+        self, items: Callable[[], Iterable[BatchItem]], ids: Collection[str]
+    ) -> Batch:
+        """Hand in what ``items`` gives each time that it is called: requests under ``ids``."""
+        if len(ids) > self.api.limits.requests:
             raise LLMInvalidRequestError(
-                f"{len(held)} requests are given, a batch there holds {self.api.limits.requests}; "
+                f"{len(ids)} requests are given, a batch there holds {self.api.limits.requests}; "
                 "hand in several",
                 param="requests",
             )
         mark, since = uuid4().hex, self._clock.wall()
-        upload = await self.upload(f"{mark}.jsonl", lambda: held) if self.api.uploads else None
-        return await self.begin(
-            upload, mark, lambda: held, total=len(held), since=since, owns=set(requests)
-        )
+        upload = await self.upload(f"{mark}.jsonl", items) if self.api.uploads else None
+        return await self.begin(upload, mark, items, total=len(ids), since=since, owns=ids)
 
     async def get(self, batch_id: str) -> Batch:
         """How it stands."""
