@@ -121,6 +121,8 @@ class Vendors(ThreadingHTTPServer):
                 continue
             said = self.say(body)
             fate = said if said == "expired" else "errored" if isinstance(said, int) else "done"
+            if fate == "done":
+                said = (_message if batch["vendor"] == "anthropic" else _chat)(said, body)
             batch["results"].append((custom_id, fate, said))
         # In no order.
         batch["results"].sort(key=lambda each: each[0][::-1])
@@ -158,7 +160,23 @@ class Vendors(ThreadingHTTPServer):
         return file
 
 
-def _chat(said: str) -> dict[str, Any]:
+def _arguments(said: str, body: dict[str, Any]) -> Any:
+    """What a tool is called with, where one is forced and there is something to call it with."""
+    if "tool_choice" not in body:
+        return None
+    try:
+        return json.loads(said)
+    except ValueError:
+        return None
+
+
+def _chat(said: str, body: dict[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": said}
+    arguments = _arguments(said, body)
+    if arguments is not None:
+        function = {"name": body["tools"][0]["function"]["name"], "arguments": said}
+        calls = [{"id": "t", "type": "function", "function": function}]
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
     return {
         "id": "c",
         "object": "chat.completion",
@@ -167,8 +185,8 @@ def _chat(said: str) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": said},
-                "finish_reason": "stop",
+                "message": message,
+                "finish_reason": "stop" if arguments is None else "tool_calls",
                 "logprobs": None,
             }
         ],
@@ -176,14 +194,19 @@ def _chat(said: str) -> dict[str, Any]:
     }
 
 
-def _message(said: str) -> dict[str, Any]:
+def _message(said: str, body: dict[str, Any]) -> dict[str, Any]:
+    arguments = _arguments(said, body)
+    content: dict[str, Any] = {"type": "text", "text": said}
+    if arguments is not None:
+        name = body["tools"][0]["name"]
+        content = {"type": "tool_use", "id": "t", "name": name, "input": arguments}
     return {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
         "model": "m",
-        "content": [{"type": "text", "text": said}],
-        "stop_reason": "end_turn",
+        "content": [content],
+        "stop_reason": "end_turn" if arguments is None else "tool_use",
         "stop_sequence": None,
         "usage": {"input_tokens": 3, "output_tokens": 2},
     }
@@ -192,7 +215,7 @@ def _message(said: str) -> dict[str, Any]:
 def _openai_line(custom_id: str, fate: str, said: Any) -> bytes:
     response, error = None, None
     if fate == "done":
-        response = {"status_code": 200, "request_id": "r", "body": _chat(said)}
+        response = {"status_code": 200, "request_id": "r", "body": said}
     elif fate == "errored":
         told = {"error": {"message": f"told {said}", "type": "some_error", "code": None}}
         response = {"status_code": said, "request_id": "r", "body": told}
@@ -204,7 +227,7 @@ def _openai_line(custom_id: str, fate: str, said: Any) -> bytes:
 
 def _anthropic_line(custom_id: str, fate: str, said: Any) -> bytes:
     if fate == "done":
-        result: dict[str, Any] = {"type": "succeeded", "message": _message(said)}
+        result: dict[str, Any] = {"type": "succeeded", "message": said}
     elif fate == "errored":
         kinds = {400: "invalid_request_error", 429: "rate_limit_error", 529: "overloaded_error"}
         told = {"type": kinds.get(said, "api_error"), "message": f"told {said}"}
@@ -400,7 +423,7 @@ class _Handler(BaseHTTPRequestHandler):
         server.live[str(body["messages"][-1]["content"])] += 1
         if isinstance(said, int):
             raise Refused(said, f"told {said}")
-        return _message(said) if vendor == "anthropic" else _chat(said)
+        return _message(said, body) if vendor == "anthropic" else _chat(said, body)
 
     def _upload(self, body: bytes) -> Any:
         kind = self.headers["content-type"]

@@ -280,6 +280,9 @@ steps:
     done = run(folder)
     assert done.returncode == 0, done.stderr
     assert outputs(folder) == [{"n": 7}] * ROWS
+    (batch,) = server.batches.values()
+    way = "tool_choice" if vendor == "anthropic" else "response_format"
+    assert all(way in body for _, body in batch["requests"])
     assert server.asked["one t3"] == 1
     assert sum(server.live.values()) == 1
 
@@ -318,6 +321,52 @@ def test_a_batch_that_fails_as_a_whole_ends_the_run_with_the_reason(server, fold
     server.problem = None
     assert run(folder).returncode == 0
     assert outputs(folder) == wanted()
+
+
+def test_a_batch_that_its_provider_does_not_know_any_more_is_told_of(server, folder):
+    server.ready.clear()
+    write_chain(folder, server, "openai")
+    process = begin(folder)
+    until(lambda: server.calls(r"GET batches/batch_0") > 1)
+    process.kill()
+    process.communicate(timeout=60)
+    server.batches["batch_0"]["vendor"] = "another"
+    done = run(folder)
+    assert done.returncode == 1
+    assert "batch_0" in done.stderr
+    assert "batches.sqlite" in done.stderr
+    (folder / "out.jsonl.run" / "batches.sqlite").unlink()
+    server.ready.set()
+    assert run(folder).returncode == 0
+    assert outputs(folder) == wanted()
+
+
+def test_a_step_that_was_changed_meanwhile_is_asked_anew(server, folder):
+    server.ready.clear()
+    write_chain(folder, server, "openai")
+    process = begin(folder)
+    until(lambda: server.calls(r"GET batches/batch_0") > 1)
+    process.kill()
+    process.communicate(timeout=60)
+    server.ready.set()
+    write_chain(folder, server, "openai", CHAIN.replace("one ", "One "))
+    assert run(folder).returncode == 0
+    assert outputs(folder) == [f"<two <One t{i % (ROWS - 2)}>>" for i in range(ROWS)]
+    assert len(server.batches) == 2
+
+
+def test_two_steps_in_batches_behind_one_another_have_one_each(server, folder):
+    write_chain(
+        folder,
+        server,
+        "mistral",
+        CHAIN.replace('{{{{ first }}}}"', '{{{{ first }}}}", mode: batch'),
+    )
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == wanted()
+    assert [len(each["requests"]) for each in server.batches.values()] == [ROWS - 2, ROWS - 2]
+    assert not server.live
 
 
 def test_batches_beside_one_another_run_at_the_same_time(server, folder):

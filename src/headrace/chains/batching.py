@@ -48,6 +48,7 @@ _MOST_BATCHES = 2
 _UPLOADS_AT_ONCE = 2
 _LINES_AT_ONCE = 500
 _LOOKS_EVERY_S = 0.2
+_GONE = 404
 
 
 class Batching:
@@ -170,6 +171,7 @@ class Batching:
                 async with self._uploading:
                     batch = await self._begin(batches, begun, resumed=resumed)
                 batch_id, created = batch.batch_id, batch.created
+                self._note(step, batch)
             ended = await batches.wait(
                 batch_id,
                 until=None if step.max_wait_s is None else created + step.max_wait_s,
@@ -183,8 +185,11 @@ class Batching:
                 )
             await self._take(batches, begun.number, ended)
         except LLMError as error:
-            error.message = f"{step.id}: {error.message}"
-            error.args = (error.message,)
+            told = f"{step.id}: {error.message}"
+            if error.status == _GONE:
+                told += f" (remove {store.path}, and what was in batch {batch_id} is asked again)"
+            error.message = told
+            error.args = (told,)
             raise
         self._run.standing.batches.pop(batch_id, None)
         if step.batch_retry == "batch":
