@@ -20,7 +20,8 @@ from headrace.contracts.profile_report import ProfileReport
 
 WITHIN = 0.1
 COUNTS = 0.05
-"""A stage with less than this share of the time is shown, and judged by nobody."""
+QUOTED = ("prefill", "decode")
+"""Any other stage with less than ``COUNTS`` of the time is shown, and judged by nobody."""
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def rows(a: ProfileReport, b: ProfileReport) -> list[tuple[str, float, float, bo
     after = {stage.stage: stage for stage in b.stages}
     for stage in a.stages:
         other = after[stage.stage]
-        counts = (stage.share or 0.0) >= COUNTS
+        counts = stage.stage in QUOTED or (stage.share or 0.0) >= COUNTS
         found.append((stage.stage, stage.time_ms.mean, other.time_ms.mean, counts))
     for name, one, two in (
         ("first token", a.ttft_ms, b.ttft_ms),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from headrace.bench.profile.noise import Reading, noise_of
+from headrace.bench.profile.noise import Reading, Spread, noise_of
 from headrace.bench.profile.verdict import Findings, notes_of, recommendations_of, verdict_of
 from headrace.contracts.profile_report import Noise, StageFigures
 from headrace.contracts.profiling import OperatorSummary, Stats
@@ -17,8 +17,12 @@ START = Reading(wall_s=0, cpu_s=0, waited_s=0, ticks=(0, 0))
 END = Reading(wall_s=10, cpu_s=20, waited_s=0.2, ticks=(10, 2000))
 
 
+def apart(*variations: float, half_width: float = 0.01) -> list[Spread]:
+    return [Spread(stage="decode", variation=each, half_width=half_width) for each in variations]
+
+
 def test_a_quiet_machine_is_told_as_clean_with_the_figures() -> None:
-    noise = noise_of(START, END, [0.01, 0.02], threads=2)
+    noise = noise_of(START, END, apart(0.01, 0.02), threads=2)
     assert (noise.verdict, noise.variation, noise.stolen_share) == ("clean", 0.02, 0.005)
     assert noise.cpu_share == pytest.approx(20 / 20.2)
     assert "2.0%" in noise.text
@@ -26,17 +30,16 @@ def test_a_quiet_machine_is_told_as_clean_with_the_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "variations", "said"),
+    ("end", "spreads", "said"),
     [
-        (END, [0.01, 0.2], "repeats differ by 20.0%"),
-        (evolve(END, waited_s=20), [0.01], "other programs took 50%"),
-        (evolve(END, ticks=(200, 2000)), [0.01], "10.0% of the machine's time was stolen"),
+        (END, apart(0.01, 0.2), "repeats of decode differ by 20.0%"),
+        (END, apart(0.04, half_width=0.1), "mean of decode is known within 10.0% only"),
+        (evolve(END, waited_s=20), apart(0.01), "other programs took 50%"),
+        (evolve(END, ticks=(200, 2000)), apart(0.01), "10.0% of the machine's time was stolen"),
     ],
 )
-def test_what_disturbed_the_times_is_named(
-    end: Reading, variations: list[float], said: str
-) -> None:
-    noise = noise_of(START, end, variations, threads=2)
+def test_what_disturbed_the_times_is_named(end: Reading, spreads: list[Spread], said: str) -> None:
+    noise = noise_of(START, end, spreads, threads=2)
     assert noise.verdict == "noisy"
     assert said in noise.text
 
@@ -47,7 +50,7 @@ def test_one_repeat_tells_nothing_of_the_spread() -> None:
 
 def test_a_system_that_tells_little_is_judged_by_the_spread() -> None:
     start, end = evolve(START, waited_s=None, ticks=None), evolve(END, waited_s=None, ticks=None)
-    noise = noise_of(start, end, [0.01], threads=2)
+    noise = noise_of(start, end, apart(0.01), threads=2)
     assert (noise.verdict, noise.cpu_share, noise.stolen_share) == ("clean", None, None)
 
 

@@ -13,7 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = Callable[[str, int], Any]
-"""From the prompt, and how often it was asked before: the text; or a fault: ``429``, ``"reset"``."""
+"""From the prompt, and how often it was asked before: the text; or a fault.
+
+Faults are a status, such as ``429``; ``(429, 1.0)`` with what ``Retry-After`` says (else it is 0);
+``"reset"``, ``"cut"`` (in the middle of the body) and ``"hang"``.
+"""
 
 
 class Answering(ThreadingHTTPServer):
@@ -25,6 +29,7 @@ class Answering(ThreadingHTTPServer):
         self.answer = answer
         self.asked: Counter[str] = Counter()
         self.lock = threading.Lock()
+        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
@@ -56,8 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return
-        if isinstance(said, int):
-            self._send(said, b'{"error": {"message": "not now"}}', "application/json")
+        if said == "hang":
+            self.server.closing.wait(60)
+            return
+        if isinstance(said, int | tuple):
+            status, wait_s = said if isinstance(said, tuple) else (said, 0)
+            self._send(status, b'{"error": {"message": "not now"}}', "application/json", wait_s)
             return
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         if body.get("stream"):
@@ -70,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "usage": usage,
             }
             data = b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
-            self._send(200, data, "text/event-stream")
+            self._send(200, data, "text/event-stream", cut=said == "cut")
             return
         message = {"role": "assistant", "content": said}
         whole = {
@@ -81,16 +90,19 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": usage,
         }
-        self._send(200, json.dumps(whole).encode(), "application/json")
+        self._send(200, json.dumps(whole).encode(), "application/json", cut=said == "cut")
 
-    def _send(self, status: int, data: bytes, kind: str) -> None:
+    def _send(
+        self, status: int, data: bytes, kind: str, wait_s: float = 0, *, cut: bool = False
+    ) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         if status == 429:
-            self.send_header("retry-after", "0")
+            self.send_header("retry-after", f"{wait_s:g}")
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.close_connection = self.close_connection or cut
 
 
 @contextmanager
@@ -101,6 +113,7 @@ def answering(answer: Answer = lambda prompt, before: f"<{prompt}>") -> Iterator
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -25,6 +25,7 @@ from .batch_vendors import Vendors, vendors
 
 ROWS = 12
 VENDORS = ("openai", "anthropic", "mistral")
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-0", "mistral": "m"}
 BEGIN = {
     "openai": "POST batches",
     "anthropic": "POST messages/batches",
@@ -32,7 +33,7 @@ BEGIN = {
 }
 ENGINE = """
 engines:
-  - {{name: cheap, backend: {backend}, model: m, endpoint: "{url}", api_key: k}}
+  - {{name: cheap, backend: {backend}, model: {model}, endpoint: "{url}", api_key: k}}
 """
 CHAIN = """
 steps:
@@ -57,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 def write_chain(
     folder: Path, server: Vendors, vendor: str, chain: str = CHAIN, more: str = ""
 ) -> None:
-    engine = ENGINE.format(backend=vendor, url=server.url(vendor))
+    engine = ENGINE.format(backend=vendor, model=MODELS[vendor], url=server.url(vendor))
     (folder / "chain.yaml").write_text(engine + chain.format(more=more))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts.messages import LLMMessage
-from headrace.contracts.quick import quick_init
+from headrace.contracts.quick import changed, quick_init
 from headrace.contracts.record import Attempt, CallRecord, Timeline
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import (
@@ -65,8 +65,11 @@ def test_it_is_frozen_and_can_be_copied_changed_and_pickled(kind, data):
         delattr(made, name)
     for same in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert (type(same), same) == (kind, made)
-    changed = attrs.evolve(made, **{name: None})
-    assert (type(changed), getattr(changed, name)) == (kind, None)
+    for other in (attrs.evolve(made, **{name: None}), changed(made, **{name: None})):
+        assert (type(other), getattr(other, name)) == (kind, None)
+        assert attrs.evolve(other, **{name: getattr(made, name)}) == made
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(other, name, None)
 
 
 @each
@@ -108,3 +111,8 @@ def test_its_signature_is_the_one_that_attrs_gives(kind):
     assert [(p.name, p.kind, p.default) for p in made] == [
         (p.name, p.kind, p.default) for p in usual
     ]
+
+
+def test_a_field_that_is_not_there_cannot_be_changed():
+    with pytest.raises(TypeError, match="Usage has no field 'tokens'"):
+        changed(Usage(), tokens=1)

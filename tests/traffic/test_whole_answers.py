@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 
 from headrace.backends.providers import Provider, providers
+from headrace.contracts.errors import LLMTimeoutError
 from headrace.contracts.record import Marks
 from headrace.net.scripted import ScriptedAnswer
 from headrace.net.transport import TimeLimits
@@ -69,6 +70,23 @@ def test_a_stream_is_asked_for_where_something_hangs_on_the_pieces(row, limits, 
         lane = stage.lane([answer("hi")], row=row, limits=limits, **settings)
         assert await stage.text(lane, stream=stream) == "hi"
         assert asked_to_stream(stage)
+
+    play(main)
+
+
+def test_a_lane_may_say_itself_how_long_a_whole_answer_may_take():
+    """Which then needs no total, and goes before a wait for a first byte that is meant for streams."""
+
+    async def main():
+        stage = Stage()
+        limits = TimeLimits(first_byte_s=1)
+        settings = {"row": PLAIN, "limits": limits, "total_s": None}
+        lane = stage.lane([whole({"content": "hi"})], whole_s=60, **settings)
+        assert await stage.text(lane, stream=False) == "hi"
+        assert not asked_to_stream(stage)
+        lane = stage.lane([whole({"content": "hi"})], whole_s=1.5, retry=None, **settings)
+        with pytest.raises(LLMTimeoutError, match=r"first_byte_s of 1\.5 s"):
+            await stage.text(lane, stream=False)
 
     play(main)
 

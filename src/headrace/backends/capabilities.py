@@ -8,13 +8,14 @@ price data (``numbers.price``), which is newer than any table of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from attrs import frozen
 
-from headrace.backends.row import Provider
+from headrace.backends.row import Provider, Structured
 from headrace.contracts.capabilities import BackendCapabilities, JSONMode, ToolCallingMode
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import AudioPart, ImagePart
@@ -196,7 +197,15 @@ def capabilities_of(provider: Provider, model: str) -> BackendCapabilities:
     )
 
 
-def can_be_asked(provider: Provider, model: str, mode: ResponseMode) -> bool:
+@lru_cache(maxsize=1024)
+def best_mode(structured: Structured, model: str) -> ResponseMode:
+    """The first of the ways in which ``model`` can be asked, as far as we know."""
+    return next(
+        (way for way in structured.modes if _can_be_asked(structured, model, way)), "prompt"
+    )
+
+
+def _can_be_asked(structured: Structured, model: str, mode: ResponseMode) -> bool:
     """Whether ``model`` can, as far as we know, be asked in that way for what meets a schema.
 
     Of a model that we do not know only the two ways are sure that need nothing of it: the
@@ -204,7 +213,7 @@ def can_be_asked(provider: Provider, model: str, mode: ResponseMode) -> bool:
     """
     row = _row_of(model)
     if mode == "schema":
-        held = provider.structured.models
+        held = structured.models
         if held is not None:
             return names(held, model)
         return row is not None and row.json == "native"
@@ -282,11 +291,13 @@ def _lacking_abilities(request: LLMRequest, has: BackendCapabilities) -> Iterato
         yield Lack(param="reasoning_effort", what="reasoning")
 
 
-def names(globs: Iterable[str], model: str) -> bool:
+@lru_cache(maxsize=1024)
+def names(globs: tuple[str, ...], model: str) -> bool:
     """Whether one of ``globs`` fits the model's name."""
     return any(fnmatchcase(name, glob) for name in _names_of(model) for glob in globs)
 
 
+@lru_cache(maxsize=1024)
 def _row_of(model: str) -> ModelRow | None:
     for name in _names_of(model):
         for row in MODELS:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from types import ModuleType
 from urllib.parse import quote, urlencode
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.metrics import ask_metrics
@@ -56,6 +56,7 @@ class Remote:
     model: str | None = None
     limits: TimeLimits = field(factory=TimeLimits)
     metrics_url: str | None = None
+    _whole_limits: dict[float, TimeLimits] = field(factory=dict, init=False, repr=False, eq=False)
     _urls: dict[str, Url] = field(factory=dict, init=False, repr=False, eq=False)
     _fit: Fit = field(init=False, repr=False, eq=False)
 
@@ -276,10 +277,11 @@ class Remote:
             raise LLMCapabilityError(
                 f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
             )
+        whole = self._asks_whole(request, marks)
         body = codec.write_request(
             request,
             model=self.model or request.model,
-            stream=not self._asks_whole(request, marks),
+            stream=not whole,
             include_usage=provider.stream_usage,
             dialect=provider.dialect,
         )
@@ -288,7 +290,7 @@ class Remote:
             "POST",
             self._named(path, request),
             body,
-            self.limits,
+            self._limits_of_whole(marks.whole_s) if whole else self.limits,
             key,
             () if once is None else (("idempotency-key", once),),
         )
@@ -301,10 +303,20 @@ class Remote:
             return True
         if not provider.asked_whole or marks.whole_within_s is None:
             return False
+        if marks.whole_s is not None:
+            return True
         # The first byte of a whole answer comes with its last: a shorter limit for it is a wish to
         # see a beginning by then.
         first_byte_s = self.limits.first_byte_s
         return first_byte_s is None or first_byte_s >= marks.whole_within_s
+
+    def _limits_of_whole(self, whole_s: float | None) -> TimeLimits:
+        if whole_s is None:
+            return self.limits
+        found = self._whole_limits.get(whole_s)
+        if found is None:
+            found = self._whole_limits[whole_s] = evolve(self.limits, first_byte_s=whole_s)
+        return found
 
     async def _vectors(
         self, request: EmbeddingRequest, marks: Marks, key: Secret | None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 
-from attrs import evolve
-
-from headrace.backends.capabilities import can_be_asked, names
+from headrace.backends.capabilities import best_mode, names
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import LLMMessage, TextPart, ToolSpec
+from headrace.contracts.quick import changed
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest, NamedTool, ResponseMode
 from headrace.contracts.responses import LLMDelta
@@ -26,21 +26,22 @@ _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _LONGEST_NAME = 64
 
 
-async def in_its_way(
+def in_its_way(
     ask: Callable[[LLMRequest, Marks], AsyncGenerator[LLMDelta, None]],
     request: LLMRequest,
     marks: Marks,
     provider: Provider,
     model: str | None,
 ) -> AsyncGenerator[LLMDelta, None]:
-    """What ``ask`` answers to ``request`` put in the way that is right for it there."""
+    """What ``ask`` answers to ``request`` put in the way that is right for it there.
+
+    Raises LLMCapabilityError as ``mode_of`` does.
+    """
     mode = mode_of(request, provider, model)
     if mode is not None:
         request = asked(request, provider, model, mode)
     pieces = ask(request, marks)
-    async with aclosing(as_text(pieces) if mode == "tool" else pieces) as deltas:
-        async for delta in deltas:
-            yield delta
+    return as_text(pieces) if mode == "tool" else pieces
 
 
 def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> ResponseMode | None:
@@ -52,8 +53,7 @@ def mode_of(request: LLMRequest, provider: Provider, model: str | None) -> Respo
     if wanted is None or request.response_schema is None:
         return None
     if wanted == "auto":
-        able = (mode for mode in modes if can_be_asked(provider, model or "", mode))
-        return next(able, "prompt")
+        return best_mode(provider.structured, model or "")
     if wanted != "prompt" and wanted not in modes:
         raise LLMCapabilityError(
             f"{provider.name} cannot be asked in mode {wanted!r}; it knows "
@@ -71,18 +71,22 @@ def asked(
     schema = request.response_schema
     assert schema is not None
     name = name_of(schema)
-    strict = strict_schema(schema) if names(provider.structured.strict, model or "") else None
+    strict = (
+        _strict(wire_json.encode(schema))
+        if names(provider.structured.strict, model or "")
+        else None
+    )
     if mode == "schema":
         described: dict[str, object] = {"name": name, "schema": strict or schema}
         if provider.structured.strict:
             described["strict"] = strict is not None
-        request = evolve(
+        request = changed(
             request,
             response_schema=strict or schema,
             response_format={"type": "json_schema", "json_schema": described},
         )
         return _told(request, schema) if provider.structured.told else request
-    request = evolve(request, response_schema=None, response_format=None)
+    request = changed(request, response_schema=None, response_format=None)
     if mode == "tool":
         tool = ToolSpec(
             name=name,
@@ -90,9 +94,9 @@ def asked(
             input_schema=strict or schema,
             strict=True if strict is not None else None,
         )
-        return evolve(request, tools=(tool,), tool_choice=NamedTool(name=name))
+        return changed(request, tools=(tool,), tool_choice=NamedTool(name=name))
     if mode == "json":
-        request = evolve(request, response_format={"type": "json_object"})
+        request = changed(request, response_format={"type": "json_object"})
     return _told(request, schema)
 
 
@@ -122,7 +126,15 @@ async def as_text(
                 for each in beside:
                     yield each
             reason = "stop" if ends == "tool_calls" else ends
-            yield evolve(delta, tool_call_delta=None, text_delta=text, finish_reason=reason)
+            yield changed(delta, tool_call_delta=None, text_delta=text, finish_reason=reason)
+
+
+@lru_cache(maxsize=128)
+def _strict(written: bytes) -> dict[str, object] | None:
+    # Many calls ask for the same: it is read and written over here once, and never changed.
+    schema = wire_json.decode(written)
+    assert isinstance(schema, dict)
+    return strict_schema(schema)
 
 
 def name_of(schema: dict[str, object]) -> str:
@@ -138,7 +150,7 @@ def _told(request: LLMRequest, schema: dict[str, object]) -> LLMRequest:
     telling = (
         f"Answer with one JSON object, and nothing else, that meets this JSON Schema:\n{written}"
     )
-    return evolve(request, messages=_with_system(request.messages, telling))
+    return changed(request, messages=_with_system(request.messages, telling))
 
 
 def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessage, ...]:
@@ -151,4 +163,4 @@ def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessa
         if isinstance(content, str)
         else (*content, TextPart(text=telling))
     )
-    return (evolve(opening, content=joined), *messages[1:])
+    return (changed(opening, content=joined), *messages[1:])

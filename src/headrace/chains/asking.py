@@ -12,9 +12,10 @@ from msgspec import to_builtins
 
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.pace import EngineGoneError, Pace
 from headrace.chains.values import Item, as_json
-from headrace.client.async_client import AsyncClient
 from headrace.client.requests import as_request
+from headrace.client.structured.asking import Asking
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.errors import LLMError, LLMTimeoutError
 from headrace.contracts.messages import LLMMessage
@@ -31,11 +32,10 @@ class Asked:
 
 
 class Askers:
-    """Clients by engine. ``concurrency`` requests are under way at each at most."""
+    """Asks the engines of steps, each at its own pace."""
 
-    def __init__(self, clients: Mapping[str, AsyncClient], concurrency: int) -> None:
-        self._clients = clients
-        self._places = {name: asyncio.Semaphore(concurrency) for name in clients}
+    def __init__(self, paces: Mapping[str, Pace]) -> None:
+        self._paces = paces
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -46,22 +46,15 @@ class Askers:
     async def ask(self, asked: Asked, came: LLMResponse | None = None) -> Done:
         """The answer, or why there is none. ``came`` is one that came already, to be judged."""
         step, request = asked.step, request_of(asked)
-        client = self._clients[step.engine]
-        async with self._places[step.engine]:
-            try:
-                async with asyncio.timeout(step.timeout_s):
-                    try:
-                        return await _answered(client, step, request, came)
-                    except LLMError as error:
-                        if not error.transient:
-                            raise
-                        # The client asks nobody again who had begun to answer, since some of that
-                        # may be in use already. Of a step's answer nothing is, before it is whole.
-                        return await _answered(client, step, request, came)
-            except TimeoutError:
-                return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
-            except LLMError as error:
-                return failed(error)
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                return await _answered(self._paces[step.engine], step, request, came)
+        except TimeoutError:
+            return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+        except EngineGoneError:
+            raise  # no row's fault
+        except LLMError as error:
+            return failed(error)
 
 
 def request_of(asked: Asked) -> LLMRequest:
@@ -73,23 +66,24 @@ def request_of(asked: Asked) -> LLMRequest:
     return as_request(messages, None, asked.step.sampling, {})
 
 
-def settings_of(step: Step) -> OutputSettings:
-    """How its answer is held to its output."""
-    return OutputSettings(more_asks=step.asks - 1, repair=step.repair)
+def asking_of(step: Step, request: LLMRequest) -> Asking[Any]:
+    """How its answer is held to the output of ``step``."""
+    settings = OutputSettings(
+        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
+    )
+    return Asking(request, step.output, settings)
 
 
-async def _answered(
-    client: AsyncClient, step: Step, request: LLMRequest, came: LLMResponse | None
-) -> Done:
+async def _answered(pace: Pace, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
     if step.output is None:
-        answer = came or await client.generate(request)
+        answer = came or await pace.answer(step.id, request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    settings = settings_of(step)
-    if came is None:
-        made = await client.generate(request, output=step.output, output_settings=settings)
-    else:
-        made = await client.judge(request, came, output=step.output, output_settings=settings)
-    return _done(plain(made.output), made.usage, made.price_usd)
+    asking = asking_of(step, request)
+    while True:
+        made = asking.judge(came or await pace.answer(step.id, asking.request))
+        came = None
+        if made is not None:
+            return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:

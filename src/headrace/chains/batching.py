@@ -16,7 +16,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from headrace.chains.asking import Asked, Askers, failed, request_of, settings_of
+from headrace.chains.asking import Asked, Askers, asking_of, failed, request_of
 from headrace.chains.batch_store import BatchStore, Begun, Kept
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done
@@ -25,7 +25,6 @@ from headrace.chains.standing import BatchStanding
 from headrace.chains.turns import NotYet
 from headrace.client.async_client import AsyncClient
 from headrace.client.batches import Batches
-from headrace.client.structured.asking import Asking
 from headrace.contracts.batches import Batch, BatchResult
 from headrace.contracts.errors import (
     LLMBadResponseError,
@@ -37,6 +36,7 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
+from headrace.traffic.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from headrace.chains.run import Run
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _MOST_BATCHES = 2
 """How many batches a request is in at most, before it is given up."""
 _UPLOADS_AT_ONCE = 2
+_FIRST_DELAY_S = 0.5
 _LINES_AT_ONCE = 500
 _LOOKS_EVERY_S = 0.2
 _GONE = 404
@@ -71,9 +72,10 @@ class Batching:
         self._steps = {chain.mark(step).hex(): step for step in steps}
         self._marks = {step.id: mark for mark, step in self._steps.items()}
         self._of: dict[str, Batches] = {}
+        retry = RetryPolicy(retries=run.settings.retries, first_delay_s=_FIRST_DELAY_S)
         for step in steps:
             try:
-                self._of[step.id] = clients[step.engine].batches()
+                self._of[step.id] = clients[step.engine].batches(retry=retry)
             except LLMError as error:
                 raise LLMInvalidRequestError(
                     f"{step.id}: mode is 'batch', and {error.message}", param=step.id
@@ -291,9 +293,7 @@ class Batching:
 
 def _request_of(asked: Asked) -> LLMRequest:
     request, step = request_of(asked), asked.step
-    if step.output is None:
-        return request
-    return Asking(request, step.output, settings_of(step)).request
+    return request if step.output is None else asking_of(step, request).request
 
 
 def _was_stopped(step: Step, error: LLMError) -> bool:

@@ -31,13 +31,14 @@ _OF_A_STEP = (
     "output",
     "sampling",
     "asks",
+    "ask_tokens",
     "repair",
     "timeout_s",
     "mode",
     "batch_retry",
     "max_wait_s",
 )
-_AS_SAID = ("asks", "repair", "timeout_s", "mode", "batch_retry", "max_wait_s")
+_AS_SAID = ("asks", "ask_tokens", "repair", "timeout_s", "mode", "batch_retry", "max_wait_s")
 
 
 def load_chain(what: str) -> tuple[Chain, tuple[EngineConfig, ...]]:

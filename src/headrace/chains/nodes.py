@@ -24,6 +24,9 @@ from headrace.contracts.requests import LLMChatParams
 
 Output: TypeAlias = Any
 """A Pydantic model, a msgspec Struct, an attrs or data class, a JSON Schema (a dict); None: text."""
+
+_ASKS = 4
+_ASK_TOKENS = 20_000
 How: TypeAlias = Literal["one", "many", "filter"]
 Mode: TypeAlias = Literal["live", "batch"]
 
@@ -76,8 +79,9 @@ class Step(Node):
 
     ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
     None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
-    is asked at most until its answer is what was wanted, and ``timeout_s`` how long that may take,
-    retries and waiting for the engine included.
+    is asked at most until its answer is what was wanted, ``ask_tokens`` how many tokens the asks
+    after the first may take together, and ``timeout_s`` how long all that may take, retries and
+    waiting for the engine included.
 
     With ``mode`` "batch" all that reaches the step is asked by way of the provider's batch API, for
     less money and later. What the batch gave no answer to, though asking again may help, is asked
@@ -91,7 +95,10 @@ class Step(Node):
     input: Output = None
     output: Output = None
     sampling: LLMChatParams = field(factory=LLMChatParams, validator=_of_a_step)
-    asks: int = field(default=2, validator=[kind(int, "a whole number"), at_least(1)])
+    asks: int = field(default=_ASKS, validator=[kind(int, "a whole number"), at_least(1)])
+    ask_tokens: int = field(
+        default=_ASK_TOKENS, validator=[kind(int, "a whole number"), at_least(0)]
+    )
     repair: bool = field(default=True, validator=kind(bool, "true or false"))
     timeout_s: float | None = field(
         default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
@@ -115,16 +122,18 @@ class Step(Node):
     def signature(self) -> object:
         from attrs import asdict
 
-        return [
+        signed = [
             "step",
             self.engine,
             self.user,
             self.system,
             None if self.output is None else schema_of(self.output),
             asdict(self.sampling),
-            self.asks,
+            # What it was where nothing was said, so that journals of that time go on.
+            2 if self.asks == _ASKS else self.asks,
             self.repair,
         ]
+        return signed if self.ask_tokens == _ASK_TOKENS else [*signed, self.ask_tokens]
 
 
 @frozen(kw_only=True, eq=False)

@@ -11,13 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from headrace.chains.asking import Askers
 from headrace.chains.batching import Batching
-from headrace.chains.engines import is_started, open_clients
+from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
 from headrace.chains.reading import Row, rows_of
 from headrace.chains.standing import Standing
 from headrace.chains.turns import turns_of
@@ -27,6 +28,7 @@ from headrace.client.async_client import AsyncClient
 from headrace.contracts.engines import EngineConfig
 
 _ROWS_A_PLACE = 4
+_HELD_A_PLACE = 64
 
 
 @frozen(kw_only=True)
@@ -34,14 +36,19 @@ class RunSettings:
     """How a chain is run. ``run_dir`` keeps what was done: run again there, only the rest is done.
 
     ``concurrency`` requests are under way at each engine at most. Lazy engines that we start run one
-    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None. One that failed for a reason that
-    may pass is made again ``retries`` times at most.
+    at a time, each for ``window`` rows before the next one starts; for all of them, if it is None.
+    One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
+    minute hold for each provider and key whose engines have none of their own. ``pace`` has what
+    else may be said of how engines are asked.
     """
 
     run_dir: Path
     concurrency: int = 64
     retries: int = 5
     window: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    pace: PaceSettings = field(factory=PaceSettings)
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
 
@@ -52,6 +59,8 @@ class Run:
     def __init__(self, chain: Chain, settings: RunSettings) -> None:
         self.chain, self.settings = chain, settings
         self.standing = Standing()
+        self.paces: Mapping[str, Pace] = {}
+        """How each engine is asked, while it runs."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -87,12 +96,18 @@ class Run:
                     self.chain.engines(),
                     settings.engines,
                     concurrency=settings.concurrency,
-                    retries=settings.retries,
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
-            askers = Askers(clients, settings.concurrency)
+            self.paces = open_paces(
+                clients,
+                settings.engines,
+                evolve(settings.pace, concurrency=settings.concurrency, retries=settings.retries),
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
+            )
+            askers = Askers(self.paces)
             walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
@@ -134,15 +149,39 @@ class Run:
         """Each row as far as ``walk`` goes now."""
         on_their_way: deque[tuple[Row, asyncio.Task[Came]]] = deque()
         most = _ROWS_A_PLACE * self.settings.concurrency
+        most_held = _HELD_A_PLACE * self.settings.concurrency
+        ended = asyncio.Event()
+        under_way = 0
+
+        def over(_: object) -> None:
+            nonlocal under_way
+            under_way -= 1
+            ended.set()
+
         try:
             for row in rows:
                 if self._stopped:
                     break
-                on_their_way.append((row, asyncio.create_task(_of_row(walk, row))))
-                if len(on_their_way) >= most:
+                task = asyncio.create_task(_of_row(walk, row))
+                task.add_done_callback(over)
+                under_way += 1
+                on_their_way.append((row, task))
+                # One that waits for long keeps those behind it from being written, but not from
+                # being asked: what they gave is held until it is their turn.
+                while under_way >= most or len(on_their_way) >= most_held:
+                    if on_their_way[0][1].done() or len(on_their_way) >= most_held:
+                        yield await _first_of(on_their_way)
+                        continue
+                    ended.clear()
+                    await ended.wait()
+                while on_their_way and on_their_way[0][1].done():
                     yield await _first_of(on_their_way)
             while on_their_way:
                 yield await _first_of(on_their_way)
+        except EngineGoneError:
+            # What others are asked is finished, as far as it goes without that one.
+            await asyncio.gather(*(task for _, task in on_their_way), return_exceptions=True)
+            raise
         finally:
             await _end(on_their_way)
 

@@ -43,7 +43,9 @@ class Template:
         from jinja2 import TemplateError
 
         try:
-            text = self._compiled.render(values)
+            # As its own render, but for the chain of mappings that it makes of what all templates see.
+            context = self._compiled.new_context({**self._compiled.globals, **values}, shared=True)
+            text = "".join(self._compiled.root_render_func(context))
         except TemplateError as error:
             raise LLMInvalidRequestError(f"{self.place}: {error}", param=self.place) from error
         except Exception as error:

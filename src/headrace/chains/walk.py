@@ -88,6 +88,9 @@ class Walk:
                 many = await _all(partial(self._beside, place.ways, failed), items)
             elif isinstance(place, Branch):
                 many = await _all(partial(self._branch, place, failed), items)
+            elif len(items) == 1 and isinstance(place, Step | Apply):
+                items = await self._node(place, failed, items[0])
+                continue
             else:
                 assert not isinstance(place, Join)
                 several = await _all(partial(self._node, place, failed), items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cache
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -29,6 +30,8 @@ from headrace.contracts.responses import (
 
 if TYPE_CHECKING:
     from headrace.client.batches import Batches
+    from headrace.client.structured.asking import Asking
+    from headrace.traffic.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -81,13 +84,14 @@ class AsyncClient:
         """
         if output is None:
             return await Call(self._endpoints, request, stream=False).answer()
-        result: Structured[Any] | None = None
-        events = self._structured(request, output, output_settings, stream=False)
-        async with aclosing(events):
-            async for event in events:
-                result = event.result
-        assert result is not None
-        return result
+        asking: Asking[Any] = _asking()(request, output, output_settings or self._settings.output)
+        first_id: str | None = None
+        while True:
+            call = Call(self._endpoints, asking.request, stream=False, parent_id=first_id)
+            first_id = first_id or call.call_id
+            result = asking.judge(await call.answer())
+            if result is not None:
+                return result
 
     async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """The answer to ``request`` piece by piece; closing the generator cancels the call."""
@@ -128,11 +132,26 @@ class AsyncClient:
         ``asked`` and ``settings`` are those of chat, or ``asked`` is a whole request.
         """
         request = as_request_of(asked, settings)
-        async with aclosing(
-            self._structured(request, output, output_settings, stream=True)
-        ) as events:
-            async for event in events:
-                yield event
+        asking: Asking[Any] = _asking()(request, output, output_settings or self._settings.output)
+        first_id: str | None = None
+        while True:
+            ask = asking.asks
+            call = Call(self._endpoints, asking.request, stream=True, parent_id=first_id)
+            first_id = first_id or call.call_id
+            async with aclosing(call.deltas()) as deltas:
+                async for delta in deltas:
+                    call.add(delta)
+                    if delta.text_delta:
+                        seen = asking.feed(delta.text_delta)
+                        if seen is not None:
+                            yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            seen = asking.rest()
+            if seen is not None:
+                yield StructuredEvent(kind="partial", ask=ask, partial=seen)
+            result = asking.judge(call.response())
+            if result is not None:
+                yield StructuredEvent(kind="completed", ask=ask, result=result)
+                return
 
     @overload
     async def chat(
@@ -224,29 +243,12 @@ class AsyncClient:
         )
         return await embed(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
 
-    async def judge(
-        self,
-        request: LLMRequest,
-        came: LLMResponse,
-        *,
-        output: Any,
-        output_settings: OutputSettings | None = None,
-    ) -> Structured[Any]:
-        """What ``generate`` makes of ``came``, an answer to ``request`` that came another way.
+    def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
+        """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.
 
-        It is an answer of a batch, say; where it will not do, it is asked for again here.
+        ``retry`` takes the place of the client's own policy.
         """
-        result: Structured[Any] | None = None
-        events = self._structured(request, output, output_settings, stream=False, came=came)
-        async with aclosing(events):
-            async for event in events:
-                result = event.result
-        assert result is not None
-        return result
-
-    def batches(self, model: str | None = None) -> Batches:
-        """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""
-        return self._endpoints.batches(model)
+        return self._endpoints.batches(model, retry)
 
     async def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""
@@ -329,39 +331,10 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings.model!r})"
 
-    async def _structured(
-        self,
-        request: LLMRequest,
-        output: Any,
-        output_settings: OutputSettings | None,
-        *,
-        stream: bool,
-        came: LLMResponse | None = None,
-    ) -> AsyncGenerator[StructuredEvent[Any], None]:
-        from headrace.client.structured.asking import Asking
 
-        asking: Asking[Any] = Asking(request, output, output_settings or self._settings.output)
-        if came is not None:
-            judged = asking.judge(came)
-            if judged is not None:
-                yield StructuredEvent(kind="completed", ask=1, result=judged)
-                return
-        first_id: str | None = None
-        while True:
-            ask = asking.asks
-            call = Call(self._endpoints, asking.request, stream=stream, parent_id=first_id)
-            first_id = first_id or call.call_id
-            async with aclosing(call.deltas()) as deltas:
-                async for delta in deltas:
-                    call.add(delta)
-                    if stream and delta.text_delta:
-                        seen = asking.feed(delta.text_delta)
-                        if seen is not None:
-                            yield StructuredEvent(kind="partial", ask=ask, partial=seen)
-            seen = asking.rest() if stream else None
-            if seen is not None:
-                yield StructuredEvent(kind="partial", ask=ask, partial=seen)
-            result = asking.judge(call.response())
-            if result is not None:
-                yield StructuredEvent(kind="completed", ask=ask, result=result)
-                return
+@cache
+def _asking() -> type[Asking[Any]]:
+    # An import statement in every call would cost it a microsecond, and most calls need none.
+    from headrace.client.structured.asking import Asking
+
+    return Asking

@@ -22,6 +22,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
     LLMUnavailableError,
 )
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import SystemClock, World
@@ -39,6 +40,7 @@ from headrace.traffic.lane import Lane
 if TYPE_CHECKING:
     from headrace.backends.managed.engine import Managed
     from headrace.client.batches import Batches
+    from headrace.traffic.retry import RetryPolicy
 
 
 @frozen(kw_only=True)
@@ -121,7 +123,7 @@ class Endpoints:
         if not self._settings.fallbacks and not looks:
             if row is None:
                 row, model = self.named(request.model)
-                request = evolve(request, model=model)
+                request = changed(request, model=model)
             self._require(row, request.model or "", request)
             own_key = bool(request.metadata.get("api_key"))
             return Way(
@@ -186,7 +188,7 @@ class Endpoints:
         own_key = bool(request.metadata.get("api_key"))
         return self._endpoint(row, own_key=own_key), evolve(request, model=model)
 
-    def batches(self, name: str | None) -> Batches:
+    def batches(self, name: str | None, retry: RetryPolicy | None = None) -> Batches:
         """The batches at the provider of the model of that name, or of the default one.
 
         Raises LLMCapabilityError where there is no batch API.
@@ -203,7 +205,7 @@ class Endpoints:
                 param="mode",
             )
         api = BatchApi(remote=backend, model=model)
-        retry = self._settings.endpoint.retry
+        retry = retry or self._settings.endpoint.retry
         return Batches(api, self.clock, self.world.random, retry=retry)
 
     def capabilities(self, name: str) -> BackendCapabilities:

@@ -36,7 +36,13 @@ def _usual_endpoint(engine: EngineConfig | None) -> EndpointSettings:
     if engine is None:
         return EndpointSettings()
     # Engines compute many at once, and the first call waits until they have loaded their model.
-    return EndpointSettings(max_running=32, queue_s=3600.0, total_s=None)
+    return EndpointSettings(
+        max_running=32,
+        queue_s=3600.0,
+        total_s=None,
+        requests_per_minute=engine.requests_per_minute,
+        tokens_per_minute=engine.tokens_per_minute,
+    )
 
 
 def _one_of(known: Sequence[str]) -> Any:

@@ -138,6 +138,18 @@ class EngineConfig:
         validator=_said,
         metadata=_help("the environment variable that holds its key"),
     )
+    requests_per_minute: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=_above_zero(),
+        metadata=_help("further ones wait; no limit, if left out"),
+    )
+    tokens_per_minute: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=_above_zero(),
+        metadata=_help("prompts and answers together; no limit, if left out"),
+    )
     lazy: bool = field(
         default=True,
         metadata=_help("start it when it is first used, and stop it when it is not any more"),

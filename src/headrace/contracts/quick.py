@@ -8,11 +8,14 @@ that its fields are stored as those of any object are, and of its own class from
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import NOTHING, Attribute, fields
 
 T = TypeVar("T")
+
+_copies: dict[type, Callable[[Any], Any]] = {}
 
 
 def quick_init(cls: type[T]) -> type[T]:
@@ -56,7 +59,41 @@ def quick_init(cls: type[T]) -> type[T]:
     ]
     exec("\n".join(code), names)  # noqa: S102 - nothing but the names of our own fields, as in attrs
     made = names["__init__"]
+    _copies[cls] = _copier(cls, names["Open"], own)
     made.__qualname__, made.__module__ = usual.__qualname__, usual.__module__
     made.__annotations__ = usual.__annotations__
     type.__setattr__(cls, "__init__", made)
     return cls
+
+
+def changed(before: T, **changes: Any) -> T:
+    """``before`` with other values in some fields: ``attrs.evolve`` for classes with a quick init."""
+    cls: type[T] = type(before)
+    after: T = _copies[cls](before)
+    for name, value in changes.items():
+        if name not in cls.__annotations__:
+            raise TypeError(f"{cls.__name__} has no field {name!r}")
+        setattr(after, name, value)
+    object.__setattr__(after, "__class__", cls)
+    return after
+
+
+def _copier(
+    cls: type[Any], opened: type[Any], own: tuple[Attribute[Any], ...]
+) -> Callable[[Any], Any]:
+    """What makes an open copy of an object of ``cls``."""
+    lines = [f"    after.{f.name} = before.{f.name}" for f in own]
+    code = [
+        "def copied(before):",
+        "    after = new(Frozen)",
+        "    set_attribute(after, '__class__', Open)",
+    ]
+    names: dict[str, Any] = {
+        "new": object.__new__,
+        "Frozen": cls,
+        "Open": opened,
+        "set_attribute": object.__setattr__,
+    }
+    exec("\n".join([*code, *lines, "    return after"]), names)  # noqa: S102 - as above
+    copied: Callable[[Any], Any] = names["copied"]
+    return copied

@@ -51,6 +51,7 @@ class Marks:
     tried, and ``dropped`` the settings that the backend could not be given. ``idempotency_key``
     comes from above: by it a backend can know a call that it is asked for once more. So does
     ``whole_within_s``: the caller has no use for pieces and waits so many seconds for all of them.
+    ``whole_s`` is how long an answer that is asked whole may take to begin, where somebody has said.
     ``batch_occupancy`` is how full the batch was in which the call was asked, 1.0 being full.
     ``price_usd`` is what the call cost, once it has ended. ``came_whole``: the answer came in one
     piece, so nobody knows when its first token was made. ``sends`` is as in Attempt, ``hedge`` as in
@@ -67,6 +68,7 @@ class Marks:
     dropped: list[str] = field(factory=list)
     idempotency_key: str | None = None
     whole_within_s: float | None = None
+    whole_s: float | None = None
     batch_occupancy: float | None = None
     price_usd: Decimal | None = None
     came_whole: bool = False

@@ -139,6 +139,8 @@ def queue_of(config: Config, said: BackendConfig | EngineEntry) -> EndpointSetti
         max_running=said.max_concurrent_requests,
         max_waiting=config.batching.max_queue_size if size is None else size,
         queue_s=(config.batching.timeout_ms if wait_ms is None else wait_ms) / 1000,
+        requests_per_minute=said.requests_per_minute,
+        tokens_per_minute=said.tokens_per_minute,
     )
 
 
@@ -148,8 +150,6 @@ def endpoint_settings(config: Config, backend: BackendConfig) -> EndpointSetting
     kind = LLMError if backend.retry_on == "transient" else LLMUnavailableError
     return evolve(
         queue_of(config, backend),
-        requests_per_minute=backend.requests_per_minute,
-        tokens_per_minute=backend.tokens_per_minute,
         retry=RetryPolicy(
             retries=backend.max_retries,
             first_delay_s=backend.initial_retry_delay,

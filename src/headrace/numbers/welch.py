@@ -1,4 +1,5 @@
-"""How far two means lie apart, told from few samples of each (Welch, Biometrika 34, 1947)."""
+"""How sure a mean is and how far two lie apart, told from few samples (Student, Biometrika 6, 1908;
+Welch, Biometrika 34, 1947)."""
 
 from __future__ import annotations
 
@@ -33,6 +34,20 @@ def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, float
     freedom = (part_a + part_b) ** 2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
     # Rounded down is the wider interval; a hair below a whole number is that number.
     degrees = max(1, math.floor(freedom + 1e-9))
-    t = _T95[degrees - 1] if degrees <= len(_T95) else 1.96
-    width = t * math.sqrt(part_a + part_b)
+    width = _t95(degrees) * math.sqrt(part_a + part_b)
     return ratio, ratio * math.exp(-width), ratio * math.exp(width)
+
+
+def half_width(samples: Sequence[float]) -> float | None:
+    """Half of the 95% interval of the mean, as a share of the mean: t * std / (sqrt(n) * mean).
+
+    None below two samples, or of no time.
+    """
+    middle, std = mean(samples), sample_std(samples)
+    if middle is None or std is None or middle <= 0:
+        return None
+    return _t95(len(samples) - 1) * std / math.sqrt(len(samples)) / middle
+
+
+def _t95(degrees: int) -> float:
+    return _T95[degrees - 1] if degrees <= len(_T95) else 1.96

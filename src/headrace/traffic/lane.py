@@ -94,6 +94,11 @@ class Lane:
     gauge: Gauge | None = field(default=None, repr=False, eq=False)
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
+    _seat: Seat = field(init=False, repr=False, eq=False)
+
+    @_seat.default
+    def _only_seat(self) -> Seat:
+        return Seat(self.backend, self.admission)
 
     @property
     def name(self) -> str:
@@ -136,7 +141,7 @@ class Lane:
         if self.doors and isinstance(self.backend, OfEngines):
             engine = self.backend.choose(request, self.running + self.waiting)
             return Seat(engine, self.doors[engine])
-        return Seat(self.backend, self.admission)
+        return self._seat
 
     def _doors(self) -> Iterable[Admission]:
         return self.doors.values() or (self.admission,)
@@ -217,8 +222,7 @@ class Lane:
         limits = self.admission.limits
         if limits is None or not limits.counts_tokens:
             return 0
-        answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
-        return prompt_bound(request) // _TOKEN_BYTES + answer
+        return rated_tokens(request)
 
 
 def queue_of(lane: Lane) -> int | None:
@@ -231,6 +235,12 @@ def queue_of(lane: Lane) -> int | None:
             return None
         total += each.running + (each.queued or 0)
     return total if told else None
+
+
+def rated_tokens(request: LLMRequest) -> int:
+    """What ``request`` is believed to count against tokens a minute."""
+    answer = (request.n or 1) * (request.max_tokens or _USUAL_ANSWER_TOKENS)
+    return prompt_bound(request) // _TOKEN_BYTES + answer
 
 
 def prompt_bound(request: LLMRequest) -> int:

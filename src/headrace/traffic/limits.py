@@ -14,19 +14,21 @@ _ROUNDING = 1e-6
 
 
 class Bucket:
-    """Holds at most ``per_minute`` and gains as much in a minute; it may be overdrawn."""
+    """Gains ``per_minute`` in a minute and holds at most ``full``, or as much as that; it may be
+    overdrawn."""
 
-    __slots__ = ("_clock", "_level", "_rate", "_seen", "per_minute")
+    __slots__ = ("_clock", "_level", "_rate", "_seen", "full", "per_minute")
 
-    def __init__(self, per_minute: float, clock: Clock) -> None:
+    def __init__(self, per_minute: float, clock: Clock, *, full: float | None = None) -> None:
         if not per_minute > 0:
             raise ValueError(
                 f"a limit of {per_minute} a minute lets nothing through; give 1 or more"
             )
         self.per_minute = per_minute
+        self.full = per_minute if full is None else full
         self._clock = clock
         self._rate = per_minute / _MINUTE_S
-        self._level = per_minute
+        self._level = self.full
         self._seen = clock.monotonic()
 
     def wait_s(self, amount: float, spared: float = 0.0) -> float:
@@ -34,16 +36,16 @@ class Bucket:
 
         With ``spared``, until that part of a full bucket is there beside it.
         """
-        missing = min(amount + spared * self.per_minute, self.per_minute) - self._filled()
+        missing = min(amount + spared * self.full, self.full) - self._filled()
         return missing / self._rate if missing > _ROUNDING else 0.0
 
     def take(self, amount: float) -> None:
         """Take ``amount``, or give back where it is negative."""
-        self._level = min(self.per_minute, self._filled() - amount)
+        self._level = min(self.full, self._filled() - amount)
 
     def _filled(self) -> float:
         now = self._clock.monotonic()
-        self._level = min(self.per_minute, self._level + (now - self._seen) * self._rate)
+        self._level = min(self.full, self._level + (now - self._seen) * self._rate)
         self._seen = now
         return self._level
 

@@ -242,7 +242,8 @@ class Visit:
             # For all providers: one that does not know the header ignores it.
             marks.idempotency_key = call.call_id
         if call.whole and lane.first_token_s is None and call.asks is None:
-            marks.whole_within_s = call.total_s
+            marks.whole_s = lane.whole_s
+            marks.whole_within_s = lane.whole_s if call.total_s is None else call.total_s
         self.held.clear()
         self.deltas = seat.backend.stream(self.request, marks)
         with call.patience("waiting for its first output"):

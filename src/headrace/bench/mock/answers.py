@@ -6,7 +6,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from headrace.bench.mock import replies
-from headrace.bench.mock.asked import most_tokens, prompt_tokens, read_asked
+from headrace.bench.mock.asked import most_tokens, prompt_tokens, read_asked, wanted_schema
 from headrace.bench.mock.connection import Connection, Request
 from headrace.bench.mock.exchange import NOT_JSON, Stream, Whole
 from headrace.bench.mock.faces import (
@@ -18,7 +18,8 @@ from headrace.bench.mock.faces import (
     Face,
     whole,
 )
-from headrace.bench.mock.plan import Plan, make_plan
+from headrace.bench.mock.objects import object_for
+from headrace.bench.mock.plan import Plan, make_plan, of_length
 from headrace.bench.mock.settings import Fault
 from headrace.bench.mock.vectors import embeddings, rerank
 from headrace.contracts.errors import (
@@ -128,20 +129,25 @@ def _generate(
 ) -> None:
     asked = read_asked(face, request.body)
     _check_model(mock, asked.model)
-    plan = _plan(mock, request, number, most_tokens(asked))
+    most, schema = most_tokens(asked), wanted_schema(asked)
+    plan = _plan(mock, request, number, most)
+    words = () if schema is None else object_for(schema)
+    if words:
+        plan = of_length(plan, len(words), most)
     model = asked.model or ANY_MODEL
     length = prompt_tokens(asked)
     answer_id = b"%016x" % number
     if not asked.stream:
         told = -1 if plan.fault is not None and plan.fault.kind == "no_usage" else length
-        body = whole(face, model, told, plan.tokens, plan.reason).replace(ANSWER_ID, answer_id)
+        body = whole(face, model, told, plan.tokens, plan.reason, words)
+        body = body.replace(ANSWER_ID, answer_id)
         mock.tokens += plan.tokens
         _give(mock, connection, path, plan, body, request.arrival, plan.tokens - 1, limits)
         return
     options = asked.stream_options
     wants_usage = face.codec is anthropic or bool(options and options.include_usage)
     stream = Stream(
-        mock, connection, plan, face, model, wants_usage, length, answer_id, headers=limits
+        mock, connection, plan, face, model, wants_usage, length, answer_id, words, limits
     )
     mock.answered[path, 200] += 1
     mock.enter(stream, request.arrival)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from msgspec import DecodeError, Raw, Struct, ValidationError, json
@@ -33,6 +34,9 @@ class Asked(Struct, gc=False):
     input: Raw = _MISSING
     system: Raw = _MISSING
     instructions: Raw = _MISSING
+    response_format: Raw = _MISSING
+    text: Raw = _MISSING
+    output_config: Raw = _MISSING
 
 
 _decode = json.Decoder(Asked).decode
@@ -77,6 +81,28 @@ def prompt_tokens(asked: Asked) -> int:
     """About how long the prompt is: a token for every four bytes in which it was written."""
     parts = (asked.messages, asked.prompt, asked.input, asked.system, asked.instructions)
     return max(1, sum(len(bytes(part)) for part in parts) // 4)
+
+
+def wanted_schema(asked: Asked) -> bytes | None:
+    """The schema that the answer is to meet, where the request has one."""
+    for said in (asked.response_format, asked.text, asked.output_config):
+        if bytes(said):
+            return _schema_in(bytes(said))
+    return None
+
+
+@lru_cache(maxsize=256)
+def _schema_in(said: bytes) -> bytes | None:
+    """Of OpenAI's ``response_format`` and ``text``, and of Anthropic's ``output_config``."""
+    node = json.decode(said)
+    node = node.get("format", node) if isinstance(node, dict) else {}
+    if not isinstance(node, dict) or node.get("type") != "json_schema":
+        return None
+    node = node.get("json_schema", node)
+    schema = node.get("schema") if isinstance(node, dict) else None
+    if not isinstance(schema, dict):
+        raise _wrong("schema", f"is {schema!r}; an object is expected")
+    return json.encode(schema)
 
 
 def _refuse_several(prompt: Any) -> None:

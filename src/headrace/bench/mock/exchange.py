@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from headrace.bench.mock.amounts import read_duration
 from headrace.bench.mock.connection import Connection, head
-from headrace.bench.mock.faces import ANSWER_ID, LAST_CHUNK, Face, chunk, ending, opening, pieces
+from headrace.bench.mock.faces import (
+    ANSWER_ID,
+    LAST_CHUNK,
+    Face,
+    Words,
+    chunk,
+    ending,
+    opening,
+    pieces,
+)
 from headrace.bench.mock.plan import Plan, gap_s
 
 if TYPE_CHECKING:
@@ -120,12 +129,13 @@ class Stream(Exchange):
         include_usage: bool,
         prompt_tokens: int,
         answer_id: bytes,
+        words: Words = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(mock, connection, plan)
         self._id = answer_id
         self._index = 0
-        self._pieces = pieces(face, model, include_usage)
+        self._pieces = pieces(face, model, include_usage, words)
         fault = plan.fault
         kind = None if fault is None else fault.kind
         self._last = plan.tokens - 1
@@ -134,13 +144,13 @@ class Stream(Exchange):
             after = plan.tokens // 2 if fault.after is None else fault.after
             self._break_at = min(after, self._last)
         begun = head(200, EVENTS, None, ((b"cache-control", b"no-cache"), *headers))
-        self._opening = begun + opening(face, model, include_usage, prompt_tokens)
+        self._opening = begun + opening(face, model, include_usage, prompt_tokens, words)
         if kind == "endless":
             self._last = -1
             self._ending = b""
         else:
             told = -1 if kind == "no_usage" else prompt_tokens
-            self._ending = ending(face, model, include_usage, told, plan.tokens, plan.reason)
+            self._ending = ending(face, model, include_usage, told, plan.tokens, plan.reason, words)
         if kind == "not_json":
             self._last = 0
             self._opening = begun + chunk(b"data: " + NOT_JSON + b"\n\n")

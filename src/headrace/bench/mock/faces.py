@@ -21,6 +21,8 @@ CREATED = 1767225600
 """When every answer says that it was made: 2026-01-01, so that equal requests get equal bytes."""
 LAST_CHUNK = b"0\r\n\r\n"
 
+Words = tuple[str, ...]
+
 _WORDS = (
     *("the", "water", "runs", "down", "a", "narrow", "race", "to", "turn", "an", "old", "wheel"),
     *("and", "grain", "becomes", "flour", "while", "gears", "of", "oak", "keep", "time", "with"),
@@ -48,15 +50,17 @@ RESPONSES = Face(name="responses", codec=openai_responses, prompt="input", numbe
 MESSAGES = Face(name="messages", codec=anthropic, prompt="messages")
 
 
-def word(index: int) -> str:
-    """The text of token ``index`` of every answer."""
+def word(index: int, words: Words = ()) -> str:
+    """The text of token ``index`` of every answer, or of one that has ``words`` of its own."""
+    if words:
+        return words[index % len(words)]
     text = _WORDS[index % len(_WORDS)]
     return text if index == 0 else f" {text}"
 
 
-def text_of(tokens: int) -> str:
+def text_of(tokens: int, words: Words = ()) -> str:
     """An answer of that many tokens."""
-    return "".join(map(word, range(tokens)))
+    return "".join(word(index, words) for index in range(tokens))
 
 
 def chunk(data: bytes) -> bytes:
@@ -67,40 +71,44 @@ def chunk(data: bytes) -> bytes:
 class Pieces:
     """The pieces of a stream of one face and model, each made before it is first due."""
 
-    def __init__(self, face: Face, model: str, include_usage: bool) -> None:
+    def __init__(self, face: Face, model: str, include_usage: bool, words: Words = ()) -> None:
         self._numbered = face.numbered
+        self._words = words
+        self._cycle = len(words) or _CYCLE
         self._writer = _writer(face, model, include_usage)
-        self._writer.write(LLMDelta(text_delta=word(0)))
+        self._writer.write(LLMDelta(text_delta=word(0, words)))
         # The first token stands in the opening; what is here in its place begins the next round.
-        self._made = [b"" if face.numbered else self._make(_CYCLE)]
-        self.at(_AHEAD if face.numbered else _CYCLE - 1)
+        self._made = [b"" if face.numbered else self._make(self._cycle)]
+        self.at(_AHEAD if face.numbered else self._cycle - 1)
 
     def at(self, index: int) -> bytes:
         """What is sent for token ``index``, which is not the first."""
         made = self._made
         if not self._numbered:
-            index %= _CYCLE
+            index %= self._cycle
         if index >= len(made):
             made += map(self._make, range(len(made), index + _AHEAD))
         return made[index]
 
     def _make(self, index: int) -> bytes:
-        return chunk(self._writer.write(LLMDelta(text_delta=word(index))))
+        return chunk(self._writer.write(LLMDelta(text_delta=word(index, self._words))))
 
 
 @lru_cache(maxsize=64)
-def pieces(face: Face, model: str, include_usage: bool) -> Pieces:
+def pieces(face: Face, model: str, include_usage: bool, words: Words = ()) -> Pieces:
     """The pieces of a stream between its opening and its ending."""
-    return Pieces(face, model, include_usage)
+    return Pieces(face, model, include_usage, words)
 
 
 @lru_cache(maxsize=1024)
-def opening(face: Face, model: str, include_usage: bool, prompt_tokens: int) -> bytes:
+def opening(
+    face: Face, model: str, include_usage: bool, prompt_tokens: int, words: Words = ()
+) -> bytes:
     """What a stream begins with: all up to and with its first token."""
     writer = _writer(face, model, include_usage)
     usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=0)
     said = writer.write(LLMDelta(usage_delta=usage))
-    return chunk(said + writer.write(LLMDelta(text_delta=word(0))))
+    return chunk(said + writer.write(LLMDelta(text_delta=word(0, words))))
 
 
 @lru_cache(maxsize=1024)
@@ -111,22 +119,30 @@ def ending(
     prompt_tokens: int,
     tokens: int,
     reason: FinishReason,
+    words: Words = (),
 ) -> bytes:
     """What a stream of so many tokens ends with, after its last token."""
     writer = _writer(face, model, include_usage)
     for n in range(tokens if face.numbered else 1):
-        writer.write(LLMDelta(text_delta=word(n)))
+        writer.write(LLMDelta(text_delta=word(n, words)))
     usage = None if prompt_tokens < 0 else _usage(prompt_tokens, tokens)
     said = writer.write(LLMDelta(finish_reason=reason, usage_delta=usage))
     return chunk(said) + chunk(writer.finish()) + LAST_CHUNK
 
 
 @lru_cache(maxsize=1024)
-def whole(face: Face, model: str, prompt_tokens: int, tokens: int, reason: FinishReason) -> bytes:
+def whole(
+    face: Face,
+    model: str,
+    prompt_tokens: int,
+    tokens: int,
+    reason: FinishReason,
+    words: Words = (),
+) -> bytes:
     """The body of a whole answer of so many tokens."""
     body: bytes = face.codec.write_response(
         LLMResponse(
-            text=text_of(tokens),
+            text=text_of(tokens, words),
             finish_reason=reason,
             usage=None if prompt_tokens < 0 else _usage(prompt_tokens, tokens),
         ),

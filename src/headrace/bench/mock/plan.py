@@ -95,6 +95,13 @@ def make_plan(
     return plan
 
 
+def of_length(plan: Plan, tokens: int, most: int | None) -> Plan:
+    """``plan`` for an answer that is ``tokens`` long by itself, of which ``most`` are asked for."""
+    if most is not None and tokens > most:
+        return evolve(plan, tokens=most, reason="length")
+    return evolve(plan, tokens=tokens, reason="stop")
+
+
 def gap_s(plan: Plan) -> float:
     """Seconds from one token to the next."""
     itl = plan.itl

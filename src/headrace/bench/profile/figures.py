@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from headrace.bench.profile.noise import Spread
 from headrace.bench.profile.passes import Timed
 from headrace.bench.profile.work import Work
 from headrace.contracts.profile_report import StageFigures, StageName
 from headrace.contracts.profiling import Stats
 from headrace.numbers.roofline import Roof, floor, intensity, mbu, mfu
 from headrace.numbers.stats import mean, sample_std
+from headrace.numbers.welch import half_width
 
 _COUNTS = 0.05
-"""A stage counts for the verdict on noise from this share of the whole."""
+"""Any other stage counts for the verdict on noise from this share of the whole."""
+_QUOTED: frozenset[StageName] = frozenset({"prefill", "decode"})
 
 _TIMES: dict[StageName, Callable[[Timed], float]] = {
     "preprocess": lambda t: t.preprocess_s,
@@ -114,17 +117,21 @@ def aggregates(passes: Sequence[Timed]) -> dict[str, Stats]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def variations(passes: Sequence[Timed], inputs: int) -> list[float]:
-    """How far repeats lie apart: std / mean over repeats, of each stage's time over all inputs.
+def spreads(passes: Sequence[Timed], inputs: int) -> list[Spread]:
+    """How far repeats lie apart, of each stage's time over all inputs.
 
-    Of whole repeats alone, and of the stages that take a twentieth of the time or more.
+    Of whole repeats alone; of reading the input and of decoding always, since the time to the first
+    token and that of each after it are quoted, and of another stage that takes a twentieth of the
+    time or more.
     """
     repeats = [passes[i : i + inputs] for i in range(0, len(passes) - inputs + 1, inputs)]
     whole = mean([sum(t.whole_s for t in repeat) for repeat in repeats])
     found = []
-    for time_of in _TIMES.values():
+    for stage, time_of in _TIMES.items():
         sums = [sum(time_of(timed) for timed in repeat) for repeat in repeats]
-        middle, spread = mean(sums), sample_std(sums)
-        if middle and spread is not None and whole and middle / whole >= _COUNTS:
-            found.append(spread / middle)
+        middle, std, unsure = mean(sums), sample_std(sums), half_width(sums)
+        if not middle or std is None or unsure is None or not whole:
+            continue
+        if stage in _QUOTED or middle / whole >= _COUNTS:
+            found.append(Spread(stage=stage, variation=std / middle, half_width=unsure))
     return found

@@ -8,12 +8,22 @@ from pathlib import Path
 
 from attrs import frozen
 
-from headrace.contracts.profile_report import Noise
+from headrace.contracts.profile_report import Noise, StageName
 
-STEADY, WHOLE, STOLEN = 0.05, 0.95, 0.02
-"""Clean is: repeats within 5%, 95% of the processor time that was asked for, 2% stolen at most."""
+STEADY, SURE, WHOLE, STOLEN = 0.05, 0.07, 0.95, 0.02
+"""Clean is: each stage's repeats within 5%, its mean known within 7%, 95% of the processor time that was
+asked for, 2% stolen at most. Two means that are each known within 7% lie within 10% of one another."""
 _TASKS = Path("/proc/self/task")
 _STAT = Path("/proc/stat")
+
+
+@frozen(kw_only=True)
+class Spread:
+    """How far a stage's repeats lie apart: std / mean; and half of its mean's 95% interval / mean."""
+
+    stage: StageName
+    variation: float
+    half_width: float
 
 
 @frozen(kw_only=True)
@@ -58,8 +68,8 @@ def _waited() -> float | None:
     return waited / 1e9
 
 
-def noise_of(before: Reading, after: Reading, variations: Sequence[float], threads: int) -> Noise:
-    """The verdict on the time between two readings; ``variations`` are of the stages that count."""
+def noise_of(before: Reading, after: Reading, spreads: Sequence[Spread], threads: int) -> Noise:
+    """The verdict on the time between two readings; ``spreads`` are of the stages that count."""
     cpu = after.cpu_s - before.cpu_s
     share = None
     if before.waited_s is not None and after.waited_s is not None:
@@ -69,11 +79,19 @@ def noise_of(before: Reading, after: Reading, variations: Sequence[float], threa
     if before.ticks is not None and after.ticks is not None:
         of_host, whole = (now - then for now, then in zip(after.ticks, before.ticks, strict=True))
         stolen = of_host / whole if whole > 0 else None
-    variation = max(variations, default=None)
+    worst = max(spreads, key=lambda each: each.variation, default=None)
+    variation = None if worst is None else worst.variation
     busy = cpu / ((after.wall_s - before.wall_s) * threads)
     wrong = []
-    if variation is not None and variation > STEADY:
-        wrong.append(f"repeats differ by {variation:.1%} (coefficient of variation)")
+    if worst is not None and worst.variation > STEADY:
+        wrong.append(
+            f"repeats of {worst.stage} differ by {worst.variation:.1%} (coefficient of variation)"
+        )
+    elif worst is not None and worst.half_width > SURE:
+        wrong.append(
+            f"the mean of {worst.stage} is known within {worst.half_width:.1%} only; more repeats "
+            "tell more"
+        )
     if share is not None and share < WHOLE:
         wrong.append(f"other programs took {1 - share:.0%} of the processor time that it asked for")
     if stolen is not None and stolen > STOLEN:

@@ -145,7 +145,7 @@ def _noise(gathered: Gathered, passes: Sequence[Timed], inputs: int) -> Noise:
         return Noise(verdict="unknown", text="Unknown: nothing was timed.")
     before, after = gathered.clocks
     threads = needs.torch().get_num_threads()
-    return noise_of(before, after, figures.variations(passes, inputs), threads)
+    return noise_of(before, after, figures.spreads(passes, inputs), threads)
 
 
 def _overhead(observed: Observed, passes: Sequence[Timed]) -> Overhead:

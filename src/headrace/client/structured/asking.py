@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
-from attrs import evolve
-
 from headrace.client.structured.kinds import OutputKind, Unfit, kind_of
 from headrace.client.structured.partial import PartialReader
 from headrace.client.structured.reading import Reading, Unreadable, read_text
@@ -23,6 +21,7 @@ from headrace.contracts.errors import (
     OutputProblem,
 )
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.numbers.usage import add_usages
@@ -46,7 +45,7 @@ class Asking(Generic[T]):
         self._kind: OutputKind[T] = kind_of(output)
         self._settings = settings
         self.asks = 1
-        self.request = self._first = evolve(
+        self.request = self._first = changed(
             request, response_schema=self._kind.schema, response_mode=settings.mode
         )
         self._partial = PartialReader()
@@ -123,7 +122,7 @@ class Asking(Generic[T]):
             )
         self.asks += 1
         self._partial = PartialReader()
-        self.request = evolve(
+        self.request = changed(
             self._first, messages=(*self._first.messages, *_objection(response.text, problems))
         )
 
@@ -161,10 +160,14 @@ class Asking(Generic[T]):
         return (said + len(response.text)) // _CHARS_PER_TOKEN
 
     def _usage(self) -> Usage | None:
+        if len(self._usages) == 1:
+            return self._usages[0]
         known = [each for each in self._usages if each is not None]
         return add_usages(known) if len(known) == len(self._usages) else None
 
     def _price(self) -> Decimal | None:
+        if len(self._prices) == 1:
+            return self._prices[0]
         known = [each for each in self._prices if each is not None]
         return sum(known, Decimal(0)) if len(known) == len(self._prices) else None
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, get_args
 from attrs import frozen
 
 from headrace.contracts.errors import LLMInvalidRequestError, OutputProblem
-from headrace.wire.json import encode
+from headrace.wire.json import decode_reply, encode
 from headrace.wire.openai_strict import without_absent
 from headrace.wire.schema_problems import checker, path_of
 
@@ -74,7 +74,11 @@ def kind_of(output: Any) -> OutputKind[Any]:
     no JSON Schema itself.
     """
     if isinstance(output, Mapping):
-        return _described(dict(output), _checked_by(dict(output)))
+        try:
+            written = encode(output)
+        except LLMInvalidRequestError:
+            return _described(dict(output), _checked_by(dict(output)))
+        return _of_schema(written)
     try:
         return _of_type(output)
     except TypeError as error:
@@ -84,6 +88,12 @@ def kind_of(output: Any) -> OutputKind[Any]:
             f"output is a {type(output).__name__}, must be a type or a JSON Schema (a dict)",
             param="output",
         ) from error
+
+
+@lru_cache(maxsize=128)
+def _of_schema(written: bytes) -> OutputKind[Any]:
+    schema: dict[str, Any] = decode_reply(written)
+    return _described(schema, _checked_by(schema))
 
 
 @lru_cache(maxsize=128)
