@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from headrace.chains import Chain, Step
+from headrace.chains.calling import Result, arun
 from headrace.chains.pace import PaceSettings
-from headrace.chains.run import Result, RunSettings, arun
+from headrace.chains.running import RunSettings
 from headrace.contracts.engines import EngineConfig
 
 from .answering import Answer, Answering, answering

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.chains import Apply, Branch, Chain, Join, Step
-from headrace.chains.run import Result, RunSettings, arun
+from headrace.chains import Apply, Branch, Chain, Join, Result, RunSettings, Step, arun
 from headrace.contracts.errors import LLMInvalidRequestError
 
 

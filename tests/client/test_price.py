@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 
 from headrace import AsyncClient, CallRecord
+from headrace.contracts.engines import EngineConfig
 from headrace.net.clock import SystemClock
 from headrace.net.scripted import ScriptedAnswer, ScriptedTransport
 from headrace.numbers.price import rates_of
@@ -49,3 +50,30 @@ def test_a_priced_model_costs_what_its_rates_say_in_answer_and_record() -> None:
     assert response.price_usd == expected
     assert [record.price_usd for record in records] == [expected]
     assert "sk-not-real" not in repr((response, records))
+
+
+def test_an_engine_with_prices_of_its_own_costs_those_in_answer_and_record() -> None:
+    records: list[CallRecord] = []
+
+    async def run():
+        reply = ScriptedAnswer(
+            status=200, headers=(("content-type", "application/json"),), body=encode(ANSWER)
+        )
+        engine = EngineConfig(
+            name="mine",
+            backend="openai",
+            model="gpt-4o-mini",
+            endpoint="http://127.0.0.1:1/v1",
+            api_key="sk-not-real",
+            input_price_usd=2,
+            output_price_usd=4,
+        )
+        client = AsyncClient(
+            engine=engine, transport=ScriptedTransport([reply]), sinks=[records.append]
+        )
+        return await client.chat("Hello")
+
+    response = asyncio.run(run())
+    expected = (Decimal(1000) * 2 + Decimal(500) * 4) / 1_000_000
+    assert response.price_usd == expected
+    assert [record.price_usd for record in records] == [expected]

@@ -85,6 +85,16 @@ def test_fields_given_in_python_are_read_as_those_of_a_file():
             3,
             "endpoint is 'there'; an address such as",
         ),
+        (
+            "- name: a\n  model: m\n  input_price_usd: -1\n  output_price_usd: 1\n",
+            3,
+            "input_price_usd is -1.0; a number from 0 on",
+        ),
+        (
+            "- name: a\n  model: m\n  input_price_usd: 1\n",
+            1,
+            "output_price_usd is left out, and input_price_usd is given; both are needed",
+        ),
         ("- name: a b\n  model: m\n", 1, "name is 'a b'; letters, digits"),
         ("- name: a\n  model: ''\n", 2, "model is ''; it must not be empty"),
         ("- name: a\n  model: m\n  lazy: 1\n", 3, "expected true or false, got 1"),

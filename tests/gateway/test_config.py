@@ -200,6 +200,10 @@ def test_a_configured_model_answers_as_configured(box_model, tmp_path):
     ("engine", "complaint"),
     [
         ({"backend": "vlm"}, r"did you mean 'vllm'.*@ \$\.engines\[0\]\.backend"),
+        (
+            {"input_price_usd": 1, "output_price_usd": 2},
+            r"where a route names it.*@ \$\.engines\[0\]\.input_price_usd",
+        ),
         ({"name": "far"}, r"'far' is the name of another backend.*@ \$\.engines\[0\]\.name"),
         ({"backend": "command"}, r"command is empty"),
         ({"port": 70000}, r"port is 70000.*@ \$\.engines\[0\]\.port"),

@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import cache
 
 from headrace.backends.providers import PROVIDERS
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.responses import Usage
 
 
@@ -22,6 +23,31 @@ def price_of(
     if row is None or row.prices is None:
         return None
     return _priced()(row.prices, models, usage, wall_s)
+
+
+def told_price(engine: EngineConfig, usage: Usage) -> Decimal | None:
+    """US dollars for one call, by the prices that ``engine`` is said to have; ``None`` without any."""
+    asked, answered = engine.input_price_usd, engine.output_price_usd
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if asked is None or answered is None or prompt is None or completion is None:
+        return None
+    whole = prompt * Decimal(str(asked)) + completion * Decimal(str(answered))
+    return whole.scaleb(-6)
+
+
+def priced_by(
+    engine: EngineConfig, its_provider: str
+) -> Callable[[str | None, Sequence[str | None], Usage, float], Decimal | None]:
+    """As ``price_of``, where ``engine``, which is asked as ``its_provider``, has prices of its own."""
+
+    def price(
+        provider_name: str | None, models: Sequence[str | None], usage: Usage, wall_s: float
+    ) -> Decimal | None:
+        if provider_name == its_provider and engine.input_price_usd is not None:
+            return told_price(engine, usage)
+        return price_of(provider_name, models, usage, wall_s)
+
+    return price
 
 
 @cache

@@ -10,9 +10,12 @@ from typing import Any
 from attrs import frozen
 from msgspec import to_builtins
 
+from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.prices import Prices
+from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
@@ -32,10 +35,20 @@ class Asked:
 
 
 class Askers:
-    """Asks the engines of steps, each at its own pace."""
+    """Asks the engines of steps, each at its own pace.
 
-    def __init__(self, paces: Mapping[str, Pace]) -> None:
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    """
+
+    def __init__(
+        self,
+        paces: Mapping[str, Pace],
+        spending: Spending | None = None,
+        budget: tuple[Budget, Prices] | None = None,
+    ) -> None:
         self._paces = paces
+        self._spending = Spending() if spending is None else spending
+        self._budget = budget
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -44,8 +57,21 @@ class Askers:
         return Asked(step, (step.user_template.render(seen), system))
 
     async def ask(self, asked: Asked, came: LLMResponse | None = None) -> Done:
-        """The answer, or why there is none. ``came`` is one that came already, to be judged."""
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for.
+
+        ``came`` is an answer that came already, of a batch, and is to be judged.
+        """
         step, request = asked.step, request_of(asked)
+        with self._spending.bill(step.id) as bill:
+            if came is not None:
+                bill.has(came)
+            if self._budget is None:
+                return bill.on(await self._asked(step, request, came))
+            budget, prices = self._budget
+            async with budget.aside(*prices.most(step, request), bill):
+                return bill.on(await self._asked(step, request, came))
+
+    async def _asked(self, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
         try:
             async with asyncio.timeout(step.timeout_s):
                 return await _answered(self._paces[step.engine], step, request, came)

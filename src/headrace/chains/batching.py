@@ -39,7 +39,7 @@ from headrace.contracts.requests import LLMRequest
 from headrace.traffic.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from headrace.chains.run import Run
+    from headrace.chains.running import Run
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ class Batching:
         await self._until_stopped(_each(works))
 
     async def run(self) -> None:
-        """Have asked what was collected."""
-        if not self._run.stopped:
+        """Have asked what was collected, where batches follow the turn that is over."""
+        if self.collects and not self._run.stopped:
             await self._until_stopped(
                 _each([self._of_step(mark, step) for mark, step in self._steps.items()])
             )

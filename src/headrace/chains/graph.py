@@ -25,7 +25,8 @@ class Chain:
         self.nodes = tuple(_nodes(self.path))
         self._marks: dict[str, bytes] = {}
         _check_ids(self.nodes)
-        self._walk(self.path, frozenset(), b"")
+        _, self.whole_mark = self._walk(self.path, frozenset(), b"")
+        """Stands for all of its nodes."""
 
     def mark(self, node: Node) -> bytes:
         """Stands for all that ``node``'s work depends on beside what comes to it: itself, and what
@@ -35,6 +36,10 @@ class Chain:
     def engines(self) -> tuple[str, ...]:
         """The engines that its steps name, each once."""
         return tuple(dict.fromkeys(node.engine for node in self.nodes if isinstance(node, Step)))
+
+    def steps(self) -> dict[str, str]:
+        """The engine of each step, by the step's id."""
+        return {node.id: node.engine for node in self.nodes if isinstance(node, Step)}
 
     def segments(self, lazy: Container[str]) -> tuple[dict[str, int], tuple[str | None, ...]]:
         """Which nodes are done together where only one engine of ``lazy`` shall run at a time.

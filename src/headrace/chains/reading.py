@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from attrs import frozen
+from attrs import field, frozen
 from msgspec import DecodeError, json
 
 from headrace.chains.values import as_json
@@ -21,12 +21,16 @@ _ID_BYTES = 8
 
 @frozen
 class Row:
-    """One row of the input. ``wrong`` says why it could not be read; ``id`` is its own or made of it."""
+    """One row of the input. ``wrong`` says why it could not be read; ``id`` is its own or made of it.
+
+    ``beside`` are further columns of its results.
+    """
 
     number: int
     id: str | int
     value: Mapping[str, Any]
     wrong: str | None = None
+    beside: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
 
 def read_rows(source: Path | str, *, id_column: str = "id") -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from attrs import Factory, define, frozen
 
 
 @frozen(kw_only=True)
@@ -19,10 +19,21 @@ class BatchStanding:
 
 
 @define
+class NodeStanding:
+    """What came to one node: ``done`` are all that it is through with, ``reused`` those of them that
+    were done before, ``failed`` those that it could make nothing of."""
+
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+
+
+@define
 class Standing:
     """What was done: ``made`` are answers and function results, ``reused`` those of before.
 
-    ``batches`` are those that are under way, by their ids.
+    ``nodes`` tells it of each node that something came to, ``batches`` are those that are under way,
+    by their ids.
     """
 
     rows: int = 0
@@ -32,4 +43,12 @@ class Standing:
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    batches: dict[str, BatchStanding] = field(factory=dict)
+    nodes: dict[str, NodeStanding] = Factory(dict)
+    batches: dict[str, BatchStanding] = Factory(dict)
+
+    def of(self, node: str) -> NodeStanding:
+        """How the node of that id stands."""
+        found = self.nodes.get(node)
+        if found is None:
+            found = self.nodes[node] = NodeStanding()
+        return found

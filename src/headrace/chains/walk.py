@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from decimal import Decimal
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 from msgspec import json
 
 from headrace.chains.asking import Askers, plain
+from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
-from headrace.chains.standing import Standing
+from headrace.chains.standing import NodeStanding, Standing
 from headrace.chains.turns import NotYet
 from headrace.chains.values import Item, as_json, key_of
 from headrace.client.structured.kinds import kind_of
@@ -42,12 +44,47 @@ class Failed:
     item: Item
 
 
+@define
+class Used:
+    """What the answers of one row used when they were given, whoever else they were for; ``usd`` is
+    None where the price of one of them is not known."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: Decimal | None = Decimal(0)
+
+    def take(self, done: Done) -> None:
+        """One more answer."""
+        self.prompt_tokens += done.prompt_tokens
+        self.completion_tokens += done.completion_tokens
+        if self.usd is not None:
+            self.usd = None if done.price_usd is None else self.usd + Decimal(done.price_usd)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; money as a number, for whoever sums up a column."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "usd": None if self.usd is None else float(self.usd),
+        }
+
+
+class _Told(list[Failed]):
+    """What failed of one row, and what it used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = Used()
+
+
 @frozen
 class Came:
-    """What became of one row."""
+    """What became of one row; ``later``: some of it was left for a run that may spend more."""
 
     items: tuple[Item, ...] = ()
     failed: tuple[Failed, ...] = ()
+    used: Used = field(factory=Used)
+    later: bool = False
 
 
 class Walk:
@@ -70,14 +107,16 @@ class Walk:
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``; nothing, where some of it is left for later."""
-        failed: list[Failed] = []
+        failed = _Told()
         try:
             items = await self._path(self._chain.path, item, failed)
         except NotYet:
             return Came()
-        return Came(tuple(items), tuple(failed))
+        except OutOfBudget:
+            return Came(later=True)
+        return Came(tuple(items), tuple(failed), failed.used)
 
-    async def _path(self, path: Path, item: Item, failed: list[Failed]) -> list[Item]:
+    async def _path(self, path: Path, item: Item, failed: _Told) -> list[Item]:
         items, places = [item], path.places
         at = 0
         while at < len(places) and items:
@@ -107,14 +146,12 @@ class Walk:
         return items
 
     async def _beside(
-        self, paths: Mapping[str, Path], failed: list[Failed], item: Item
+        self, paths: Mapping[str, Path], failed: _Told, item: Item
     ) -> dict[str, list[Item]]:
         ends = await _each([self._path(p, item, failed) for p in paths.values()])
         return dict(zip(paths, ends, strict=True))
 
-    async def _branch(
-        self, branch: Branch, failed: list[Failed], item: Item
-    ) -> dict[str, list[Item]]:
+    async def _branch(self, branch: Branch, failed: _Told, item: Item) -> dict[str, list[Item]]:
         try:
             name = branch.choose(item.value)
             if name is None:
@@ -129,15 +166,18 @@ class Walk:
         chosen = item.then(branch.id, item.value)
         return {name: await self._path(Path.of(branch.paths[name]), chosen, failed)}
 
-    async def _node(self, node: Node, failed: list[Failed], item: Item) -> list[Item]:
+    async def _node(self, node: Node, failed: _Told, item: Item) -> list[Item]:
         if self.segments.get(node.id, 0) > self.until:
             raise NotYet
+        standing = self._standing.of(node.id)
         work: Callable[[], Awaitable[Done]]
         if isinstance(node, Step):
             try:
                 asked = self._askers.written(node, item)
             except LLMError as error:
                 failed.append(Failed(node.id, type(error).__name__, error.message, item))
+                standing.done += 1
+                standing.failed += 1
                 return []
             key = key_of(self._chain.mark(node), as_json(asked.said))
             work = (
@@ -149,8 +189,12 @@ class Walk:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))
             work = partial(_applied, node, item.value)
-        done = await self._once(key, work)
+        done = await self._once(key, work, standing)
+        standing.done += 1
+        if isinstance(node, Step):
+            failed.used.take(done)
         if done.failed:
+            standing.failed += 1
             kind, message = json.decode(done.value)
             failed.append(Failed(node.id, kind, message, item))
             return []
@@ -161,11 +205,14 @@ class Walk:
             return [item.then(node.id, item.value)] if value else []
         return [item.then(node.id, value)]
 
-    async def _once(self, key: bytes, work: Callable[[], Awaitable[Done]]) -> Done:
+    async def _once(
+        self, key: bytes, work: Callable[[], Awaitable[Done]], node: NodeStanding
+    ) -> Done:
         """What was made of it: before, by somebody who is at it, or now."""
         done = self._journal.find(key) or self._passing.get(key)
         if done is not None:
             self._standing.reused += 1
+            node.reused += 1
             return done
         under_way = self._under_way.get(key)
         if under_way is not None:

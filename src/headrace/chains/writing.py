@@ -52,6 +52,9 @@ class _File:
     def write(self, line: bytes) -> None:
         self._file.write(line)
 
+    def flush(self) -> None:
+        self._file.flush()
+
     def finish(self) -> None:
         self._file.flush()
         if self._part is None or self.path is None:
@@ -138,6 +141,7 @@ class Errors:
             "input": failed.item.value,
         }
         self._file.write(as_json(line) + b"\n")
+        self._file.flush()  # for whoever follows the run
 
     def finish(self) -> None:
         self._file.finish()
@@ -166,10 +170,11 @@ def shaped(row: Row, value: Any, shape: Shape) -> Any:
     if shape == "value":
         return value
     if shape == "nested":
-        return {"id": row.id, "input": row.value, "output": value}
+        return {"id": row.id, "input": row.value, "output": value, **row.beside}
     fields = value if isinstance(value, Mapping) else {"output": value}
     own = {(f"output.{name}" if name in row.value else name): each for name, each in fields.items()}
-    return {**({} if "id" in row.value else {"id": row.id}), **row.value, **own}
+    beside = {f"{at}.{name}": each for at, of in row.beside.items() for name, each in of.items()}
+    return {**({} if "id" in row.value else {"id": row.id}), **row.value, **own, **beside}
 
 
 def _cell(value: object) -> str:

@@ -24,6 +24,7 @@ COMMANDS = (
     "flops",
     "profile",
     "run",
+    "runs",
     "batch",
     "credentials",
     "engines",

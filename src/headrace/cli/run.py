@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shlex
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import aclosing, suppress
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from attrs import evolve, frozen
 
 from headrace.cli.output import print_json
+from headrace.cli.run_tell import Events, Lines, Silence, Tells, batch_of, line_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
-    from headrace.chains.graph import Chain
+    from headrace.chains.interrupts import Interrupts
+    from headrace.chains.look import Look, Looker
     from headrace.chains.reading import Row
-    from headrace.chains.run import Run
-    from headrace.chains.standing import BatchStanding, Standing
+    from headrace.chains.running import Run
+    from headrace.chains.walk import Came
     from headrace.chains.writing import Errors, Results
 
-_SOME_FAILED = 3
-_LOOKS_EVERY_S = 0.5
-_SHOWN_FIRST = 3
+SOME_FAILED, OUT_OF_BUDGET = 3, 4
+"""Exit statuses beside 0 and 1; a signal that stopped the run makes it 128 and the signal's number."""
 
 
 def run(
@@ -47,8 +49,15 @@ def run(
         Literal["nested", "flat", "value"],
         typer.Option(help="id, input and output; or their fields side by side; or the output."),
     ] = "nested",
+    with_usage: Annotated[
+        bool, typer.Option("--with-usage", help="Write each row's tokens and US dollars too.")
+    ] = False,
     id_column: Annotated[str, typer.Option(help="The column with a row's own id.")] = "id",
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many rows only.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Take so many rows only, by chance.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same rows of --sample for the same seed.")] = 0,
     concurrency: Annotated[
         int, typer.Option(min=1, max=4096, help="Requests under way at each engine at most.")
     ] = 64,
@@ -59,188 +68,304 @@ def run(
         int | None,
         typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
     ] = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USD",
+            help="Stop before so many US dollars are passed, what the run cost before included.",
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the first prompts, and ask nobody.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the first prompts and what it would cost, and ask nobody."
+        ),
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show how it goes, on standard error.")] = True,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was done as JSON, on standard error.")
+        bool, typer.Option("--json", help="Tell how it goes as lines of JSON, on standard error.")
     ] = False,
 ) -> None:
     """Run a chain over all rows. Run it again, and only what is not done is done.
 
     Results come in the order of the input. Rows that fail are in errors.jsonl in the run's folder,
-    with the reason, and end the command with status 3. Ctrl-C finishes what is under way; a second
-    one stops at once. Either way the same command goes on from there.
+    with the reason, and end the command with status 3. Ctrl-C finishes what is under way (status
+    130; SIGTERM: 143); a second one stops at once. --max-cost ends it with status 4. In each case
+    the same command goes on from there.
     """
-    import uvloop
-
+    from headrace.chains.choosing import sampled
     from headrace.chains.load import load_chain
     from headrace.chains.reading import read_rows
-    from headrace.chains.run import Run, RunSettings
+    from headrace.chains.running import Run, RunSettings
     from headrace.chains.writing import Errors, results_at
 
     found, engines = load_chain(chain)
     source = input
 
     def rows() -> Iterable[Row]:
-        return islice(read_rows(source, id_column=id_column), limit)
+        first = islice(read_rows(source, id_column=id_column), limit)
+        return first if sample is None else sampled(first, sample, seed)
 
-    if dry_run:
-        _show_first(found, rows())
-        return
-    folder = run_dir or Path(f"{found.name if output == '-' else output}.run")
     settings = RunSettings(
-        run_dir=folder,
+        run_dir=run_dir or Path(f"{found.name if output == '-' else output}.run"),
         concurrency=concurrency,
         retries=retries,
         window=window,
         engines=engines,
+        max_cost=_amount(max_cost),
+        input=input,
+        output=output,
     )
+    if dry_run:
+        from headrace.chains.estimate import estimate
+
+        print_json(estimate(found, settings, rows))
+        return
     going = Run(found, settings)
+    _check_output(input, output, shape, with_usage=with_usage)
+    _make(settings.run_dir)
+    if input == "-" and going.takes_turns:
+        source = _kept_input(settings.run_dir)
+    writing = Writing(
+        results_at(output, shape),
+        Errors(settings.run_dir / "errors.jsonl"),
+        _teller(going, progress=progress, as_json=as_json),
+        with_usage=with_usage,
+    )
+    status = _done(
+        going,
+        rows,
+        writing,
+        Counted(source, sample or limit) if progress or as_json else None,
+        quiet=as_json,
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+def _check_output(input: str, output: str, shape: str, *, with_usage: bool) -> None:
     if output == input != "-":
         raise LLMInvalidRequestError("output is the input; name another file", param="output")
+    if with_usage and shape == "value":
+        raise LLMInvalidRequestError(
+            "with_usage is given, and shape is 'value', which has no place for it; it must be nested "
+            "or flat",
+            param="with_usage",
+        )
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LLMInvalidRequestError(
             f"run_dir is {str(folder)!r}, which cannot be made: {error.strerror}", param="run_dir"
         ) from error
-    if input == "-" and going.takes_turns:
-        source = str(folder / "input.jsonl")  # it is gone through once for each engine
-        with Path(source).open("wb") as kept:
-            shutil.copyfileobj(sys.stdin.buffer, kept)
-    results = results_at(output, shape)
-    errors = Errors(folder / "errors.jsonl")
-    began = time.monotonic()
+
+
+def _kept_input(folder: Path) -> str:
+    """Standard input as a file, which can be gone through once for each engine."""
+    path = folder / "input.jsonl"
+    with path.open("wb") as kept:
+        shutil.copyfileobj(sys.stdin.buffer, kept)
+    return str(path)
+
+
+def _done(
+    going: Run,
+    rows: Callable[[], Iterable[Row]],
+    writing: Writing,
+    counted: Counted | None,
+    *,
+    quiet: bool,
+) -> int:
+    """The status with which the command ends."""
+    import uvloop
+
+    from headrace.chains.interrupts import Interrupts
+    from headrace.chains.look import Looker
+
+    interrupts, looker = Interrupts(quiet=quiet), Looker(going)
     # What is loaded by now stays; looking through it again and again is a tenth of a row's cost.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     try:
-        with _interrupts(going):
-            uvloop.run(_run(going, rows, results, errors, progress=progress))
+        with suppress(asyncio.CancelledError):
+            uvloop.run(_run(going, rows, writing, interrupts, looker, counted))
     except BaseException:
-        results.abandon()
-        errors.abandon()
+        writing.tells.end()
+        writing.abandon()
         raise
+    writing.tells.end()
     if going.stopped:
-        results.abandon()
-        errors.abandon()
-        typer.echo(
-            f"stopped after {going.standing.rows} rows; the same command goes on from there",
-            err=True,
-        )
-        for batch in going.standing.batches.values():
-            typer.echo(f"{_of_batch(batch)}; it goes on there and is picked up then", err=True)
-        raise typer.Exit(130)
-    results.finish()
-    errors.finish()
-    _tell(going.standing, errors, time.monotonic() - began, as_json=as_json)
-    if errors.count:
-        raise typer.Exit(_SOME_FAILED)
+        writing.abandon()
+    else:
+        writing.finish()
+    status = _status(going, interrupts, writing.errors)
+    if isinstance(writing.tells, Events):
+        _tell_end(writing.tells, going, looker.whole(), writing.errors, status)
+    else:
+        _tell(going, looker.whole(), writing.errors)
+    return status
+
+
+@frozen
+class Counted:
+    """The input whose rows are counted on the way, of which ``most`` are taken."""
+
+    source: str
+    most: int | None
+
+
+class Writing:
+    """Where what became of each row goes."""
+
+    def __init__(self, results: Results, errors: Errors, tells: Tells, *, with_usage: bool) -> None:
+        self.results, self.errors, self.tells = results, errors, tells
+        self._with_usage = with_usage
+
+    def add(self, row: Row, came: Came) -> None:
+        if self._with_usage:
+            row = evolve(row, beside={"usage": came.used.plain()})
+        for item in came.items:
+            self.results.add(row, item.value)
+        for failed in came.failed:
+            self.errors.add(row, failed)
+            self.tells.failed(row, failed)
+
+    def finish(self) -> None:
+        self.errors.finish()
+        self.results.finish()
+
+    def abandon(self) -> None:
+        self.results.abandon()
+        self.errors.abandon()
 
 
 async def _run(
     going: Run,
     rows: Callable[[], Iterable[Row]],
-    results: Results,
-    errors: Errors,
-    *,
-    progress: bool,
+    writing: Writing,
+    interrupts: Interrupts,
+    looker: Looker,
+    counted: Counted | None,
 ) -> None:
-    shown = asyncio.create_task(_show(going.standing)) if progress else None
+    shown = asyncio.create_task(_show(going, looker, writing.tells, counted))
     try:
-        async for row, came in going.over(rows):
-            for item in came.items:
-                results.add(row, item.value)
-            for failed in came.failed:
-                errors.add(row, failed)
+        with interrupts.heard_by(going):
+            async with aclosing(going.over(rows)) as over:
+                async for row, came in over:
+                    writing.add(row, came)
     finally:
-        if shown is not None:
-            shown.cancel()
-            await asyncio.gather(shown, return_exceptions=True)
+        shown.cancel()
+        await asyncio.gather(shown, return_exceptions=True)
 
 
-async def _show(standing: Standing) -> None:
-    terminal = sys.stderr.isatty()
-    began = time.monotonic()
-    try:
-        while True:
-            await asyncio.sleep(_LOOKS_EVERY_S if terminal else 10 * _LOOKS_EVERY_S)
-            line = _line(standing, time.monotonic() - began)
-            sys.stderr.write(f"\r\x1b[2K{line}" if terminal else f"{line}\n")
-            sys.stderr.flush()
-    finally:
-        if terminal:
-            sys.stderr.write("\r\x1b[2K")
+async def _show(going: Run, looker: Looker, tells: Tells, counted: Counted | None) -> None:
+    from headrace.chains.choosing import rows_in
+
+    if counted is not None:
+        there = await asyncio.to_thread(rows_in, counted.source)
+        most = counted.most
+        going.rows_known = there if there is None or most is None else min(there, most)
+    tells.begin(looker.look())
+    while True:
+        await asyncio.sleep(tells.every_s)
+        tells.shows(looker.look())
 
 
-def _line(standing: Standing, seconds: float) -> str:
-    waiting = [_of_batch(each) for each in standing.batches.values()]
-    if waiting:
-        return "; ".join(waiting)
-    return (
-        f"{standing.rows} rows, {standing.rows / max(seconds, 1e-9):.0f} rows/s, "
-        f"{standing.made} asked, {standing.reused} done before, {standing.failed} failed, "
-        f"{standing.completion_tokens / max(seconds, 1e-9):.0f} tok/s"
-    )
-
-
-def _of_batch(batch: BatchStanding) -> str:
-    over = batch.done + batch.failed
-    return (
-        f"{batch.step}: batch {batch.id} at {batch.provider} is {batch.phase}, "
-        f"{over} of {batch.total} done"
-    )
-
-
-def _tell(standing: Standing, errors: Errors, seconds: float, *, as_json: bool) -> None:
+def _teller(going: Run, *, progress: bool, as_json: bool) -> Tells:
+    settings = going.settings
     if as_json:
-        from attrs import asdict
+        return Events(
+            chain=going.chain.name,
+            input=settings.input,
+            output=settings.output,
+            run_dir=str(settings.run_dir),
+            nodes=[node.id for node in going.chain.nodes],
+        )
+    if not progress:
+        return Silence()
+    # Results that go to the same terminal would be written through the view.
+    if sys.stderr.isatty() and not (settings.output == "-" and sys.stdout.isatty()):
+        from headrace.cli.run_view import View
 
-        told = {**asdict(standing), "seconds": round(seconds, 3), "errors": str(errors.path)}
-        import json
+        return View()
+    return Lines()
 
-        typer.echo(json.dumps(told), err=True)
-        return
-    typer.echo(_line(standing, seconds), err=True)
-    if errors.count:
+
+def _status(going: Run, interrupts: Interrupts, errors: Errors) -> int:
+    if interrupts.status is not None:
+        return interrupts.status
+    if going.stopped:
+        return OUT_OF_BUDGET if going.why_stopped == "max_cost" else 1
+    return SOME_FAILED if errors.count else 0
+
+
+def _tell(going: Run, look: Look, errors: Errors) -> None:
+    typer.echo(line_of(look), err=True)
+    said = goes_on(going)
+    if said is not None:
+        typer.echo(said, err=True)
+        for batch in look.batches:
+            typer.echo(f"{batch_of(batch)}; it goes on there, and is picked up then", err=True)
+    elif errors.count:
         typer.echo(f"what failed, and why: {errors.path}", err=True)
 
 
-def _show_first(chain: Chain, rows: Iterable[Row]) -> None:
-    from headrace.chains.nodes import Step
-    from headrace.chains.values import Item
+def _tell_end(events: Events, going: Run, look: Look, errors: Errors, status: int) -> None:
+    from headrace.chains.look import plain_look
+    from headrace.chains.spending import plain_spent
 
-    first = chain.path.places[0]
-    if not isinstance(first, Step):
-        print_json({"chain": chain.name, "nodes": [node.id for node in chain.nodes]})
-        return
-    shown = []
-    for row in islice(rows, _SHOWN_FIRST):
-        item = Item(row.number, row.value, (), row.value, {})
-        system = (
-            None if first.system_template is None else first.system_template.render(item.seen())
+    events.event(
+        "end",
+        status=status,
+        reason=going.why_stopped,
+        goes_on=goes_on(going),
+        errors=str(errors.path),
+        **plain_look(look),
+        spent={step: plain_spent(each) for step, each in going.spending.by_step.items()},
+    )
+
+
+def goes_on(going: Run) -> str | None:
+    """How a run that was stopped goes on; None where it was not."""
+    if not going.stopped:
+        return None
+    words = ["headrace", *sys.argv[1:]]
+    rows = going.standing.rows
+    if going.why_stopped != "max_cost":
+        return (
+            f"stopped after {rows} rows; the same command goes on from there: {shlex.join(words)}"
         )
-        shown.append(
-            {"id": row.id, "system": system, "user": first.user_template.render(item.seen())}
-        )
-    print_json({"chain": chain.name, "nodes": [node.id for node in chain.nodes], "first": shown})
+    limit = going.settings.max_cost
+    assert limit is not None
+    return (
+        f"stopped after {rows} rows, before --max-cost {limit:f} was passed; with more it goes on from "
+        f"there: {shlex.join(_with_max_cost(words, 2 * limit or Decimal(1)))}"
+    )
 
 
-@contextmanager
-def _interrupts(going: Run) -> Iterator[None]:
-    """The first Ctrl-C asks the run to stop, the second is one."""
+def _with_max_cost(words: list[str], limit: Decimal) -> list[str]:
+    name, changed = "--max-cost", list(words)
+    for at, word in enumerate(words):
+        if word == name and at + 1 < len(words):
+            changed[at + 1] = f"{limit:f}"
+        elif word.startswith(f"{name}="):
+            changed[at] = f"{name}={limit:f}"
+    return changed
 
-    def heard(*_: object) -> None:
-        if going.stopped:
-            raise KeyboardInterrupt
-        going.stop()
-        sys.stderr.write("\nfinishing what is under way; Ctrl-C again to stop at once\n")
 
-    before = signal.signal(signal.SIGINT, heard)
+def _amount(said: str | None) -> Decimal | None:
+    if said is None:
+        return None
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        amount = Decimal(said)
+    except ArithmeticError:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise LLMInvalidRequestError(
+            f"max_cost is {said!r}; US dollars from 0 on are needed, such as 2.50", param="max_cost"
+        )
+    return amount

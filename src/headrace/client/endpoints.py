@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from headrace.backends.pricing import price_of
+from headrace.backends.pricing import price_of, priced_by
 from headrace.backends.providers import Provider, provider, split_model, usual_base_url
 from headrace.backends.remote import Remote
 from headrace.client.choosing import Choosing
@@ -94,10 +94,15 @@ class Endpoints:
         self.tally = Tally(self.clock.monotonic())
         self._choosing = Choosing(settings.policy, self.clock, allow_unknown=settings.allow_unknown)
         sinks = (self._choosing.add, *settings.sinks)
-        self.traffic = Traffic(self.clock, self.tally, sinks, price=price_of)
         self.engine = None if settings.engine is None else self._engine_of(settings.engine)
         # A row of its own, equal to its provider's: fallbacks may name that provider too.
         self._engine_row = None if self.engine is None else evolve(self.engine.provider)
+        price = (
+            price_of
+            if settings.engine is None or self._engine_row is None
+            else priced_by(settings.engine, self._engine_row.name)
+        )
+        self.traffic = Traffic(self.clock, self.tally, sinks, price=price)
         self._open: dict[str, Endpoint] = {}
         self._hedgings: dict[tuple[str, str | None], Hedging] = {}
         self._closed = False

@@ -76,6 +76,15 @@ def _above_zero(most: float | None = None) -> Any:
     return check
 
 
+def _price(_: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, float):
+        raise WrongKind(f"{attribute.name} is {value!r}; a number is needed", attribute)
+    if not 0 <= value < float("inf"):
+        raise _wrong(attribute, value, "a number from 0 on is needed")
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -233,6 +242,21 @@ class EngineConfig:
         validator=_above_zero(),
         metadata=_help("how long it may take to end before it is killed, in seconds"),
     )
+    input_price_usd: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=_price,
+        metadata=_help(
+            "US dollars for a million tokens of prompt, for clients and chains (under the gateway "
+            "routes name prices); as its provider publishes, if left out"
+        ),
+    )
+    output_price_usd: float | None = field(
+        default=None,
+        converter=as_float,
+        validator=_price,
+        metadata=_help("the same for tokens of answers; to be given together"),
+    )
 
     def __attrs_post_init__(self) -> None:
         at = fields(type(self))
@@ -263,6 +287,14 @@ class EngineConfig:
                 f"tensor_parallel_size is {self.tensor_parallel_size}, and gpu_ids names {gpus}; "
                 "it must be so many at most",
                 at.tensor_parallel_size,
+            )
+        if (self.input_price_usd is None) != (self.output_price_usd is None):
+            missing, given = (
+                ("input", "output") if self.input_price_usd is None else ("output", "input")
+            )
+            raise WrongAmount(
+                f"{missing}_price_usd is left out, and {given}_price_usd is given; both are needed",
+                getattr(at, f"{missing}_price_usd"),
             )
         if self.endpoint is not None:
             for name in of_a_start(self):

@@ -64,6 +64,12 @@ def check_engines(engines: Sequence[EngineEntry], taken: Sequence[str]) -> None:
         except LLMInvalidRequestError as wrong:
             place = f"engines[{i}]" + (f".{wrong.param}" if wrong.param else "")
             raise LLMInvalidRequestError(f"{wrong} @ $.{place}", param=place) from wrong
+        if engine.input_price_usd is not None:
+            raise LLMInvalidRequestError(
+                f"an engine under the gateway has no prices of its own; name them where a route names "
+                f"it as one of its backends @ $.engines[{i}].input_price_usd",
+                param=f"engines[{i}].input_price_usd",
+            )
         if engine.name in names:
             raise LLMInvalidRequestError(
                 f"{engine.name!r} is the name of another backend or engine; choose another "

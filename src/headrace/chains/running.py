@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from attrs import evolve, field, frozen
 
 from headrace.chains.asking import Askers
 from headrace.chains.batching import Batching
+from headrace.chains.budget import Budget
 from headrace.chains.engines import is_started, open_clients, open_paces
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
-from headrace.chains.reading import Row, rows_of
+from headrace.chains.prices import Prices
+from headrace.chains.reading import Row
+from headrace.chains.runs import Earlier, Notes, Why
+from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
 from headrace.chains.turns import turns_of
 from headrace.chains.values import Item
@@ -40,6 +45,8 @@ class RunSettings:
     One that failed for a reason that may pass is made again ``retries`` times at most. Limits a
     minute hold for each provider and key whose engines have none of their own. ``pace`` has what
     else may be said of how engines are asked.
+    The run stops before ``max_cost`` US dollars are passed, those of earlier attempts in ``run_dir``
+    counted. ``input`` and ``output`` are what the run's note says of where its rows come from and go.
     """
 
     run_dir: Path
@@ -51,6 +58,9 @@ class RunSettings:
     pace: PaceSettings = field(factory=PaceSettings)
     engines: tuple[EngineConfig, ...] = ()
     clients: Mapping[str, AsyncClient] | None = None
+    max_cost: Decimal | None = None
+    input: str | None = None
+    output: str | None = None
 
 
 class Run:
@@ -61,11 +71,32 @@ class Run:
         self.standing = Standing()
         self.paces: Mapping[str, Pace] = {}
         """How each engine is asked, while it runs."""
+        self.spending = Spending()
+        self.rows_known: int | None = None
+        """How many rows there are, where somebody has counted them."""
+        self.why_stopped: Why | None = None
+        self.earlier = Earlier()
+        """What earlier attempts in the same folder spent."""
         self._stopped = False
+        self._budget: Budget | None = None
+        self.clients: Mapping[str, AsyncClient] = {}
+        """Who is asked, by the names of engines, while it runs."""
+        self._prices = Prices({each.name: each for each in settings.engines})
+        if settings.max_cost is not None:
+            self._prices.check([each for each in chain.nodes if isinstance(each, Step)])
 
-    def stop(self) -> None:
-        """Finish what is under way, and take up no more."""
+    def stop(self, why: Why = "interrupt") -> None:
+        """Finish what is under way, and take up no more; the run's note tells ``why``."""
         self._stopped = True
+        self.why_stopped = self.why_stopped or why
+
+    @property
+    def usd_at_most(self) -> Decimal:
+        """What this attempt may have cost; more than is known where nobody told of some calls."""
+        known = self.spending.all.usd
+        if self._budget is None:
+            return known
+        return max(known, self._budget.spent - self.earlier.usd_at_most)
 
     @property
     def stopped(self) -> bool:
@@ -81,7 +112,9 @@ class Run:
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
 
-    async def over(self, rows: Callable[[], Iterable[Row]]) -> AsyncIterator[tuple[Row, Came]]:
+    async def over(
+        self, rows: Callable[[], Iterable[Row]]
+    ) -> AsyncGenerator[tuple[Row, Came], None]:
         """Each row with what became of it, in their order.
 
         ``rows`` gives them from the first on, each time it is called: where engines take turns, the
@@ -96,10 +129,12 @@ class Run:
                     self.chain.engines(),
                     settings.engines,
                     concurrency=settings.concurrency,
+                    sinks=(self.spending,),
                 )
                 clients = opened
                 for client in opened.values():
                     stack.push_async_callback(client.aclose)
+            self.clients = clients
             self.paces = open_paces(
                 clients,
                 settings.engines,
@@ -107,7 +142,14 @@ class Run:
                 requests_per_minute=settings.requests_per_minute,
                 tokens_per_minute=settings.tokens_per_minute,
             )
-            askers = Askers(self.paces)
+            notes = Notes(self)
+            self.earlier = notes.earlier
+            if settings.max_cost is not None:
+                spent = self.earlier.usd_at_most
+                self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
+            await stack.enter_async_context(notes)
+            budget = None if self._budget is None else (self._budget, self._prices)
+            askers = Askers(self.paces, self.spending, budget)
             walk = Walk(self.chain, journal, askers, self.standing)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
@@ -124,10 +166,11 @@ class Run:
                         pass
                     if turn.engine is not None:
                         await clients[turn.engine].stop_engine()
-                    if turn.collects:
-                        await batching.run()
+                    await batching.run()
                 walk.until, batching.collects = len(turns) - 1, False
                 async for row, came in self._through(walk, window()):
+                    if came.later:
+                        continue
                     self._count(came)
                     yield row, came
                 last = turns[-1].engine
@@ -210,41 +253,3 @@ async def _end(tasks: deque[tuple[Row, asyncio.Task[Came]]]) -> None:
     for _, task in tasks:
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
-
-
-@frozen
-class Result:
-    """What became of one row: its ``values``, and its ``errors``."""
-
-    id: str | int
-    values: tuple[Any, ...]
-    errors: tuple[Failed, ...]
-
-
-async def arun(
-    chain: Chain,
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    settings: RunSettings,
-    on_standing: Callable[[Standing], None] | None = None,
-) -> AsyncIterator[Result]:
-    """What ``chain`` makes of each of ``rows``, in their order.
-
-    Where engines take turns, all of ``rows`` are held, or ``settings.window`` of them.
-    """
-    run = Run(chain, settings)
-    kept = _Kept(rows)
-    async for row, came in run.over(lambda: rows_of(kept)):
-        if on_standing is not None:
-            on_standing(run.standing)
-        yield Result(row.id, tuple(item.value for item in came.items), came.failed)
-
-
-class _Kept:
-    """What can be gone through again, though it came from an iterator that cannot."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._rows = rows if iter(rows) is not rows else list(rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows)
