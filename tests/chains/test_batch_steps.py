@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import chdir
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,26 @@ def test_a_step_is_done_in_batches_or_live_and_both_know_what_the_other_did(serv
     write_chain(folder, server, "openai", CHAIN.replace("mode: batch", "mode: live"))
     assert run(folder).returncode == 0
     assert sum(server.asked.values()) == asked
+
+
+def test_a_batch_is_begun_only_where_it_keeps_within_the_budget(server, folder):
+    chain = """
+steps:
+  - {{id: first, engine: cheap, user: "one {{{{ text }}}}", mode: batch, sampling: {{max_tokens: 9}}{more}}}
+"""
+    write_chain(folder, server, "openai", chain)
+    text = (folder / "chain.yaml").read_text()
+    priced = text.replace("api_key: k", "api_key: k, input_price_usd: 1, output_price_usd: 1")
+    (folder / "chain.yaml").write_text(priced)
+    done = run(folder, "--max-cost", "0.0001")
+    assert done.returncode == 4, done.stderr
+    assert server.batches == {}
+    done = run(folder, "--max-cost", "0.01", "--json")
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == [f"<one t{i % (ROWS - 2)}>" for i in range(ROWS)]
+    end = json.loads(done.stderr.splitlines()[-1])
+    assert Decimal(end["usd"]) == (ROWS - 2) * 5 * Decimal("0.000001")
+    assert end["spent"]["first"]["calls"] == ROWS - 2
 
 
 def test_an_engine_without_a_batch_api_is_refused_before_anything_is_asked(server, folder):

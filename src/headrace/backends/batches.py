@@ -15,11 +15,12 @@ from typing import Literal
 from attrs import evolve, field, frozen
 
 from headrace.backends.fit import Fit
-from headrace.backends.pricing import price_of_batch
+from headrace.backends.pricing import price_of_batch, told_price
 from headrace.backends.remote import Remote
 from headrace.backends.row import codec
 from headrace.backends.structured import asked, mode_of
 from headrace.contracts.batches import Batch, BatchAsked, BatchItem, BatchResult
+from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCapabilityError,
@@ -76,10 +77,11 @@ class Told:
 
 @frozen(kw_only=True)
 class BatchApi:
-    """The batch API of ``remote``, for requests to ``model``."""
+    """The batch API of ``remote``, for requests to ``model``; ``engine`` may have prices of its own."""
 
     remote: Remote
     model: str
+    engine: EngineConfig | None = None
     form: Literal["openai", "anthropic", "mistral"] = field(init=False)
 
     @form.default
@@ -144,10 +146,13 @@ class BatchApi:
                 finish_reason="stop" if reason == "tool_calls" else reason,
             )
         usage = response.usage if isinstance(response.usage, Usage) else Usage()
+        told = None if self.engine is None else told_price(self.engine, usage)
         return evolve(
             response,
             provider=provider.name,
-            price_usd=price_of_batch(provider.name, (response.model, self.model), usage, asked_at),
+            price_usd=told
+            if told is not None
+            else price_of_batch(provider.name, (response.model, self.model), usage, asked_at),
         )
 
     def error_of(self, result: BatchResult) -> LLMError | None:

@@ -48,7 +48,7 @@ class Askers:
     ) -> None:
         self._paces = paces
         self._spending = Spending() if spending is None else spending
-        self._budget = budget
+        self.budget = budget
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
@@ -63,18 +63,23 @@ class Askers:
         """
         step, request = asked.step, request_of(asked)
         with self._spending.bill(step.id) as bill:
+            asking: Asking[Any] | None = None
             if came is not None:
                 bill.has(came)
-            if self._budget is None:
-                return bill.on(await self._asked(step, request, came))
-            budget, prices = self._budget
+                asking = None if step.output is None else asking_of(step, request)
+                done = _judged(came, asking)
+                if done is not None:
+                    return bill.on(done)
+            if self.budget is None:
+                return bill.on(await self._asked(step, request, asking))
+            budget, prices = self.budget
             async with budget.aside(*prices.most(step, request), bill):
-                return bill.on(await self._asked(step, request, came))
+                return bill.on(await self._asked(step, request, asking))
 
-    async def _asked(self, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
+    async def _asked(self, step: Step, request: LLMRequest, asking: Asking[Any] | None) -> Done:
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, request, came)
+                return await _answered(self._paces[step.engine], step, request, asking)
         except TimeoutError:
             return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -100,14 +105,26 @@ def asking_of(step: Step, request: LLMRequest) -> Asking[Any]:
     return Asking(request, step.output, settings)
 
 
-async def _answered(pace: Pace, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
+def _judged(came: LLMResponse, asking: Asking[Any] | None) -> Done | None:
+    """What ``came`` is good for; None where it is to be asked for again."""
+    if asking is None:
+        return _done(came.text, came.usage, came.price_usd)
+    try:
+        made = asking.judge(came)
+    except LLMError as error:
+        return failed(error)
+    return None if made is None else _done(plain(made.output), made.usage, made.price_usd)
+
+
+async def _answered(
+    pace: Pace, step: Step, request: LLMRequest, asking: Asking[Any] | None
+) -> Done:
     if step.output is None:
-        answer = came or await pace.answer(step.id, request)
+        answer = await pace.answer(step.id, request)
         return _done(answer.text, answer.usage, answer.price_usd)
-    asking = asking_of(step, request)
+    asking = asking or asking_of(step, request)
     while True:
-        made = asking.judge(came or await pace.answer(step.id, asking.request))
-        came = None
+        made = asking.judge(await pace.answer(step.id, asking.request))
         if made is not None:
             return _done(plain(made.output), made.usage, made.price_usd)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +26,8 @@ _ROWS_AT_ONCE = 500
 
 @frozen(kw_only=True)
 class Begun:
-    """A batch of ours. ``upload`` and ``batch_id`` are there as soon as the provider told them."""
+    """A batch of ours, which may cost ``most_usd``. ``upload`` and ``batch_id`` are there as soon as
+    the provider told them."""
 
     number: int
     step: str
@@ -35,6 +37,7 @@ class Begun:
     upload: str | None
     batch_id: str | None
     created: float
+    most_usd: Decimal
 
 
 @frozen(kw_only=True)
@@ -72,25 +75,27 @@ class BatchStore:
                 "CREATE TABLE IF NOT EXISTS batch (number INTEGER PRIMARY KEY, step TEXT NOT NULL, "
                 "mark TEXT NOT NULL, total INTEGER NOT NULL, intended REAL NOT NULL, upload TEXT, "
                 "id TEXT, created REAL NOT NULL DEFAULT 0, over INTEGER NOT NULL DEFAULT 0, "
-                "phase TEXT)"
+                "phase TEXT, most_usd REAL NOT NULL DEFAULT 0)"
             )
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS asked (place INTEGER PRIMARY KEY, key TEXT NOT NULL "
                 "UNIQUE, step TEXT NOT NULL, body BLOB, batch INTEGER, batches INTEGER NOT NULL "
-                "DEFAULT 0, over INTEGER NOT NULL DEFAULT 0, result BLOB)"
+                "DEFAULT 0, over INTEGER NOT NULL DEFAULT 0, result BLOB, most_usd REAL NOT NULL "
+                "DEFAULT 0)"
             )
             self._db.execute("CREATE INDEX IF NOT EXISTS of_batch ON asked (batch, place)")
             self._db.execute(f"PRAGMA user_version = {_FORMAT}")
             # Collected and never handed in: it is collected again.
             self._db.execute("DELETE FROM asked WHERE batch IS NULL")
 
-    def add(self, key: str, step: str, body: bytes) -> None:
-        """Have it asked with the next batch of ``step``."""
+    def add(self, key: str, step: str, body: bytes, most_usd: Decimal = Decimal(0)) -> None:
+        """Have it asked with the next batch of ``step``; it may cost ``most_usd``."""
         with self._told():
             if not self._unwritten:
                 self._db.execute("BEGIN")
             self._db.execute(
-                "INSERT OR IGNORE INTO asked (key, step, body) VALUES (?, ?, ?)", (key, step, body)
+                "INSERT OR IGNORE INTO asked (key, step, body, most_usd) VALUES (?, ?, ?, ?)",
+                (key, step, body, float(most_usd)),
             )
             self._unwritten += 1
             if self._unwritten >= _MOST_UNWRITTEN:
@@ -154,14 +159,19 @@ class BatchStore:
                 "batch IS NULL AND place <= ?",
                 (number, step, last),
             )
-            self._db.execute("UPDATE batch SET total = ? WHERE number = ?", (total, number))
+            self._db.execute(
+                "UPDATE batch SET total = ?, most_usd = (SELECT sum(most_usd) FROM asked WHERE batch "
+                "= ?) WHERE number = ?",
+                (total, number, number),
+            )
         return next(each for each in self.open_ones() if each.number == number)
 
     def open_ones(self) -> list[Begun]:
         """The batches that are not over."""
         with self._told():
             rows = self._db.execute(
-                "SELECT number, step, mark, total, intended, upload, id, created FROM batch "
+                "SELECT number, step, mark, total, intended, upload, id, created, most_usd FROM "
+                "batch "
                 "WHERE NOT over ORDER BY number"
             ).fetchall()
         return [
@@ -174,6 +184,7 @@ class BatchStore:
                 upload=row[5],
                 batch_id=row[6],
                 created=row[7],
+                most_usd=Decimal(str(row[8])),
             )
             for row in rows
         ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from time import time
@@ -18,9 +19,11 @@ from uuid import uuid4
 
 from headrace.chains.asking import Asked, Askers, asking_of, failed, request_of
 from headrace.chains.batch_store import BatchStore, Begun, Kept
+from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
+from headrace.chains.spending import Bill, Spent
 from headrace.chains.standing import BatchStanding
 from headrace.chains.turns import NotYet
 from headrace.client.async_client import AsyncClient
@@ -92,11 +95,14 @@ class Batching:
                 # A row that was not there when the batch was made; there is no other for it.
                 return await self._askers.ask(asked)
             if kept is None:
+                request, most = _request_of(asked), Decimal(0)
                 try:
-                    body = self._of[step.id].api.write(_request_of(asked), Marks())
+                    body = self._of[step.id].api.write(request, Marks())
                 except LLMError as error:
                     return failed(error)
-                store.add(name, self._marks[step.id], body)
+                if self._askers.budget is not None:
+                    most = self._askers.budget[1].in_batch(step, request)
+                store.add(name, self._marks[step.id], body, most)
             raise NotYet
         api = self._of[step.id].api
         result = None if kept.result is None else api.read_line(kept.result)
@@ -165,7 +171,20 @@ class Batching:
             await _each([self._one(step, each) for each in begun])
 
     async def _one(self, step: Step, begun: Begun, *, resumed: bool = False) -> None:
-        """One batch, from wherever it stands to its end."""
+        """One batch, from wherever it stands to its end; what it costs is set aside meanwhile."""
+        budget = self._askers.budget
+        if budget is None:
+            await self._through(step, begun, None, resumed=resumed)
+            return
+        bill = Bill(step.id, Spent(), Spent())
+        # One that has begun is paid whatever we do.
+        most = begun.most_usd if begun.batch_id is None else Decimal(0)
+        async with budget[0].aside(most, begun.most_usd / max(begun.total, 1), bill):
+            await self._through(step, begun, bill.spent, resumed=resumed)
+
+    async def _through(
+        self, step: Step, begun: Begun, spent: Spent | None, *, resumed: bool
+    ) -> None:
         store, batches = self._kept(), self._of[step.id]
         try:
             batch_id, created = begun.batch_id, begun.created
@@ -186,6 +205,8 @@ class Batching:
                     f"batch {batch_id} failed before anything was asked: {told}", transient=False
                 )
             await self._take(batches, begun.number, ended)
+            if spent is not None:
+                self._reckon(batches, begun.number, ended, spent)
         except LLMError as error:
             told = f"{step.id}: {error.message}"
             if error.status == _GONE:
@@ -241,6 +262,20 @@ class Batching:
                 await asyncio.sleep(delay)
         store.end(number, ended.phase)
 
+    def _reckon(self, batches: Batches, number: int, ended: Batch, spent: Spent) -> None:
+        """Put what was paid for a batch's answers on ``spent``."""
+        plain = LLMRequest(messages=())
+        for _, line, _ in self._kept().over_ones(number):
+            result = None if line is None else batches.api.read_line(line)
+            if result is None or result.fate != "succeeded":
+                continue
+            try:
+                price = batches.api.read(plain, result.body or b"", ended.created).price_usd
+            except LLMError:  # an answer that cannot be read was paid all the same
+                price = None
+            spent.usd += price or Decimal(0)
+            spent.unpriced += price is None
+
     def _have_again(self, step: Step, number: int) -> None:
         store, api = self._kept(), self._of[step.id].api
         keys = []
@@ -284,7 +319,8 @@ class Batching:
             while not task.done() and not self._run.stopped:
                 await asyncio.wait({task}, timeout=_LOOKS_EVERY_S)
             if task.done():
-                await task
+                with suppress(OutOfBudget):  # who found that has stopped the run
+                    await task
         finally:
             if not task.done():
                 task.cancel()

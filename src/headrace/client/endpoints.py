@@ -209,7 +209,8 @@ class Endpoints:
                 f"{backend.name} is an engine that we start, and has no batch API; ask it live",
                 param="mode",
             )
-        api = BatchApi(remote=backend, model=model)
+        engine = self._settings.engine if row is self._engine_row else None
+        api = BatchApi(remote=backend, model=model, engine=engine)
         retry = retry or self._settings.endpoint.retry
         return Batches(api, self.clock, self.world.random, retry=retry)
 
