@@ -1,6 +1,6 @@
 """Two typed steps by one library, measured inside a process of its own; prints JSON.
 
-Runs in the library's own environment, so it needs nothing but the standard library beside it. Each
+Runs in the library's own environment, so it needs nothing but Pydantic, which all of them have. Each
 is used as its own documentation has it for many rows, and held to a JSON Schema by the provider.
 """
 
@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 _MODEL = "gpt-4o-mini"
 _KEY = "sk-0123456789abcdef0123456789abcdef"
 _SORT = "What is this message about? {text}"
@@ -27,19 +29,18 @@ Work = Callable[[list[Row]], list[Row]]
 """From the rows to what came of each, in whatever order."""
 
 
-def types() -> tuple[Any, Any]:
-    """What the two steps give."""
-    from pydantic import BaseModel, Field
+class Topic(BaseModel):
+    """What the first step gives."""
 
-    class Topic(BaseModel):
-        topic: str
-        urgent: bool
+    topic: str
+    urgent: bool
 
-    class Reply(BaseModel):
-        reply: str
-        score: int = Field(ge=1, le=5)
 
-    return Topic, Reply
+class Reply(BaseModel):
+    """What the second step gives."""
+
+    reply: str
+    score: int = Field(ge=1, le=5)
 
 
 def each_by_itself(one: Callable[[Row], Awaitable[Row]], concurrency: int) -> Work:
@@ -60,7 +61,6 @@ def each_by_itself(one: Callable[[Row], Awaitable[Row]], concurrency: int) -> Wo
 def any_llm(base: str, concurrency: int) -> Work:
     from any_llm import AnyLLM
 
-    topic, reply = types()
     client = AnyLLM.create("openai", api_key=_KEY, api_base=base)
 
     async def ask(prompt: str, kind: Any) -> Any:
@@ -71,8 +71,8 @@ def any_llm(base: str, concurrency: int) -> Work:
         return kind.model_validate_json(answer.choices[0].message.content)
 
     async def one(row: Row) -> Row:
-        first = await ask(_SORT.format(text=row["text"]), topic)
-        second = await ask(_ANSWER.format(topic=first.topic, text=row["text"]), reply)
+        first = await ask(_SORT.format(text=row["text"]), Topic)
+        second = await ask(_ANSWER.format(topic=first.topic, text=row["text"]), Reply)
         return {"id": row["id"], "output": second.model_dump()}
 
     return each_by_itself(one, concurrency)
@@ -82,7 +82,6 @@ def instructor(base: str, concurrency: int) -> Work:
     import instructor as library
     from openai import AsyncOpenAI
 
-    topic, reply = types()
     client = library.from_openai(
         AsyncOpenAI(base_url=base, api_key=_KEY), mode=library.Mode.JSON_SCHEMA
     )
@@ -93,8 +92,8 @@ def instructor(base: str, concurrency: int) -> Work:
         )
 
     async def one(row: Row) -> Row:
-        first = await ask(_SORT.format(text=row["text"]), topic)
-        second = await ask(_ANSWER.format(topic=first.topic, text=row["text"]), reply)
+        first = await ask(_SORT.format(text=row["text"]), Topic)
+        second = await ask(_ANSWER.format(topic=first.topic, text=row["text"]), Reply)
         return {"id": row["id"], "output": second.model_dump()}
 
     return each_by_itself(one, concurrency)
@@ -105,11 +104,10 @@ def pydantic_ai(base: str, concurrency: int) -> Work:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    topic, reply = types()
     model = OpenAIChatModel(_MODEL, provider=OpenAIProvider(base_url=base, api_key=_KEY))
     sort, answer = (
-        Agent(model, output_type=NativeOutput(topic)),
-        Agent(model, output_type=NativeOutput(reply)),
+        Agent(model, output_type=NativeOutput(Topic)),
+        Agent(model, output_type=NativeOutput(Reply)),
     )
 
     async def one(row: Row) -> Row:
@@ -125,7 +123,6 @@ def langchain(base: str, concurrency: int) -> Work:
     from langchain_core.runnables import RunnablePassthrough
     from langchain_openai import ChatOpenAI
 
-    topic, reply = types()
     model = ChatOpenAI(model=_MODEL, base_url=base, api_key=_KEY)
 
     def step(prompt: str, kind: Any) -> Any:
@@ -133,9 +130,9 @@ def langchain(base: str, concurrency: int) -> Work:
         return ChatPromptTemplate.from_messages([("user", prompt)]) | held
 
     chain = (
-        RunnablePassthrough.assign(sorted=step(_SORT, topic))
+        RunnablePassthrough.assign(sorted=step(_SORT, Topic))
         | RunnablePassthrough.assign(topic=lambda row: row["sorted"].topic)
-        | RunnablePassthrough.assign(output=step(_ANSWER, reply))
+        | RunnablePassthrough.assign(output=step(_ANSWER, Reply))
     )
 
     def work(rows: list[Row]) -> list[Row]:
@@ -146,12 +143,18 @@ def langchain(base: str, concurrency: int) -> Work:
 
 
 def curator(base: str, concurrency: int) -> Work:
+    from importlib.util import find_spec
+
+    # It counts by a tokenizer that it would download; litellm, which it needs, has that beside it.
+    found = find_spec("litellm")
+    assert found is not None
+    assert found.origin is not None
+    tokenizers = Path(found.origin).parent / "litellm_core_utils" / "tokenizers"
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(tokenizers)
     from bespokelabs import curator as library
 
-    topic, reply = types()
-
     class Sort(library.LLM):  # type: ignore[misc]
-        response_format = topic
+        response_format = Topic
 
         def prompt(self, row: Row) -> str:
             return _SORT.format(text=row["text"])
@@ -160,7 +163,7 @@ def curator(base: str, concurrency: int) -> Work:
             return {"id": row["id"], "text": row["text"], "topic": answer.topic}
 
     class Answer(library.LLM):  # type: ignore[misc]
-        response_format = reply
+        response_format = Reply
 
         def prompt(self, row: Row) -> str:
             return _ANSWER.format(topic=row["topic"], text=row["text"])
@@ -193,18 +196,21 @@ def distilabel(base: str, concurrency: int) -> Work:
     from distilabel.steps import LoadDataFromDicts
     from distilabel.steps.tasks import TextGeneration
 
-    topic, reply = types()
-
     def model(kind: Any) -> Any:
-        held = {"schema": kind, "format": "json", "mode": "json_schema"}
-        return OpenAILLM(model=_MODEL, base_url=base, api_key=_KEY, structured_output=held)
+        # Its own structured_output can only force a call of a tool: it hands a mode on as a text
+        # that it then does not take.
+        named = {"name": kind.__name__, "schema": kind.model_json_schema()}
+        held = {"response_format": {"type": "json_schema", "json_schema": named}}
+        return OpenAILLM(
+            model=_MODEL, base_url=base, api_key=_KEY, generation_kwargs={"extra_body": held}
+        )
 
     def work(rows: list[Row]) -> list[Row]:
         with Pipeline(name="tickets") as pipeline:
             load = LoadDataFromDicts(data=rows, batch_size=concurrency)
             sort = TextGeneration(
                 name="sort",
-                llm=model(topic),
+                llm=model(Topic),
                 template=_SORT.replace("{", "{{ ").replace("}", " }}"),
                 columns=["text"],
                 output_mappings={"generation": "topic"},
@@ -212,7 +218,7 @@ def distilabel(base: str, concurrency: int) -> Work:
             )
             answer = TextGeneration(
                 name="answer",
-                llm=model(reply),
+                llm=model(Reply),
                 template=_ANSWER.replace("{", "{{ ").replace("}", " }}"),
                 columns=["topic", "text"],
                 input_batch_size=concurrency,
@@ -220,7 +226,7 @@ def distilabel(base: str, concurrency: int) -> Work:
             load >> sort >> answer
         made: Any = pipeline.run(use_cache=False)["default"]["train"]
         return [
-            {"id": each["id"], "output": json.loads(each["generation"])}
+            {"id": each["id"], "output": Reply.model_validate_json(each["generation"]).model_dump()}
             for each in made
             if each["generation"]
         ]

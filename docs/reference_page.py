@@ -25,7 +25,6 @@ TOPICS = {
     "headrace.client.structured.results": "Answers as objects",
     "headrace.client.structured.settings": "Answers as objects",
     "headrace.client.batches": "Batches",
-    "headrace.contracts.batches": "Batches",
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",
@@ -50,6 +49,11 @@ TOPICS = {
 }
 # What is not imported from ``headrace`` itself.
 BESIDE = {
+    "How a batch stands": [
+        "headrace.contracts.batches.Batch",
+        "headrace.contracts.batches.BatchCounts",
+        "headrace.contracts.batches.BatchProblem",
+    ],
     "Files of keys": [
         "headrace.stores.credentials.write_template",
     ],

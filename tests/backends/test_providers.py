@@ -267,7 +267,8 @@ def test_a_row_of_ones_own_server_is_on_this_machine(row):
 def test_every_setting_of_a_request_is_looked_at_here():
     no_settings = {"messages", "prompt", "model", "metadata", "provider_options", "request_id"}
     settings = {each.name for each in fields(LLMRequest)} - no_settings
-    assert settings - {"priority", "task_profile", "response_mode"} == SETTINGS.keys()
+    of_ours = {"priority", "task_profile", "response_mode", "response_instruction"}
+    assert settings - of_ours == SETTINGS.keys()
 
 
 def test_the_rows_name_only_settings_and_fields_that_there_are():

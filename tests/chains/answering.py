@@ -51,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        prompt = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"]
+        prompt = content if isinstance(content, str) else json.dumps(content)
         with self.server.lock:
             before = self.server.asked[prompt]
             self.server.asked[prompt] += 1

@@ -129,3 +129,27 @@ def test_a_finished_run_that_is_run_again_starts_no_engine(folder):
     (folder / "starts.log").unlink()
     assert run(folder).returncode == 0
     assert not (folder / "starts.log").exists()
+
+
+BEHIND = """
+steps:
+  - {id: first, engine: one, user: "1 {{ text }}"}
+  - {id: second, engine: two, user: "2 {{ row.id }} {{ first }}"}
+  - {id: all, reduce: , by: row.kind}
+  - {id: third, engine: %s, user: "3 {{ row.kind }} {{ value|length }}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("third", "started"), [("three", ["one", "two", "three"]), ("two", ["one", "two"])]
+)
+def test_engines_behind_a_reduce_start_when_all_before_it_is_done(folder, third, started):
+    before = left_over()
+    rows = [json.dumps({"id": i, "text": f"row {i}", "kind": i % 3}) for i in range(ROWS)]
+    (folder / "in.jsonl").write_text("\n".join(rows) + "\n")
+    write_chain(folder, steps=BEHIND % third)
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert starts(folder) == started
+    assert ids(folder) == [0, 1, 2]
+    assert left_over() == before

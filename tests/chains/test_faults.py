@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -51,7 +53,7 @@ def results(server: Answering, chain: Chain, folder: Path, **settings: Any) -> l
     engine = EngineConfig(name="small", backend="openai-compatible", model="m", endpoint=server.url)
 
     async def main() -> list[Result]:
-        made = RunSettings(run_dir=folder, engines=(engine,), concurrency=16, **settings)
+        made = RunSettings(run_dir=folder, engines=(engine,), **{"concurrency": 16, **settings})
         return [each async for each in arun(chain, rows(), settings=made)]
 
     return asyncio.run(main())
@@ -104,8 +106,28 @@ def test_asking_again_ends_with_its_tokens_and_the_row_says_so(tmp_path):
     assert set(server.asked.values()) == {1}
 
 
-def run(folder: Path, url: str, *more: str) -> subprocess.CompletedProcess[str]:
-    (folder / "chain.yaml").write_text(CHAIN.format(url=url))
+def test_a_steps_time_begins_with_its_request_and_not_with_its_wait_for_a_place(tmp_path):
+    def slow(prompt: str, before: int) -> Any:
+        time.sleep(0.05)
+        return "done"
+
+    step = Step(id="first", engine="small", user="one {{ text }}", timeout_s=2.0)
+    with answering(slow) as server:
+        made = results(server, Chain(step), tmp_path, concurrency=2)
+    assert [each.values for each in made] == [("done",)] * ROWS
+
+
+def test_a_step_whose_time_is_over_ends_the_row(tmp_path):
+    step = Step(id="first", engine="small", user="one {{ text }}", timeout_s=0.5)
+    with answering(lambda prompt, before: "hang" if prompt == "one row 3" else "done") as server:
+        made = results(server, Chain(step), tmp_path)
+    assert [each.id for each in made if each.errors] == [3]
+    assert made[3].errors[0].error == "LLMTimeoutError"
+
+
+def run(folder: Path, url: str | None, *more: str) -> subprocess.CompletedProcess[str]:
+    if url is not None:
+        (folder / "chain.yaml").write_text(CHAIN.format(url=url))
     lines = "".join(json.dumps(row) + "\n" for row in rows())
     (folder / "in.jsonl").write_text(lines)
     words = ["run", "chain.yaml", "in.jsonl", "-o", "out.jsonl", "--no-progress", *more]
@@ -116,6 +138,7 @@ def run(folder: Path, url: str, *more: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, "HEADRACE_STATE": str(folder / "state")},
     )
 
 
@@ -164,6 +187,21 @@ def test_nobody_listening_stops_the_run(tmp_path):
     assert "Check that it runs" in stopped.stderr
 
 
+def test_an_engine_that_does_not_start_stops_the_run(tmp_path):
+    (tmp_path / "chain.yaml").write_text(
+        """
+engines:
+  - {name: local, backend: command, model: m, command: [no-such-program, --port, "{port}"]}
+steps:
+  - {id: first, engine: local, user: "{{ text }}"}
+"""
+    )
+    stopped = run(tmp_path, None)
+    assert stopped.returncode == 1
+    assert "engine 'local' cannot be used any more" in stopped.stderr
+    assert "no-such-program" in stopped.stderr
+
+
 def test_limits_of_one_key_that_differ_are_refused(tmp_path):
     (tmp_path / "chain.yaml").write_text(
         """
@@ -175,15 +213,7 @@ steps:
   - {id: second, engine: two, user: "{{ first }}"}
 """
     )
-    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace", "run", "chain.yaml", "in.jsonl", "-o", "out.jsonl"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(tmp_path, None)
     assert done.returncode != 0
     assert "'one' and 'two'" in done.stderr
     assert "requests_per_minute are 100 and 200" in done.stderr

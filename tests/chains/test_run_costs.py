@@ -158,6 +158,10 @@ def test_a_run_stops_before_its_budget_is_passed_and_goes_on_with_more(folder):
         ),
         (PRICED.replace("    sampling: {{max_tokens: 10}}\n", "", 1), "give max_tokens"),
         (PRICED.replace("    output_price_usd: 2\n", ""), "output_price_usd is left out"),
+        (
+            PRICED.replace("    sampling:", "    tools: ['textwrap:dedent']\n    sampling:", 1),
+            "how much the tools of step 'first' have to tell",
+        ),
     ],
 )
 def test_a_budget_that_could_not_be_kept_is_refused_before_anything_is_asked(folder, text, said):

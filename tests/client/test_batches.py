@@ -13,13 +13,13 @@ from gateway.echo import echoing
 from gateway.far import NO_MODEL
 from gateway.served import Served
 from headrace import (
-    Batch,
     Client,
     LLMCapabilityError,
     LLMInvalidRequestError,
     LLMMessage,
     LLMRequest,
 )
+from headrace.contracts.batches import Batch
 from headrace.stores.credentials import Credentials
 
 NOTHING = Credentials(environment={}, dotenv=None, config=None, seed=None)

@@ -349,15 +349,17 @@ HEADERS = {"anthropic-version": "2023-06-01"}
     ("method", "path", "status", "kind"),
     [
         ("GET", "/v1/messages", 405, "invalid_request_error"),
-        ("POST", "/v1/messages/batches", 404, "not_found_error"),
+        ("POST", "/v1/messages/nothing", 404, "not_found_error"),
+        ("POST", "/v1/messages/batches", 400, "invalid_request_error"),
+        ("GET", "/v1/messages/batches/none", 404, "not_found_error"),
         ("POST", "/v1/messages", 400, "invalid_request_error"),
         ("POST", "/messages", 400, "invalid_request_error"),
         ("POST", "/v1/messages/count_tokens", 400, "invalid_request_error"),
-        ("GET", "/v1/files", 404, "not_found_error"),
+        ("GET", "/v1/files/none", 404, "not_found_error"),
     ],
 )
 def test_what_goes_wrong_on_the_way_is_told_in_anthropics_form(gateway, method, path, status, kind):
-    headers = HEADERS if path == "/v1/files" else {}
+    headers = HEADERS if path == "/v1/files/none" else {}
     reply = gateway.ask(method, path, b"{" if method == "POST" else None, headers)
     assert reply.status == status
     assert reply.json["type"] == "error"

@@ -32,6 +32,7 @@ _NO_SETTINGS = {
     "priority",
     "task_profile",
     "response_mode",
+    "response_instruction",
 }
 _SETTINGS = {each.name for each in fields(LLMRequest)} - _NO_SETTINGS
 _UNSET: tuple[object, ...] = (None, (), [])
@@ -106,6 +107,15 @@ class Fit:
             elif value is not None:
                 raise self._unknown(name)
         return evolve(request, provider_options=kept)
+
+    def unheeded(self, request: LLMRequest) -> tuple[list[str], list[str]]:
+        """The settings of ``request`` that it does nothing with, and those that it cannot carry out."""
+
+        def among(names: frozenset[str]) -> list[str]:
+            found = _set_among(names, request)
+            return [n for n in found if not _asks_nothing(n, getattr(request, n), request)]
+
+        return among(self.provider.ignored), among(self.provider.unsupported)
 
     def asks_in_vain(self, request: LLMRequest) -> bool:
         """Whether no log probabilities would come although ``request`` asks for them."""

@@ -7,7 +7,7 @@ leaves: the arguments of a forced tool call are handed on as the text that they 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 
@@ -37,7 +37,7 @@ def in_its_way(
 
     Raises LLMCapabilityError as ``mode_of`` does.
     """
-    mode = mode_of(request, provider, model)
+    mode = marks.response_mode = mode_of(request, provider, model)
     if mode is not None:
         request = asked(request, provider, model, mode)
     pieces = ask(request, marks)
@@ -85,7 +85,9 @@ def asked(
             response_schema=strict or schema,
             response_format={"type": "json_schema", "json_schema": described},
         )
-        return _told(request, schema) if provider.structured.told else request
+        if not provider.structured.told:
+            return request
+        return told(request, schema, request.response_instruction)
     request = changed(request, response_schema=None, response_format=None)
     if mode == "tool":
         tool = ToolSpec(
@@ -97,7 +99,7 @@ def asked(
         return changed(request, tools=(tool,), tool_choice=NamedTool(name=name))
     if mode == "json":
         request = changed(request, response_format={"type": "json_object"})
-    return _told(request, schema)
+    return told(request, schema, request.response_instruction)
 
 
 async def as_text(
@@ -144,13 +146,19 @@ def name_of(schema: dict[str, object]) -> str:
     return name[:_LONGEST_NAME] or "answer"
 
 
-def _told(request: LLMRequest, schema: dict[str, object]) -> LLMRequest:
-    """``request`` with the schema told in its system turn."""
-    written = wire_json.encode(schema).decode()
-    telling = (
-        f"Answer with one JSON object, and nothing else, that meets this JSON Schema:\n{written}"
-    )
-    return changed(request, messages=_with_system(request.messages, telling))
+def told(
+    request: LLMRequest, schema: Mapping[str, object], instruction: str | None = None
+) -> LLMRequest:
+    """``request`` with the schema told in its system turn: by ``instruction``, or in our words."""
+    if instruction is None:
+        written = wire_json.encode(schema).decode()
+        instruction = (
+            "Answer with one JSON object, and nothing else, that meets this JSON Schema:\n"
+            f"{written}"
+        )
+    if not instruction:
+        return request
+    return changed(request, messages=_with_system(request.messages, instruction))
 
 
 def _with_system(messages: Sequence[LLMMessage], telling: str) -> tuple[LLMMessage, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.chains.graph import Chain
-from headrace.chains.nodes import Apply, Branch, Join, Step
+from headrace.chains.nodes import Apply, Branch, Join, Reduce, Step
 
 if TYPE_CHECKING:
     from headrace.chains.calling import Result, arun, run, run_iter
@@ -16,6 +16,7 @@ __all__ = [
     "Branch",
     "Chain",
     "Join",
+    "Reduce",
     "Result",
     "RunSettings",
     "Step",

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from attrs import frozen
-from msgspec import to_builtins
 
+from headrace.chains.abilities import Ability
 from headrace.chains.budget import Budget
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
-from headrace.chains.pace import EngineGoneError, Pace
+from headrace.chains.pace import EngineGoneError, Pace, Paced
+from headrace.chains.pictures import Picture, Room, pictures_of, with_pictures
 from headrace.chains.prices import Prices
+from headrace.chains.rounds import with_tools
 from headrace.chains.spending import Spending
-from headrace.chains.values import Item, as_json
+from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.client.requests import as_request
 from headrace.client.structured.asking import Asking
+from headrace.client.structured.kinds import Unfit
 from headrace.client.structured.settings import OutputSettings
-from headrace.contracts.errors import LLMError, LLMTimeoutError
-from headrace.contracts.messages import LLMMessage
+from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMTimeoutError
+from headrace.contracts.messages import ContentPart, LLMMessage
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
 
@@ -32,12 +37,18 @@ class Asked:
 
     step: Step
     said: tuple[str, str | None]
+    pictures: tuple[Picture, ...] = ()
+
+    def key(self, mark: bytes) -> bytes:
+        """What its answer is kept by; ``mark`` is the node's."""
+        return key_of(mark, as_json(self.said), *(each.digest for each in self.pictures))
 
 
 class Askers:
     """Asks the engines of steps, each at its own pace.
 
-    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``.
+    What they use goes to ``spending``, and is set aside of ``budget`` before, by ``prices``. Steps of
+    ``abilities``, by their ids, are asked without what their engine cannot carry out.
     """
 
     def __init__(
@@ -45,28 +56,60 @@ class Askers:
         paces: Mapping[str, Pace],
         spending: Spending | None = None,
         budget: tuple[Budget, Prices] | None = None,
+        abilities: Mapping[str, Ability] | None = None,
     ) -> None:
         self._paces = paces
         self._spending = Spending() if spending is None else spending
         self.budget = budget
+        self._room = Room()
+        self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
+        # What is the same for all rows is made once: it is a good part of what asking takes.
+        self._alike: dict[str, tuple[LLMRequest, OutputSettings]] = {}
 
     def written(self, step: Step, item: Item) -> Asked:
         """What ``step`` asks of ``item``; raises LLMInvalidRequestError where it cannot be written."""
+        if step.reader is not None:
+            try:
+                step.reader(item.value)
+            except Unfit as error:
+                raise LLMInvalidRequestError(
+                    f"{step.id}.input is not what comes: {error}", param=f"{step.id}.input"
+                ) from error
         seen = item.seen()
         system = None if step.system_template is None else step.system_template.render(seen)
-        return Asked(step, (step.user_template.render(seen), system))
+        pictures = pictures_of(step.image_expressions, seen)
+        return Asked(step, (step.user_template.render(seen), system), pictures)
 
     async def ask(self, asked: Asked, came: LLMResponse | None = None) -> Done:
         """The answer, or why there is none; raises OutOfBudget where it is not to be asked for.
 
         ``came`` is an answer that came already, of a batch, and is to be judged.
         """
-        step, request = asked.step, request_of(asked)
+        step = asked.step
+        if not asked.pictures:
+            return await self._paid(step, self._request(asked, asked.said[0]), came)
+        async with self._room.of(asked.pictures):
+            try:
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+            except LLMError as error:
+                return failed(error)
+            return await self._paid(step, self._request(asked, content), came)
+
+    async def request_of(self, asked: Asked) -> LLMRequest:
+        """What is asked, the schema of the answer included; raises an LLMError."""
+        content: str | tuple[ContentPart, ...] = asked.said[0]
+        if asked.pictures:
+            async with self._room.of(asked.pictures):
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+        request = self._request(asked, content)
+        return request if asked.step.output is None else self._asking(asked.step, request).request
+
+    async def _paid(self, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
         with self._spending.bill(step.id) as bill:
             asking: Asking[Any] | None = None
             if came is not None:
                 bill.has(came)
-                asking = None if step.output is None else asking_of(step, request)
+                asking = None if step.output is None else self._asking(step, request)
                 done = _judged(came, asking)
                 if done is not None:
                     return bill.on(done)
@@ -77,9 +120,13 @@ class Askers:
                 return bill.on(await self._asked(step, request, asking))
 
     async def _asked(self, step: Step, request: LLMRequest, asking: Asking[Any] | None) -> Done:
+        client = self._paces[step.engine].of(step.id)
         try:
-            async with asyncio.timeout(step.timeout_s):
-                return await _answered(self._paces[step.engine], step, request, asking)
+            if step.timeout_s is None:
+                return await self._answered(client, step, request, asking)
+            async with asyncio.timeout(None) as limit:
+                client = client.telling(partial(_begin, limit, step.timeout_s))
+                return await self._answered(client, step, request, asking)
         except TimeoutError:
             return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
@@ -87,22 +134,46 @@ class Askers:
         except LLMError as error:
             return failed(error)
 
+    def _request(self, asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest:
+        messages = [LLMMessage(role="user", content=content)]
+        system = asked.said[1]
+        if system is not None:
+            messages.insert(0, LLMMessage(role="system", content=system))
+        return changed(self._alike_of(asked.step)[0], messages=tuple(messages))
 
-def request_of(asked: Asked) -> LLMRequest:
-    """What goes to the engine, but for the schema."""
-    user, system = asked.said
-    messages = [LLMMessage(role="user", content=user)]
-    if system is not None:
-        messages.insert(0, LLMMessage(role="system", content=system))
-    return as_request(messages, None, asked.step.sampling, {})
+    def _alike_of(self, step: Step) -> tuple[LLMRequest, OutputSettings]:
+        """What ``step`` asks but for what it says, and how its answer is read."""
+        alike = self._alike.get(step.id)
+        if alike is None:
+            sampling = self._samplings.get(step.id, step.sampling)
+            settings = OutputSettings(
+                more_asks=step.asks - 1,
+                budget_tokens=step.ask_tokens,
+                repair=step.repair,
+                instruction=step.instruction,
+            )
+            alike = self._alike[step.id] = as_request((), None, sampling, {}), settings
+        return alike
 
+    def _asking(self, step: Step, request: LLMRequest) -> Asking[Any]:
+        return Asking(request, step.output, self._alike_of(step)[1])
 
-def asking_of(step: Step, request: LLMRequest) -> Asking[Any]:
-    """How its answer is held to the output of ``step``."""
-    settings = OutputSettings(
-        more_asks=step.asks - 1, budget_tokens=step.ask_tokens, repair=step.repair
-    )
-    return Asking(request, step.output, settings)
+    async def _answered(
+        self, client: Paced, step: Step, request: LLMRequest, asking: Asking[Any] | None
+    ) -> Done:
+        settings = self._alike_of(step)[1]
+        while asking is not None:  # one answer has come, and will not do
+            again = asking.judge(await client.generate(asking.request))
+            if again is not None:
+                return _done(plain(again.output), again.usage, again.price_usd)
+        if step.tools:
+            answered = await with_tools(client.generate, step, request, settings)
+            return _done(plain(answered.value), answered.usage, answered.price_usd)
+        if step.output is None:
+            answer = await client.generate(request)
+            return _done(answer.text, answer.usage, answer.price_usd)
+        made = await client.generate(request, output=step.output, output_settings=settings)
+        return _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _judged(came: LLMResponse, asking: Asking[Any] | None) -> Done | None:
@@ -116,17 +187,9 @@ def _judged(came: LLMResponse, asking: Asking[Any] | None) -> Done | None:
     return None if made is None else _done(plain(made.output), made.usage, made.price_usd)
 
 
-async def _answered(
-    pace: Pace, step: Step, request: LLMRequest, asking: Asking[Any] | None
-) -> Done:
-    if step.output is None:
-        answer = await pace.answer(step.id, request)
-        return _done(answer.text, answer.usage, answer.price_usd)
-    asking = asking or asking_of(step, request)
-    while True:
-        made = asking.judge(await pace.answer(step.id, asking.request))
-        if made is not None:
-            return _done(plain(made.output), made.usage, made.price_usd)
+def _begin(limit: asyncio.Timeout, seconds: float) -> None:
+    if limit.when() is None:
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def _done(value: Any, usage: object, price: Decimal | None) -> Done:
@@ -143,9 +206,3 @@ def failed(error: LLMError) -> Done:
     """That there is no answer, and why."""
     said = as_json([type(error).__name__, error.message])
     return Done(said, failed=True, passing=error.transient)
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
-    dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if dump is not None else to_builtins(value)

@@ -17,7 +17,9 @@ from time import time
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from headrace.chains.asking import Asked, Askers, asking_of, failed, request_of
+from attrs import evolve
+
+from headrace.chains.asking import Asked, Askers, failed
 from headrace.chains.batch_store import BatchStore, Begun, Kept
 from headrace.chains.budget import OutOfBudget
 from headrace.chains.graph import Chain
@@ -95,8 +97,9 @@ class Batching:
                 # A row that was not there when the batch was made; there is no other for it.
                 return await self._askers.ask(asked)
             if kept is None:
-                request, most = _request_of(asked), Decimal(0)
+                most = Decimal(0)
                 try:
+                    request = await self._askers.request_of(asked)
                     body = self._of[step.id].api.write(request, Marks())
                 except LLMError as error:
                     return failed(error)
@@ -107,8 +110,11 @@ class Batching:
         api = self._of[step.id].api
         result = None if kept.result is None else api.read_line(kept.result)
         if result is not None and result.fate == "succeeded":
+            bare = evolve(asked, pictures=())  # how it was asked is all that is to be known
             try:
-                came = api.read(_request_of(asked), result.body or b"", kept.created)
+                came = api.read(
+                    await self._askers.request_of(bare), result.body or b"", kept.created
+                )
             except LLMError as error:
                 return failed(error)
             return await self._askers.ask(asked, came)
@@ -325,11 +331,6 @@ class Batching:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-
-
-def _request_of(asked: Asked) -> LLMRequest:
-    request, step = request_of(asked), asked.step
-    return request if step.output is None else asking_of(step, request).request
 
 
 def _was_stopped(step: Step, error: LLMError) -> bool:

@@ -129,6 +129,10 @@ def _of_step(
         assumed.append(
             f"{step.id}: its prompts hang on answers, and are as long as their template and those"
         )
+    if step.images:
+        assumed.append(
+            f"{step.id}: its images take no tokens, for what they take is known only then"
+        )
     if before is not None and answered:
         found.answer_tokens = before.completion_tokens / answered
         found.seconds = before.seconds / answered

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
-from typing import Any
+from collections.abc import Container, Iterator, Mapping
 
-from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.fitting import fields_of
+from headrace.chains.flow import Passage, fields_before, passages_of, wanted_by
+from headrace.chains.nodes import Branch, Group, Join, Node, Path, Reduce, Step
 from headrace.chains.values import as_json, key_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
 _ALWAYS_SEEN = frozenset({"row", "value"})
 
 
-class Chain:
-    """A graph of nodes. ``engines`` are the models that its steps name, as ``Client`` takes them.
+class Part:
+    """A stretch of a chain that values go through one by one; ``reduce`` stands before it, if any."""
 
-    Raises LLMInvalidRequestError, naming the node, for what could not run: an id twice, a join
-    behind no group, a name in a template that nothing before it gives.
-    """
-
-    def __init__(self, what: Node | Path | Group, *, name: str = "chain") -> None:
-        self.name = name
-        self.path = Path.of(what)
-        self.nodes = tuple(_nodes(self.path))
-        self._marks: dict[str, bytes] = {}
-        _check_ids(self.nodes)
-        _, self.whole_mark = self._walk(self.path, frozenset(), b"")
-        """Stands for all of its nodes."""
+    def __init__(
+        self, path: Path, marks: Mapping[str, bytes], reduce: Reduce | None = None
+    ) -> None:
+        self.path, self.reduce = path, reduce
+        self.nodes = tuple(_nodes(path))
+        self._marks = marks
 
     def mark(self, node: Node) -> bytes:
         """Stands for all that ``node``'s work depends on beside what comes to it: itself, and what
@@ -58,25 +53,64 @@ class Chain:
             numbers[node.id] = len(engines) - 1
         return numbers, tuple(engines)
 
-    def _walk(self, path: Path, given: frozenset[str], mark: bytes) -> tuple[frozenset[str], bytes]:
+
+class Chain(Part):
+    """A graph of nodes. ``engines`` are the models that its steps name, as ``Client`` takes them.
+
+    Raises LLMInvalidRequestError, naming the node, for what could not run: an id twice, a join
+    behind no group, a name in a template that nothing before it gives, a type that cannot be what
+    the next node takes.
+    """
+
+    def __init__(self, what: Node | Path | Group, *, name: str = "chain") -> None:
+        self.name = name
+        marks: dict[str, bytes] = {}
+        super().__init__(Path.of(what), marks)
+        _check_ids(self.nodes)
+        _check_reduces(self.path, self.nodes)
+        self.passages = passages_of(self.path)
+        """What comes to each node and what leaves it, by its id, as far as types tell."""
+        _, self.whole_mark = self._walk(self.path, frozenset(), b"", marks)
+        """Stands for all of its nodes."""
+
+    def parts(self) -> tuple[Part, ...]:
+        """What lies between its reductions: each runs for all values before the next one begins."""
+        parts: list[Part] = []
+        begun: list[Node | Group] = []
+        reduce: Reduce | None = None
+        for place in self.path.places:
+            if isinstance(place, Reduce):
+                parts.append(Part(Path(tuple(begun)), self._marks, reduce))
+                reduce, begun = place, []
+            else:
+                begun.append(place)
+        return (*parts, Part(Path(tuple(begun)), self._marks, reduce))
+
+    def _walk(
+        self, path: Path, given: frozenset[str], mark: bytes, marks: dict[str, bytes]
+    ) -> tuple[frozenset[str], bytes]:
         before: Node | Group | None = None
         for place in path.places:
             if isinstance(place, Group):
-                ended = [self._walk(each, given, mark) for each in place.paths]
+                ended = [self._walk(each, given, mark, marks) for each in place.paths]
                 mark = key_of(mark, *(each for _, each in ended))
                 given = given.union(*(names for names, _ in ended))
             else:
                 if isinstance(place, Join):
                     _check_join(place, before)
-                mark = self._marks[place.id] = key_of(mark, as_json(place.signature()))
+                mark = marks[place.id] = key_of(mark, as_json(place.signature()))
                 if isinstance(place, Branch):
                     ways = [Path.of(way) for way in place.paths.values()]
-                    ended = [self._walk(way, given, mark) for way in ways]
+                    ended = [self._walk(way, given, mark, marks) for way in ways]
                     mark = key_of(mark, *(each for _, each in ended))
                     given = given.union(*(names for names, _ in ended))
                 if isinstance(place, Step):
-                    _check_names(place, before, given)
-                given |= {place.id}
+                    _check_names(place, self.passages[place.id], given)
+                if isinstance(place, Reduce):
+                    _check_by(place, self.passages[place.id], given)
+                given = frozenset({place.id}) | (
+                    frozenset() if isinstance(place, Reduce) else given
+                )
             before = place
         return given, mark
 
@@ -108,6 +142,16 @@ def _check_ids(nodes: tuple[Node, ...]) -> None:
         seen.add(node.id)
 
 
+def _check_reduces(path: Path, nodes: tuple[Node, ...]) -> None:
+    for node in nodes:
+        if isinstance(node, Reduce) and node not in path.places:
+            raise LLMInvalidRequestError(
+                f"{node.id}: a reduce takes what comes from all rows, so it cannot stand inside a "
+                "group's or a branch's path; put it behind them",
+                param=node.id,
+            )
+
+
 def _check_join(join: Join, before: Node | Group | None) -> None:
     if not isinstance(before, Group | Branch):
         raise LLMInvalidRequestError(
@@ -121,32 +165,36 @@ def _check_join(join: Join, before: Node | Group | None) -> None:
         )
 
 
-def _check_names(step: Step, before: Node | Group | None, given: frozenset[str]) -> None:
+def _check_names(step: Step, passage: Passage, given: frozenset[str]) -> None:
     """Where it is known what comes to ``step``, its templates must not name anything else."""
-    fields = _fields_before(step, before)
+    fields = _fields_of(step, passage)
     if fields is None:
         return
     known = fields | given | _ALWAYS_SEEN
-    for template in (step.user_template, step.system_template):
+    for template in (step.user_template, step.system_template, *step.image_expressions):
         unknown = sorted((template.names() if template else frozenset()) - known)
-        if unknown:
+        if template is not None and unknown:
             raise LLMInvalidRequestError(
-                f"{template.place if template else step.id} names {unknown[0]!r}, which nothing "
-                f"before it gives; known: {', '.join(sorted(known))}",
-                param=step.id,
+                f"{template.place} names {unknown[0]!r}, which nothing before it gives; known: "
+                f"{', '.join(sorted(known))}",
+                param=template.place,
             )
 
 
-def _fields_before(step: Step, before: Node | Group | None) -> frozenset[str] | None:
-    from headrace.chains.nodes import schema_of
+def _check_by(reduce: Reduce, passage: Passage, given: frozenset[str]) -> None:
+    fields = fields_before(passage)
+    if callable(reduce.by) or fields is None:
+        return
+    known = fields | given | _ALWAYS_SEEN
+    for name in (reduce.by,) if isinstance(reduce.by, str) else reduce.by:
+        if name.partition(".")[0] not in known:
+            raise LLMInvalidRequestError(
+                f"{reduce.id}.by is {name!r}, which nothing before it gives; known: "
+                f"{', '.join(sorted(known))}",
+                param=f"{reduce.id}.by",
+            )
 
-    output: Any = step.input
-    if output is None and isinstance(before, Step | Apply):
-        output = before.output
-    if output is None:
-        return None
-    schema = schema_of(output)
-    if "$ref" in schema:
-        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    properties = schema.get("properties")
-    return None if properties is None else frozenset(properties)
+
+def _fields_of(step: Step, passage: Passage) -> frozenset[str] | None:
+    wanted = wanted_by(step)
+    return fields_before(passage) if wanted is None else fields_of(wanted)

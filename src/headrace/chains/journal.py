@@ -89,6 +89,10 @@ class Journal:
         ).fetchone()
         return None if row is None else Done(row[0], bool(row[1]), row[2], row[3], row[4])
 
+    def is_empty(self) -> bool:
+        """Whether nothing was done before."""
+        return self._reader.execute("SELECT 1 FROM done LIMIT 1").fetchone() is None
+
     def keep(self, key: bytes, done: Done) -> None:
         """Write it down soon; raises LLMUnavailableError where nothing can be written any more."""
         if self._failure is not None:

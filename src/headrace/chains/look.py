@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, evolve, frozen
 
 from headrace.chains.graph import Chain
-from headrace.chains.nodes import Apply, Group, Join, Path, Step
+from headrace.chains.nodes import Apply, Group, Join, Path, Reduce, Step
 from headrace.chains.pace import Pace
 from headrace.chains.standing import BatchStanding
 from headrace.client.async_client import AsyncClient
@@ -100,7 +100,7 @@ class Looker:
                 **asdict(standing.of(node.id)),
             )
             for node in run.chain.nodes
-            if isinstance(node, Step | Apply)
+            if isinstance(node, Step | Apply | Reduce)
         )
         return Look(
             seconds=seconds,
@@ -185,6 +185,8 @@ def _follow(path: Path, found: set[str]) -> bool:
     for at, place in enumerate(places):
         if isinstance(place, Step):
             found.add(place.id)
+        elif isinstance(place, Reduce):
+            return False
         elif isinstance(place, Apply):
             found.add(place.id)
             if place.how != "one":

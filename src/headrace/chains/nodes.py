@@ -1,17 +1,22 @@
-"""What a chain is made of: steps that ask a model, functions, branches and joins."""
+"""What a chain is made of: steps that ask a model, functions, branches, joins and reductions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import getsource
 from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import Attribute, field, frozen
 from attrs.validators import and_
 
+from headrace.chains.annotations import each_taken, given, is_plain, taken
+from headrace.chains.code import code_of
+from headrace.chains.expressions import Expression, expressions_of
 from headrace.chains.templates import Template
+from headrace.chains.tools import Tool
+from headrace.chains.values import as_json
 from headrace.contracts._checks import (
     WrongAmount,
+    WrongKind,
     as_float,
     at_least,
     kind,
@@ -40,20 +45,56 @@ def _named(_: object, attribute: Any, name: str) -> None:
 
 
 def _of_a_step(_: object, attribute: Attribute[Any], sampling: LLMChatParams) -> None:
-    given = [
-        name for name in ("tools", "tool_choice", "response_schema") if getattr(sampling, name)
-    ]
-    if given:
+    said = [name for name in ("tools", "tool_choice", "response_schema") if getattr(sampling, name)]
+    if said:
         raise WrongAmount(
-            f"{attribute.name}.{given[0]} is given, and a step calls no tools and has its schema as "
-            "output; leave it out",
+            f"{attribute.name}.{said[0]} is given, and a step has its tools and its output as fields of "
+            "its own; leave it out",
             attribute,
         )
+
+
+def _as_texts(said: Any) -> Any:
+    return tuple(said) if isinstance(said, list) else said
+
+
+def _empty_for_false(said: Any) -> str | None:
+    if said is None or isinstance(said, str):
+        return said
+    if said is not False:
+        raise WrongKind(
+            f"format_instruction is {said!r}; a template, or false for none at all, is needed"
+        )
+    return ""
+
+
+def _as_names(by: Any) -> str | tuple[str, ...] | Callable[[Any], Any]:
+    return tuple(by) if isinstance(by, list) else by
+
+
+def _as_tools(functions: Any) -> tuple[Tool, ...]:
+    if not isinstance(functions, list | tuple):
+        raise WrongKind(f"tools is {functions!r}; a list of functions is needed")
+    tools = tuple(Tool.of(each) for each in functions)
+    names = [each.name for each in tools]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise WrongAmount(f"tools has {twice[0]!r} twice; each needs a name of its own")
+    return tools
 
 
 def _above_zero(_: object, attribute: Attribute[Any], value: float) -> None:
     if value <= 0:
         raise WrongAmount(f"{attribute.name} is {value!r}; it must be > 0", attribute)
+
+
+def _without_tools(step: Any, attribute: Attribute[Any], mode: Mode) -> None:
+    if mode == "batch" and step.tools:
+        raise WrongAmount(
+            f"{attribute.name} is 'batch', and tools are given, whose results a batch cannot wait for; "
+            "leave one of them out",
+            attribute,
+        )
 
 
 @frozen(kw_only=True, eq=False)
@@ -78,10 +119,17 @@ class Step(Node):
     """Asks ``engine`` for each value that comes.
 
     ``user`` and ``system`` are templates. What the answer is read as is ``output``; text, if it is
-    None. ``input`` describes what must come; anything, if it is None. ``asks`` is how often a model
-    is asked at most until its answer is what was wanted, ``ask_tokens`` how many tokens the asks
-    after the first may take together, and ``timeout_s`` how long all that may take, retries and
-    waiting for the engine included.
+    None. ``input`` is what must come, and a value that is not fails; anything, if it is None.
+    ``asks`` is how often a model is asked at most until its answer is what was wanted,
+    ``ask_tokens`` how many tokens the asks after the first may take together, and ``timeout_s`` how
+    long all that may take from the first request on, retries and waiting for the engine between them
+    included. ``images`` are expressions for the images that go before the prompt: paths, data or
+    other URLs, bytes, or lists of them.
+
+    An engine that is not held to the schema of ``output`` is told of it: in our words, in those of
+    ``format_instruction`` (a template that sees ``schema``), or not at all where that is empty or
+    False. ``tools`` are functions that the model may call, ``max_tool_rounds`` times one after the
+    other, before it answers; each call may take ``tool_timeout_s``.
 
     With ``mode`` "batch" all that reaches the step is asked by way of the provider's batch API, for
     less money and later. What the batch gave no answer to, though asking again may help, is asked
@@ -103,17 +151,48 @@ class Step(Node):
     timeout_s: float | None = field(
         default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
-    mode: Mode = field(default="live", validator=one_of(*get_args(Mode)))
+    images: str | tuple[str, ...] = field(default=(), converter=_as_texts)
+    format_instruction: str | None = field(default=None, converter=_empty_for_false)
+    tools: tuple[Tool, ...] = field(default=(), converter=_as_tools)
+    max_tool_rounds: int = field(default=8, validator=[kind(int, "a whole number"), at_least(1)])
+    tool_timeout_s: float | None = field(
+        default=60.0, converter=as_float, validator=or_none(and_(number, _above_zero))
+    )
+    mode: Mode = field(default="live", validator=[one_of(*get_args(Mode)), _without_tools])
     batch_retry: Mode = field(default="live", validator=one_of(*get_args(Mode)))
     max_wait_s: float | None = field(
         default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
+    instruction: str | None = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
     user_template: Template = field(init=False, repr=False)
+    image_expressions: tuple[Expression, ...] = field(init=False, repr=False)
     system_template: Template | None = field(init=False, repr=False)
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(self.input, self.input)
+
+    @instruction.default
+    def _instruction(self) -> str | None:
+        if not self.format_instruction:
+            return self.format_instruction
+        if self.output is None:
+            raise LLMInvalidRequestError(
+                f"{self.id}.format_instruction is given, and there is no output; say output, or "
+                "leave it out",
+                param=f"{self.id}.format_instruction",
+            )
+        template = Template(self.format_instruction, f"{self.id}.format_instruction")
+        return template.render({"schema": as_json(asked_schema_of(self.output)).decode()})
 
     @user_template.default
     def _user_template(self) -> Template:
         return Template(self.user, f"{self.id}.user")
+
+    @image_expressions.default
+    def _image_expressions(self) -> tuple[Expression, ...]:
+        return expressions_of(self.images, f"{self.id}.images")
 
     @system_template.default
     def _system_template(self) -> Template | None:
@@ -122,7 +201,7 @@ class Step(Node):
     def signature(self) -> object:
         from attrs import asdict
 
-        signed = [
+        signed: list[object] = [
             "step",
             self.engine,
             self.user,
@@ -132,8 +211,18 @@ class Step(Node):
             # What it was where nothing was said, so that journals of that time go on.
             2 if self.asks == _ASKS else self.asks,
             self.repair,
+            *([["images", self.images]] if self.images else []),
         ]
-        return signed if self.ask_tokens == _ASK_TOKENS else [*signed, self.ask_tokens]
+        # What is not given has no place here: a step without it is what it was before there was it.
+        if self.ask_tokens != _ASK_TOKENS:
+            signed.append(self.ask_tokens)
+        more: dict[str, object] = {}
+        if self.format_instruction is not None:
+            more["format_instruction"] = self.format_instruction
+        if self.tools:
+            more["tools"] = [each.signature() for each in self.tools]
+            more["max_tool_rounds"] = self.max_tool_rounds
+        return [*signed, more] if more else signed
 
 
 @frozen(kw_only=True, eq=False)
@@ -143,6 +232,9 @@ class Apply(Node):
     ``how`` is ``one`` (it gives one value), ``many`` (it gives several, each of which goes on by
     itself) or ``filter`` (it says whether the value goes on). ``version`` stands for its code where
     that cannot be read, or where what it calls has changed.
+
+    ``input`` is what it is handed, and ``output`` what it gives (of ``many``, each). Where they are
+    not said the function's annotations are taken: ``takes`` and ``gives``.
     """
 
     function: Callable[[Any], Any]
@@ -150,21 +242,52 @@ class Apply(Node):
     input: Output = None
     output: Output = None
     version: str = ""
+    takes: Output = field(init=False, repr=False)
+    gives: Output = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+    """Makes what the function is handed of a value's JSON; None, where that is the same."""
+
+    @takes.default
+    def _takes(self) -> Output:
+        return taken(self.function) if self.input is None else self.input
+
+    @gives.default
+    def _gives(self) -> Output:
+        if self.how == "filter" or self.output is not None:
+            return self.output
+        return given(self.function, many=self.how == "many")
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(self.input, self.takes)
 
     def signature(self) -> object:
-        return ["apply", self.how, self.version, _code_of(self.function)]
+        return ["apply", self.how, self.version, code_of(self.function)]
 
 
 @frozen(kw_only=True, eq=False)
 class Branch(Node):
-    """Sends each value down one path: that which ``choose`` names, or down none for None."""
+    """Sends each value down one path: that which ``choose`` names, or down none for None.
+
+    What ``choose`` is handed is what its annotation says, as with Apply.
+    """
 
     choose: Callable[[Any], str | None]
     paths: Mapping[str, Path | Node]
     version: str = ""
+    takes: Output = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+
+    @takes.default
+    def _takes(self) -> Output:
+        return taken(self.choose)
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(None, self.takes)
 
     def signature(self) -> object:
-        return ["branch", self.version, _code_of(self.choose), sorted(self.paths)]
+        return ["branch", self.version, code_of(self.choose), sorted(self.paths)]
 
 
 @frozen(kw_only=True, eq=False)
@@ -180,6 +303,68 @@ class Join(Node):
 
     def signature(self) -> object:
         return ["join", self.partial]
+
+
+def _names_or_function(_: object, attribute: Attribute[Any], value: object) -> None:
+    names = (value,) if isinstance(value, str) else value
+    if callable(value) or (
+        isinstance(names, tuple) and names and all(isinstance(n, str) and n for n in names)
+    ):
+        return
+    raise WrongKind(
+        f"{attribute.name} is {value!r}; a field's name, a list of such or a function is needed",
+        attribute,
+    )
+
+
+@frozen(kw_only=True, eq=False)
+class Reduce(Node):
+    """Brings together the values that have something in common, and gives one value for each group.
+
+    ``by`` says to which group a value belongs: the name of a field (or of anything else that a
+    template sees, as ``row.customer``), several names, or a function of the value. ``function`` makes
+    one value of the list of a group's values, plain or async; without one, that list is the value.
+    Groups come in the order in which the first of each came, and what groups have in common is the
+    ``id`` and the ``row`` of what comes behind. All that stands before runs first. ``input`` is the
+    type of one value of a group, ``output`` of what the function gives; else its annotations count.
+    """
+
+    by: str | tuple[str, ...] | Callable[[Any], Any] = field(
+        converter=_as_names,
+        validator=_names_or_function,
+    )
+    function: Callable[[list[Any]], Any] | None = None
+    input: Output = None
+    output: Output = None
+    version: str = ""
+    takes: Output = field(init=False, repr=False)
+    gives: Output = field(init=False, repr=False)
+    reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+    by_reader: Callable[[Any], Any] | None = field(init=False, repr=False)
+
+    @takes.default
+    def _takes(self) -> Output:
+        if self.input is not None or self.function is None:
+            return self.input
+        return each_taken(self.function)
+
+    @gives.default
+    def _gives(self) -> Output:
+        if self.output is not None or self.function is None:
+            return self.output
+        return given(self.function)
+
+    @reader.default
+    def _reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(self.input, self.takes)
+
+    @by_reader.default
+    def _by_reader(self) -> Callable[[Any], Any] | None:
+        return _reader_of(None, taken(self.by)) if callable(self.by) else None
+
+    def signature(self) -> object:
+        by = code_of(self.by) if callable(self.by) else self.by
+        return ["reduce", by, self.version, self.function and code_of(self.function)]
 
 
 @frozen
@@ -230,11 +415,19 @@ class Path:
         return self >> Join(id=id, partial=partial)
 
 
-def _code_of(function: Callable[..., Any]) -> str:
-    try:
-        return getsource(function)
-    except (OSError, TypeError):
-        return getattr(function, "__qualname__", repr(type(function)))
+def _reader_of(said: Output, takes: Output) -> Callable[[Any], Any] | None:
+    if takes is None or (said is None and is_plain(takes)):
+        return None
+    from headrace.client.structured.kinds import kind_of
+
+    return kind_of(takes).build
+
+
+def asked_schema_of(output: Output) -> Mapping[str, Any]:
+    """The JSON Schema by which a model is asked for it, always an object's."""
+    from headrace.client.structured.kinds import kind_of
+
+    return kind_of(output).schema
 
 
 def schema_of(output: Output) -> Mapping[str, Any]:

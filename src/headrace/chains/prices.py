@@ -55,6 +55,12 @@ class Prices:
                     "for a million tokens, in its entry of engines (0 for one that costs nothing)",
                     param="max_cost",
                 )
+            if step.tools:
+                raise LLMInvalidRequestError(
+                    f"max_cost is given, and nobody knows how much the tools of step {step.id!r} have "
+                    "to tell; leave one of them out",
+                    param="max_cost",
+                )
             if step.sampling.max_tokens is None and self.of(step.engine, 0, 1):
                 raise LLMInvalidRequestError(
                     f"max_cost is given, and an answer of step {step.id!r} may get as long as it "
@@ -76,7 +82,9 @@ class Prices:
         """The most that ``step`` may cost for one value, and that one of its calls may."""
         prompt = prompt_bound(request)
         if step.output is not None:
-            prompt += len(json.dumps(schema_of(step.output)))
+            prompt += len(json.dumps(schema_of(step.output))) + len(
+                (step.instruction or "").encode()
+            )
         answer = (request.max_tokens or 0) * (request.n or 1)
         calls = [self._known(step, prompt, answer)]
         for _ in range(1, step.asks if step.output is not None else 1):

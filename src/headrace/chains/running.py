@@ -13,11 +13,13 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
+from headrace.chains.abilities import abilities_of, may_lack
 from headrace.chains.asking import Askers
 from headrace.chains.batching import Batching
 from headrace.chains.budget import Budget
 from headrace.chains.engines import is_started, open_clients, open_paces
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Chain, Part
+from headrace.chains.groups import Gathered, Groups
 from headrace.chains.journal import Journal
 from headrace.chains.nodes import Step
 from headrace.chains.pace import EngineGoneError, Pace, PaceSettings
@@ -77,6 +79,10 @@ class Run:
         self.why_stopped: Why | None = None
         self.earlier = Earlier()
         """What earlier attempts in the same folder spent."""
+        lacking = [node for node in chain.nodes if isinstance(node, Step) and may_lack(node)]
+        own = settings.clients is None
+        self.abilities = abilities_of(lacking, settings.engines) if own else {}
+        """What those steps have of their engines that may have to go without something."""
         self._stopped = False
         self._budget: Budget | None = None
         self.clients: Mapping[str, AsyncClient] = {}
@@ -107,7 +113,7 @@ class Run:
     def takes_turns(self) -> bool:
         """Whether the rows go through the chain more than once, for engines that take turns or
         for batches."""
-        return len(turns_of(self.chain, self._lazy())[1]) > 1
+        return len(turns_of(self.chain.parts()[0], self._lazy())[1]) > 1
 
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
@@ -149,33 +155,61 @@ class Run:
                 self._budget = Budget(settings.max_cost, spent, lambda: self.stop("max_cost"))
             await stack.enter_async_context(notes)
             budget = None if self._budget is None else (self._budget, self._prices)
-            askers = Askers(self.paces, self.spending, budget)
-            walk = Walk(self.chain, journal, askers, self.standing)
+            askers = Askers(self.paces, self.spending, budget, self.abilities)
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
-            walk.segments, turns = turns_of(self.chain, self._lazy())
-            walk.batching = batching = stack.enter_context(
+            batching = stack.enter_context(
                 Batching(self.chain, settings.run_dir, askers, clients, self)
             )
             await batching.resume()
-            for window in self._windows(rows, many=len(turns) > 1):
-                for walk.until, turn in enumerate(turns[:-1]):
-                    batching.collects = turn.collects
-                    async for _ in self._through(walk, window()):
-                        pass
-                    if turn.engine is not None:
-                        await clients[turn.engine].stop_engine()
-                    await batching.run()
-                walk.until, batching.collects = len(turns) - 1, False
-                async for row, came in self._through(walk, window()):
-                    if came.later:
-                        continue
-                    self._count(came)
-                    yield row, came
-                last = turns[-1].engine
-                if len(turns) > 1 and last is not None:
-                    await clients[last].stop_engine()
+            parts = self.chain.parts()
+            for part, behind in zip(parts, (*parts[1:], None), strict=True):
+                walk = Walk(part, journal, askers, self.standing)
+                walk.batching = batching
+                stack.callback(walk.close)
+                if behind is None:
+                    async for row, came in self._part(walk, part, rows, None):
+                        yield row, came
+                    return
+                groups = stack.enter_context(Groups(settings.run_dir, behind))
+                async for row, came in self._part(walk, part, rows, behind):
+                    failed = groups.add(row, came)
+                    self.standing.failed += len(failed) - len(came.failed)
+                    if failed:
+                        yield row, Came((), failed, came.used)
+                if self._stopped:  # the groups are not whole
+                    return
+                rows = groups.rows
+
+    async def _part(
+        self,
+        walk: Walk,
+        part: Part,
+        rows: Callable[[], Iterable[Row]],
+        behind: Part | None,
+    ) -> AsyncIterator[tuple[Row, Came]]:
+        """Each row with what became of it in ``part``, engines taking turns, and batches."""
+        walk.segments, turns = turns_of(part, self._lazy())
+        batching = walk.batching
+        for window in self._windows(rows, many=len(turns) > 1):
+            for walk.until, turn in enumerate(turns[:-1]):
+                batching.collects = turn.collects
+                async for _ in self._through(walk, window()):
+                    pass
+                if turn.engine is not None:
+                    await self.clients[turn.engine].stop_engine()
+                await batching.run()
+            walk.until, batching.collects = len(turns) - 1, False
+            async for row, came in self._through(walk, window()):
+                if came.later:
+                    continue
+                self._count(part, came, last=behind is None)
+                yield row, came
+            last = turns[-1].engine
+            going_on = behind is not None and turns_of(behind, self._lazy())[1][0].engine == last
+            if last is not None and (len(turns) > 1 or behind is not None) and not going_on:
+                await self.clients[last].stop_engine()
 
     def _windows(
         self, rows: Callable[[], Iterable[Row]], *, many: bool
@@ -228,10 +262,13 @@ class Run:
         finally:
             await _end(on_their_way)
 
-    def _count(self, came: Came) -> None:
+    def _count(self, part: Part, came: Came, *, last: bool) -> None:
         standing = self.standing
-        standing.rows += 1
-        standing.results += len(came.items)
+        if part.reduce is None:
+            standing.rows += 1
+        else:
+            standing.groups += 1
+        standing.results += len(came.items) if last else 0
         standing.failed += len(came.failed)
 
 
@@ -243,6 +280,8 @@ async def _first_of(on_their_way: deque[tuple[Row, asyncio.Task[Came]]]) -> tupl
 
 
 async def _of_row(walk: Walk, row: Row) -> Came:
+    if isinstance(row, Gathered):
+        return await row.through(walk)
     item = Item(row.number, row.value, (), row.value, {})
     if row.wrong is not None:
         return Came((), (Failed("input", "LLMInvalidRequestError", row.wrong, item),))

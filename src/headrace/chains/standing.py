@@ -32,8 +32,8 @@ class NodeStanding:
 class Standing:
     """What was done: ``made`` are answers and function results, ``reused`` those of before.
 
-    ``nodes`` tells it of each node that something came to, ``batches`` are those that are under way,
-    by their ids.
+    ``groups`` are those that came of a Reduce and went through what stands behind it. ``nodes`` tells
+    of each node that something came to, ``batches`` are those that are under way, by their ids.
     """
 
     rows: int = 0
@@ -43,6 +43,7 @@ class Standing:
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    groups: int = 0
     nodes: dict[str, NodeStanding] = Factory(dict)
     batches: dict[str, BatchStanding] = Factory(dict)
 

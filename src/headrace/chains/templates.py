@@ -22,36 +22,34 @@ class Template:
     """One prompt's template; ``place`` names it in errors."""
 
     def __init__(self, source: str, place: str) -> None:
-        from jinja2 import TemplateSyntaxError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         self.source, self.place = source, place
         try:
-            self._compiled = _environment().from_string(source)
+            self._compiled = environment().from_string(source)
         except TemplateSyntaxError as error:
             raise LLMInvalidRequestError(
                 f"{place}, line {error.lineno}: {error.message}", param=place
             ) from error
+        self._globals, self._own_error = dict(self._compiled.globals), TemplateError
 
     def names(self) -> frozenset[str]:
         """The names that it looks up outside of itself."""
         from jinja2 import meta
 
-        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
+        return frozenset(meta.find_undeclared_variables(environment().parse(self.source)))
 
     def render(self, values: Mapping[str, Any]) -> str:
         """The prompt for ``values``; raises LLMInvalidRequestError where it cannot be written."""
-        from jinja2 import TemplateError
-
         try:
             # As its own render, but for the chain of mappings that it makes of what all templates see.
-            context = self._compiled.new_context({**self._compiled.globals, **values}, shared=True)
+            context = self._compiled.new_context({**self._globals, **values}, shared=True)
             text = "".join(self._compiled.root_render_func(context))
-        except TemplateError as error:
-            raise LLMInvalidRequestError(f"{self.place}: {error}", param=self.place) from error
         except Exception as error:
             # What a template does with a value of the wrong type is the row's own fault.
+            kind = "" if isinstance(error, self._own_error) else f"{type(error).__name__}: "
             raise LLMInvalidRequestError(
-                f"{self.place}: {type(error).__name__}: {error}", param=self.place
+                f"{self.place}: {kind}{error}", param=self.place
             ) from error
         if len(text) > _MOST_CHARACTERS:
             raise LLMInvalidRequestError(
@@ -62,7 +60,8 @@ class Template:
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
+def environment() -> ImmutableSandboxedEnvironment:
+    """What templates and expressions are compiled in."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

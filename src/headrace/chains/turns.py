@@ -10,7 +10,7 @@ from collections.abc import Container
 
 from attrs import frozen
 
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Part
 from headrace.chains.nodes import Branch, Group, Node, Path, Step
 
 
@@ -26,7 +26,7 @@ class Turn:
     collects: bool = False
 
 
-def turns_of(chain: Chain, lazy: Container[str]) -> tuple[dict[str, int], tuple[Turn, ...]]:
+def turns_of(chain: Part, lazy: Container[str]) -> tuple[dict[str, int], tuple[Turn, ...]]:
     """The number of the turn in which each node is first done, and the turns.
 
     Batches beside one another are collected in the same turn, so that nobody waits for both.

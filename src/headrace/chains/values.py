@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from attrs import frozen
-from msgspec import json
+from msgspec import json, to_builtins
 
 _encode = json.Encoder(order="deterministic").encode
 _KEY_BYTES = 16
@@ -16,6 +16,18 @@ _KEY_BYTES = 16
 def as_json(value: object) -> bytes:
     """``value`` as JSON, always the same bytes for the same value."""
     return _encode(value)
+
+
+def plain(value: object) -> Any:
+    """``value`` as JSON can say it; TypeError where it cannot."""
+    return to_builtins(value, enc_hook=_dumped)
+
+
+def _dumped(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)  # Pydantic's
+    if dump is None:
+        raise TypeError(f"a {type(value).__name__} cannot be said in JSON")
+    return dump(mode="json")
 
 
 def key_of(*parts: bytes) -> bytes:

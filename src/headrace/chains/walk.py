@@ -8,7 +8,7 @@ for once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from decimal import Decimal
 from functools import partial
 from inspect import isawaitable
@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import define, field, frozen
 from msgspec import json
 
-from headrace.chains.asking import Askers, plain
+from headrace.chains.aside import Aside
+from headrace.chains.asking import Askers
 from headrace.chains.budget import OutOfBudget
-from headrace.chains.graph import Chain
+from headrace.chains.graph import Part
 from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
+from headrace.chains.sieve import Sieve
 from headrace.chains.standing import NodeStanding, Standing
 from headrace.chains.turns import NotYet
-from headrace.chains.values import Item, as_json, key_of
-from headrace.client.structured.kinds import kind_of
+from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Came:
 
 
 class Walk:
-    """Walks rows through ``chain``; what is under way is shared by those who wait for the same.
+    """Walks rows through ``chain``, or a part of one; what is under way is shared by those who wait for the same.
 
     ``segments`` are the numbers of the nodes' turns, and nodes of those behind ``until`` are left
     for later. ``batching`` is asked for those steps that are asked in batches.
@@ -96,14 +97,21 @@ class Walk:
 
     batching: Batching
 
-    def __init__(self, chain: Chain, journal: Journal, askers: Askers, standing: Standing) -> None:
+    def __init__(self, chain: Part, journal: Journal, askers: Askers, standing: Standing) -> None:
         self._chain, self._journal, self._askers = chain, journal, askers
-        self._standing = standing
+        self.standing = standing
         self._under_way: dict[bytes, asyncio.Future[Done]] = {}
         self.segments: Mapping[str, int] = {}
         self.until = 0
         # A row comes by again in each turn; who failed in his own is not asked in another's.
-        self._passing: dict[bytes, Done] = {}
+        self._passing = Aside()
+        # To look into the journal for what is not there is a tenth of what a row costs. Where it was
+        # empty, what is in it now is what was put there since.
+        self._sieve = Sieve() if journal.is_empty() else None
+
+    def close(self) -> None:
+        """No row will come any more."""
+        self._passing.close()
 
     async def row(self, item: Item) -> Came:
         """What the chain makes of ``item``; nothing, where some of it is left for later."""
@@ -153,7 +161,8 @@ class Walk:
 
     async def _branch(self, branch: Branch, failed: _Told, item: Item) -> dict[str, list[Item]]:
         try:
-            name = branch.choose(item.value)
+            value = item.value
+            name = branch.choose(value if branch.reader is None else branch.reader(value))
             if name is None:
                 return {}
             if name not in branch.paths:
@@ -169,7 +178,7 @@ class Walk:
     async def _node(self, node: Node, failed: _Told, item: Item) -> list[Item]:
         if self.segments.get(node.id, 0) > self.until:
             raise NotYet
-        standing = self._standing.of(node.id)
+        standing = self.standing.of(node.id)
         work: Callable[[], Awaitable[Done]]
         if isinstance(node, Step):
             try:
@@ -179,7 +188,7 @@ class Walk:
                 standing.done += 1
                 standing.failed += 1
                 return []
-            key = key_of(self._chain.mark(node), as_json(asked.said))
+            key = asked.key(self._chain.mark(node))
             work = (
                 partial(self._askers.ask, asked)
                 if node.mode == "live"
@@ -189,7 +198,7 @@ class Walk:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))
             work = partial(_applied, node, item.value)
-        done = await self._once(key, work, standing)
+        done = await self.once(key, work, standing)
         standing.done += 1
         if isinstance(node, Step):
             failed.used.take(done)
@@ -205,13 +214,18 @@ class Walk:
             return [item.then(node.id, item.value)] if value else []
         return [item.then(node.id, value)]
 
-    async def _once(
+    def _found(self, key: bytes) -> Done | None:
+        if self._sieve is None or self._sieve.may_have(key):
+            return self._journal.find(key) or self._passing.get(key)
+        return self._passing.get(key)
+
+    async def once(
         self, key: bytes, work: Callable[[], Awaitable[Done]], node: NodeStanding
     ) -> Done:
         """What was made of it: before, by somebody who is at it, or now."""
-        done = self._journal.find(key) or self._passing.get(key)
+        done = self._found(key)
         if done is not None:
-            self._standing.reused += 1
+            self.standing.reused += 1
             node.reused += 1
             return done
         under_way = self._under_way.get(key)
@@ -222,9 +236,11 @@ class Walk:
             done = await work()
             if not done.passing:
                 self._journal.keep(key, done)
-            elif self.segments:
-                self._passing[key] = done
-            standing = self._standing
+                if self._sieve is not None:
+                    self._sieve.add(key)
+            elif max(self.segments.values(), default=0) > 0:
+                self._passing.put(key, done)
+            standing = self.standing
             standing.made += 1
             standing.prompt_tokens += done.prompt_tokens
             standing.completion_tokens += done.completion_tokens
@@ -243,9 +259,11 @@ class Walk:
 
 async def _applied(node: Apply, value: Any) -> Done:
     try:
-        made = node.function(value if node.input is None else kind_of(node.input).read(value))
+        made = node.function(value if node.reader is None else node.reader(value))
         if isawaitable(made):
             made = await made
+        elif isinstance(made, AsyncIterable):
+            made = [each async for each in made]
         if node.how == "filter":
             return Done(as_json(bool(made)))
         return Done(as_json(plain(list(made) if node.how == "many" else made)))
@@ -273,7 +291,7 @@ async def _each(works: list[Coroutine[Any, Any, T]]) -> list[T]:
 def _joined(join: Join, item: Item, ends: Mapping[str, list[Item]]) -> list[Item]:
     """What came out of the paths for ``item``; one value each, or a list where a path made several."""
     gave = [bool(each) for each in ends.values()]
-    if not (any(gave) if join.partial else all(gave)):
+    if not any(gave) or not (join.partial or all(gave)):
         return []
     value = {
         name: end[0].value if len(end) == 1 and end[0].path == item.path else [e.value for e in end]

@@ -24,6 +24,7 @@ COMMANDS = (
     "flops",
     "profile",
     "run",
+    "inspect",
     "runs",
     "batch",
     "credentials",

@@ -24,7 +24,7 @@ from headrace.contracts.errors import LLMInvalidRequestError
 if TYPE_CHECKING:
     from headrace.chains.interrupts import Interrupts
     from headrace.chains.look import Look, Looker
-    from headrace.chains.reading import Row
+    from headrace.chains.reading import RepeatedIds, Row
     from headrace.chains.running import Run
     from headrace.chains.walk import Came
     from headrace.chains.writing import Errors, Results
@@ -36,10 +36,14 @@ SOME_FAILED, OUT_OF_BUDGET = 3, 4
 def run(
     chain: Annotated[str, typer.Argument(help="A .yaml file, or package.module:name in Python.")],
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A .jsonl or .csv file, or - for JSONL.")
+        str,
+        typer.Argument(
+            metavar="INPUT", help="A file, a folder or a pattern of names; or - for JSONL."
+        ),
     ],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="A .jsonl or .csv file, or - for JSONL.")
+        str,
+        typer.Option("-o", "--output", help="A .jsonl, .csv, .tsv or .parquet file; or -, JSONL."),
     ] = "-",
     run_dir: Annotated[
         Path | None,
@@ -49,6 +53,9 @@ def run(
         Literal["nested", "flat", "value"],
         typer.Option(help="id, input and output; or their fields side by side; or the output."),
     ] = "nested",
+    split_size: Annotated[
+        str | None, typer.Option(help="Write files of this size at most, such as 256MB.")
+    ] = None,
     with_usage: Annotated[
         bool, typer.Option("--with-usage", help="Write each row's tokens and US dollars too.")
     ] = False,
@@ -64,6 +71,15 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, max=100, help="Further attempts where a failure may pass.")
     ] = 5,
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="For each provider and key whose engines have no limit of their own."
+        ),
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(min=1, help="As that, prompts and answers together.")
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="Rows for which a lazy engine runs before the next one; all."),
@@ -93,11 +109,12 @@ def run(
     130; SIGTERM: 143); a second one stops at once. --max-cost ends it with status 4. In each case
     the same command goes on from there.
     """
+    from headrace.chains.abilities import left_out
     from headrace.chains.choosing import sampled
     from headrace.chains.load import load_chain
-    from headrace.chains.reading import read_rows
+    from headrace.chains.reading import RepeatedIds, read_rows
     from headrace.chains.running import Run, RunSettings
-    from headrace.chains.writing import Errors, results_at
+    from headrace.chains.writing import Errors, results_at, schema_of_results, size_of
 
     found, engines = load_chain(chain)
     source = input
@@ -110,6 +127,8 @@ def run(
         run_dir=run_dir or Path(f"{found.name if output == '-' else output}.run"),
         concurrency=concurrency,
         retries=retries,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         window=window,
         engines=engines,
         max_cost=_amount(max_cost),
@@ -122,13 +141,18 @@ def run(
         print_json(estimate(found, settings, rows))
         return
     going = Run(found, settings)
-    _check_output(input, output, shape, with_usage=with_usage)
+    split_bytes = None if split_size is None else size_of(split_size, "split_size")
+    read_rows(source)  # refuses what is no input before anything is written
+    _check_output(input, output, settings.run_dir, shape, with_usage=with_usage)
+    for line in left_out(going.abilities):
+        typer.echo(line, err=True)
     _make(settings.run_dir)
     if input == "-" and going.takes_turns:
         source = _kept_input(settings.run_dir)
     writing = Writing(
-        results_at(output, shape),
+        results_at(output, shape, split_bytes=split_bytes, schema=schema_of_results(found)),
         Errors(settings.run_dir / "errors.jsonl"),
+        RepeatedIds(settings.run_dir),
         _teller(going, progress=progress, as_json=as_json),
         with_usage=with_usage,
     )
@@ -143,9 +167,15 @@ def run(
         raise typer.Exit(status)
 
 
-def _check_output(input: str, output: str, shape: str, *, with_usage: bool) -> None:
-    if output == input != "-":
-        raise LLMInvalidRequestError("output is the input; name another file", param="output")
+def _check_output(input: str, output: str, run_dir: Path, shape: str, *, with_usage: bool) -> None:
+    from headrace.chains.reading import is_within
+
+    for option, path in (("output", Path(output)), ("run_dir", run_dir / "errors.jsonl")):
+        if str(path) != "-" and is_within(path, input):
+            raise LLMInvalidRequestError(
+                f"{option}: {str(path)!r} would be read with the input {input!r}; write it elsewhere",
+                param=option,
+            )
     if with_usage and shape == "value":
         raise LLMInvalidRequestError(
             "with_usage is given, and shape is 'value', which has no place for it; it must be nested "
@@ -204,9 +234,9 @@ def _done(
         writing.finish()
     status = _status(going, interrupts, writing.errors)
     if isinstance(writing.tells, Events):
-        _tell_end(writing.tells, going, looker.whole(), writing.errors, status)
+        _tell_end(writing.tells, going, looker.whole(), writing, status)
     else:
-        _tell(going, looker.whole(), writing.errors)
+        _tell(going, looker.whole(), writing)
     return status
 
 
@@ -221,11 +251,20 @@ class Counted:
 class Writing:
     """Where what became of each row goes."""
 
-    def __init__(self, results: Results, errors: Errors, tells: Tells, *, with_usage: bool) -> None:
-        self.results, self.errors, self.tells = results, errors, tells
+    def __init__(
+        self,
+        results: Results,
+        errors: Errors,
+        repeats: RepeatedIds,
+        tells: Tells,
+        *,
+        with_usage: bool,
+    ) -> None:
+        self.results, self.errors, self.repeats, self.tells = results, errors, repeats, tells
         self._with_usage = with_usage
 
     def add(self, row: Row, came: Came) -> None:
+        self.repeats.see(row)
         if self._with_usage:
             row = evolve(row, beside={"usage": came.used.plain()})
         for item in came.items:
@@ -303,8 +342,11 @@ def _status(going: Run, interrupts: Interrupts, errors: Errors) -> int:
     return SOME_FAILED if errors.count else 0
 
 
-def _tell(going: Run, look: Look, errors: Errors) -> None:
+def _tell(going: Run, look: Look, writing: Writing) -> None:
+    errors = writing.errors
     typer.echo(line_of(look), err=True)
+    if (repeated := writing.repeats.told()) is not None:
+        typer.echo(repeated, err=True)
     said = goes_on(going)
     if said is not None:
         typer.echo(said, err=True)
@@ -314,7 +356,7 @@ def _tell(going: Run, look: Look, errors: Errors) -> None:
         typer.echo(f"what failed, and why: {errors.path}", err=True)
 
 
-def _tell_end(events: Events, going: Run, look: Look, errors: Errors, status: int) -> None:
+def _tell_end(events: Events, going: Run, look: Look, writing: Writing, status: int) -> None:
     from headrace.chains.look import plain_look
     from headrace.chains.spending import plain_spent
 
@@ -323,7 +365,8 @@ def _tell_end(events: Events, going: Run, look: Look, errors: Errors, status: in
         status=status,
         reason=going.why_stopped,
         goes_on=goes_on(going),
-        errors=str(errors.path),
+        errors=str(writing.errors.path),
+        repeated_ids=writing.repeats.count,
         **plain_look(look),
         spent={step: plain_spent(each) for step, each in going.spending.by_step.items()},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from attrs import fields
@@ -12,6 +13,7 @@ from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 
 _PARAMS = tuple(field.name for field in fields(LLMChatParams))
+_params_of = attrgetter(*_PARAMS)
 _SETTINGS = frozenset(field.name for field in fields(LLMRequest)) - {"messages", "prompt"}
 
 
@@ -45,7 +47,7 @@ def as_request(
     asked = as_messages(messages)
     if params is None:
         return LLMRequest(**{"model": model, **settings}, messages=asked)
-    chosen = {name: getattr(params, name) for name in _PARAMS}
+    chosen = dict(zip(_PARAMS, _params_of(params), strict=True))
     return LLMRequest(**{"model": model, **chosen, **settings}, messages=asked)
 
 

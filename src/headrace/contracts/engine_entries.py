@@ -7,7 +7,7 @@ fields have: ``env`` is ``extra_env``, ``persistent`` the opposite of ``lazy``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from headrace.contracts.convert import from_plain
@@ -36,7 +36,7 @@ def read_engines(text: str, source: str, kind: type[E]) -> tuple[E, ...]:
 
     Raises LLMInvalidRequestError that names ``source``, the line and the field.
     """
-    from headrace.contracts._yaml import line_of, read_yaml
+    from headrace.contracts._yaml import read_yaml
 
     try:
         whole = read_yaml(text)
@@ -51,10 +51,7 @@ def read_engines(text: str, source: str, kind: type[E]) -> tuple[E, ...]:
             for where, entry in entries(listed, path)
         )
     except LLMInvalidRequestError as error:
-        steps = _steps(error.param or "")
-        written = ["env" if step == "extra_env" else step for step in steps]
-        # The name that its writer chose leads further than the one that is not there.
-        line = max(line_of(text, steps), line_of(text, written))
+        line = line_at(text, steps_of(error.param or ""))
         raise LLMInvalidRequestError(f"{source}:{line}: {error}", param=error.param) from error
 
 
@@ -117,6 +114,21 @@ def plain_entry(said: Mapping[str, object], path: str = "$") -> dict[str, object
     return plain
 
 
+def line_at(text: str, steps: Sequence[str | int]) -> int:
+    """The line of what ``steps`` lead to in the YAML ``text``, by whichever name it is written."""
+    from headrace.contracts._yaml import line_of
+
+    written = ["env" if step == "extra_env" else step for step in steps]
+    # The name that its writer chose leads further than the one that is not there.
+    return max(line_of(text, steps), line_of(text, written))
+
+
+def steps_of(param: str) -> list[str | int]:
+    """The steps of a path such as ``engines[0].port``."""
+    at = param if param.startswith("[") else f".{param}"
+    return [int(place) if place else name or quoted for name, place, quoted in _STEP.findall(at)]
+
+
 def _text(value: object) -> object:
     return str(value) if type(value) in (int, float) else value
 
@@ -143,9 +155,3 @@ def _param(path: str) -> str:
 
 def _child(path: str, key: object) -> str:
     return f"{path}.{key}" if str(key).isidentifier() else f"{path}[{str(key)!r}]"
-
-
-def _steps(param: str) -> list[str | int]:
-    """The steps of a path such as ``engines[0].port``."""
-    at = param if param.startswith("[") else f".{param}"
-    return [int(place) if place else name or quoted for name, place, quoted in _STEP.findall(at)]

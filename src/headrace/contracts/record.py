@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from attrs import define, field, frozen
 
 from headrace.contracts.quick import quick_init
-from headrace.contracts.requests import LLMRequest
+from headrace.contracts.requests import LLMRequest, ResponseMode
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.contracts.routing import RouteDecision
 
@@ -56,7 +56,8 @@ class Marks:
     ``price_usd`` is what the call cost, once it has ended. ``came_whole``: the answer came in one
     piece, so nobody knows when its first token was made. ``sends`` is as in Attempt, ``hedge`` as in
     CallRecord. ``whole`` comes from above too: nobody sees the answer before its end, so a backend
-    may begin it again (LLMDelta.begins_again).
+    may begin it again (LLMDelta.begins_again). ``response_mode`` is the way in which an answer that
+    meets a schema was asked for.
     """
 
     sent: float | None = None
@@ -75,6 +76,7 @@ class Marks:
     sends: int = 1
     hedge: Hedge | None = None
     whole: bool = False
+    response_mode: ResponseMode | None = None
 
 
 @frozen(kw_only=True)
@@ -131,7 +133,8 @@ class CallRecord:
     """What one call did, when and at what cost; every number is computed from these.
 
     ``chunks`` counts the pieces of output received. ``fingerprint`` is a hash of the request.
-    ``decision`` is what the route made of it, where several backends answer there. ``request`` and
+    ``decision`` is what the route made of it, where several backends answer there, and
+    ``response_mode`` the way in which an answer that meets a schema was asked for. ``request`` and
     ``response`` are kept only when asked for: they hold the user's text.
     """
 
@@ -160,6 +163,7 @@ class CallRecord:
     status: int | None = None
     error_kind: str | None = None
     dropped: tuple[str, ...] = ()
+    response_mode: ResponseMode | None = None
     request: LLMRequest | None = field(default=None, repr=False)
     response: LLMResponse | None = field(default=None, repr=False)
 

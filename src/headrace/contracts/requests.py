@@ -86,6 +86,8 @@ class LLMRequest:
     for that many alternatives a token. ``response_schema`` is a JSON Schema that the answer must
     meet; ``response_format`` is a provider's own hint. ``response_mode`` lets a provider without
     schemas of its own be asked in another way (see ResponseMode); ``None`` is its own way or none.
+    Where the schema has to be told in words, ``response_instruction`` are these words: ours, if it is
+    ``None``, and nothing is told if it is empty.
     ``provider_options`` go into the provider's body as they are. ``metadata`` stays with us (tracing; ``api_key`` for this call alone), and so
     does ``priority``: it orders those that wait for the same backend.
     """
@@ -122,6 +124,7 @@ class LLMRequest:
     request_id: str | None = None
     priority: Priority = "normal"
     response_mode: ResponseMode | None = None
+    response_instruction: str | None = None
 
 
 @frozen(kw_only=True)

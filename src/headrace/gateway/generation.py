@@ -187,9 +187,9 @@ class Generation:
 
     # A face that keeps what it was asked and answers replaces the five that follow.
 
-    def _hedging(self, _: Inbound, route: Route) -> Hedging | None:
-        """How the calls for a request are hedged."""
-        return route.hedging
+    def _hedging(self, inbound: Inbound, route: Route) -> Hedging | None:
+        """How the calls for a request are hedged; nobody waits for the first token of an idle one."""
+        return None if inbound.request.priority == "idle" else route.hedging
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
         """The request in ``body``."""

@@ -313,6 +313,7 @@ def _record(
         else tuple(sorted(call.attempts, key=lambda each: each.begin)),
         hedge=call.hedge,
         dropped=tuple(call.latest.dropped),
+        response_mode=call.latest.response_mode,
         batch_occupancy=call.latest.batch_occupancy,
         usage=usage,
         price_usd=call.marks.price_usd,

@@ -184,6 +184,7 @@ def _numbers(record: CallRecord) -> dict[str, Any]:
         "completion_tokens": None if usage is None else usage.completion_tokens,
         "price_usd": None if record.price_usd is None else f"{record.price_usd:f}",
         "dropped": list(record.dropped) or None,
+        "response_mode": record.response_mode,
         **{name: None if s is None else round(s * 1000, 3) for name, s in seconds.items()},
     }
     return {name: value for name, value in numbers.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from headrace.chains.pace.account import Account
 from headrace.chains.pace.pace import Pace, PaceSettings, PaceSnapshot
+from headrace.chains.pace.paced import Paced
 from headrace.chains.pace.verdict import EngineGoneError
 
-__all__ = ["Account", "EngineGoneError", "Pace", "PaceSettings", "PaceSnapshot"]
+__all__ = ["Account", "EngineGoneError", "Pace", "PaceSettings", "PaceSnapshot", "Paced"]

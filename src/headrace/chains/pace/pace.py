@@ -18,6 +18,7 @@ from attrs import define, frozen
 
 from headrace.chains.pace.account import Account
 from headrace.chains.pace.latency import Latencies
+from headrace.chains.pace.paced import Paced
 from headrace.chains.pace.verdict import EngineGoneError, advice_for, verdict_of
 from headrace.chains.pace.window import Window
 from headrace.contracts.errors import LLMError, LLMTimeoutError
@@ -124,6 +125,7 @@ class Pace:
         self._retry = RetryPolicy(
             retries=100, first_delay_s=0.5, max_delay_s=4.0, max_retry_after_s=settings.refused_s
         )
+        self._steps: dict[str, Paced] = {}
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._sent: dict[_Sent, None] = {}
@@ -137,9 +139,18 @@ class Pace:
         self._answered = self._refused = self._failed = self._cut = 0
         account.tell(self._let_in)
 
-    async def answer(self, kind: str, request: LLMRequest) -> LLMResponse:
+    def of(self, step: str) -> Paced:
+        """The way there for ``step``, whose answers take alike long."""
+        found = self._steps.get(step)
+        if found is None:
+            found = self._steps[step] = Paced(self, step)
+        return found
+
+    async def answer(
+        self, kind: str, request: LLMRequest, admitted: Callable[[], None] | None = None
+    ) -> LLMResponse:
         """The answer to ``request``, however often it has to be asked; ``kind`` are those that take
-        alike long, such as a step's.
+        alike long, such as a step's. ``admitted`` is told each time that it has its place.
 
         Raises the LLMError that the row ends with, or EngineGoneError where the run is to end.
         """
@@ -148,6 +159,8 @@ class Pace:
             await self._enter(again=tries.failures + tries.refusals + tries.doubts > 0)
             tokens = self._tokens_of(kind, request)
             try:
+                if admitted is not None:
+                    admitted()
                 wait_s = self._account.reserve(tokens)
                 if wait_s > 0:
                     await self._clock.sleep(wait_s)

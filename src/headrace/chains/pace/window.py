@@ -3,15 +3,15 @@
 The window is judged once for each time that it was filled and answered, by requests that were sent
 since it last changed; so one burst of refusals is one reason, not many.
 
-- Refusals take from it in proportion to their share, as DCTCP has it (RFC 8257): a full halving
-  where all were refused, next to nothing where few were. Classic AIMD (TCP Reno) halves for any,
-  and against a server that refuses one request in twenty, whatever the load, it would send a tenth
-  of what is served.
+- Refusals take from it in proportion to their share of late, as DCTCP has it (RFC 8257): a full
+  halving where all were refused, next to nothing where few were. Classic AIMD (TCP Reno) halves for
+  any, and against a server that refuses one request in twenty, whatever the load, it would send a
+  tenth of what is served.
 - Answers that take much longer than they used to take from it as well: by as much as they took
   longer, as Netflix's concurrency-limits has it (Gradient2), down to a quarter of ``most``. Batching
   engines are slower the more they do at once and get more done by it, so latency is compared with
   what was usual lately, and never takes all.
-- A window without either grows by half. It is at its full size again within a few answers of an
+- A window without either doubles. It is at its full size again within a few answers of an
   engine that is well again; what an overshoot costs is little, since so much is taken.
 """
 
@@ -20,14 +20,15 @@ from __future__ import annotations
 FIRST = 16
 """What is asked at once before anything is known."""
 _FEW_REFUSALS = 0.1
-_GROWTH = 1.5
+_GROWTH = 2.0
 _STEADY = 1 / 16
 """Of ``most``, gained in every round: where few are served it settles instead of ending at one."""
 _USUAL_RISE = 2.0
-_SMALL_RISE_S = 0.1
+_SMALL_RISE_S = 0.25
 """A busy machine of ours may add so much."""
 _LEAST_BY_LATENCY = 0.25
 _LONG_MEMORY = 500
+_LATE = 1 / 32
 
 
 class Window:
@@ -39,6 +40,7 @@ class Window:
         self.size = int(self._size)
         self._since = 0.0
         self._answers = self._refusals = 0
+        self._share = 0.0
         self._took_s = self._usual_took_s = 0.0
         self._usual_s: dict[str, tuple[float, int]] = {}
 
@@ -51,6 +53,7 @@ class Window:
         if sent < self._since:
             return
         self._answers += 1
+        self._share -= self._share * _LATE
         self._took_s += took_s
         self._usual_took_s += usual_s
         if self._answers + self._refusals >= self.size:
@@ -61,12 +64,12 @@ class Window:
         if sent < self._since:
             return
         self._refusals += 1
+        self._share += (1 - self._share) * _LATE
         if self._answers + self._refusals >= self.size:
             self._judge(now)
 
     def _judge(self, now: float) -> None:
-        seen = self._answers + self._refusals
-        share = self._refusals / seen
+        share = self._share
         rise = self._took_s / self._usual_took_s if self._usual_took_s > 0 else 1.0
         rise_s = (self._took_s - self._usual_took_s) / max(1, self._answers)
         size = self._size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from headrace.client.structured.kinds import OutputKind, Unfit, kind_of
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 # An answer is text of its own kind: calls, or several of them, are asked for in other ways.
 _NOT_BESIDE = ("tools", "response_schema", "response_format", "prompt", "echo", "suffix")
+_beside = attrgetter(*_NOT_BESIDE)
 _LONGEST_QUOTE = 16_000
 """Characters of a failed answer that are shown to the model again."""
 _CHARS_PER_TOKEN = 3
@@ -46,7 +48,10 @@ class Asking(Generic[T]):
         self._settings = settings
         self.asks = 1
         self.request = self._first = changed(
-            request, response_schema=self._kind.schema, response_mode=settings.mode
+            request,
+            response_schema=self._kind.schema,
+            response_mode=settings.mode,
+            response_instruction=settings.instruction,
         )
         self._partial = PartialReader()
         self._usages: list[Usage | None] = []
@@ -173,8 +178,8 @@ class Asking(Generic[T]):
 
 
 def _refuse_beside(request: LLMRequest) -> None:
-    for name in _NOT_BESIDE:
-        if getattr(request, name):
+    for name, value in zip(_NOT_BESIDE, _beside(request), strict=True):
+        if value:
             raise LLMInvalidRequestError(
                 f"{name!r} and output cannot be asked for together; leave one of them out",
                 param=name,

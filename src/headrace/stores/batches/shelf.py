@@ -93,8 +93,10 @@ class BatchShelf:
 
     def unfinished(self) -> Sequence[StoredBatch]:
         """Every batch that has not ended, the oldest first."""
-        rows = self._db.execute("SELECT * FROM batches ORDER BY created, rowid").fetchall()
-        return [each for row in rows if not (each := _stored(row)).batch.has_ended]
+        rows = self._db.execute(
+            "SELECT * FROM batches WHERE ended IS NULL ORDER BY created, rowid"
+        ).fetchall()
+        return [_stored(row) for row in rows]
 
     def ended_before(self, then: float) -> Sequence[str]:
         """The batches that ended so long ago."""
@@ -239,11 +241,13 @@ class BatchShelf:
 
     def results(self, batch_id: str) -> Iterator[tuple[ItemFate, bytes]]:
         """The lines, in the requests' order."""
-        yield from self._db.execute(
+        rows = self._db.execute(
             "SELECT fate, line FROM items JOIN results USING (batch, place)"
             " WHERE batch = ? ORDER BY place",
             (batch_id,),
         )
+        for row in rows:
+            yield row["fate"], row["line"]
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

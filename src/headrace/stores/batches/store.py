@@ -69,19 +69,19 @@ class BatchStore:
                 code="batches_elsewhere",
             ) from taken
         try:
-            self._connection = self._opened()
+            self.connection = self._opened()
         except BaseException:
             os.close(self._held)
             raise
-        self.files = KeptFiles(self._connection, path)
-        self.batches = BatchShelf(self._connection)
+        self.files = KeptFiles(self.connection, path)
+        self.batches = BatchShelf(self.connection)
         for left in (path / "incoming").iterdir():
             left.unlink()
         self.files.drop_strays(self.batches.results_of_messages())
 
     def close(self) -> None:
         """Let others have it."""
-        self._connection.close()
+        self.connection.close()
         os.close(self._held)
 
     def __enter__(self) -> Self:
