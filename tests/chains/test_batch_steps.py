@@ -19,6 +19,7 @@ import pytest
 from attrs import frozen
 from typer.testing import CliRunner
 
+from headrace.chains import Step
 from headrace.cli.main import app_of
 from headrace.contracts.errors import LLMError
 
@@ -418,6 +419,29 @@ steps:
     end = json.loads(done.stderr.splitlines()[-1])
     assert Decimal(end["usd"]) == (ROWS - 2) * 5 * Decimal("0.000001")
     assert end["spent"]["first"]["calls"] == ROWS - 2
+
+
+def test_what_a_reduce_brings_together_is_asked_in_a_batch_as_well(server, folder):
+    chain = """
+steps:
+  - {{id: first, engine: cheap, user: "one {{{{ text }}}}", mode: batch}}
+  - {{id: all, reduce: "builtins:len", by: row.text}}
+  - {{id: told, engine: cheap, user: "of {{{{ all }}}}", mode: batch{more}}}
+"""
+    write_chain(folder, server, "openai", chain)
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(outputs(folder)) == ["<of 1>"] * (ROWS - 4) + ["<of 2>"] * 2
+    assert [len(each["requests"]) for each in server.batches.values()] == [ROWS - 2, 2]
+
+
+def test_tools_and_batches_do_not_go_together():
+    def look_up(word: str) -> str:
+        """What it means."""
+        return word
+
+    with pytest.raises(ValueError, match="mode is 'batch', and tools are given"):
+        Step(id="s", engine="e", user="x", mode="batch", tools=(look_up,))
 
 
 def test_an_engine_without_a_batch_api_is_refused_before_anything_is_asked(server, folder):
