@@ -53,7 +53,7 @@ class Vendors(ThreadingHTTPServer):
 
     ``seen`` has every call's method and path. A batch is in progress until ``ready`` is set and it
     was looked at ``looks`` times. ``reset`` has calls whose work is done and whose answer is lost,
-    ``refuse`` statuses that calls get first, ``before`` what is done when a call comes.
+    ``cut`` those whose answer comes in part, ``refuse`` statuses that calls get first, ``before`` what is done when a call comes.
     """
 
     daemon_threads = True
@@ -72,6 +72,7 @@ class Vendors(ThreadingHTTPServer):
         self.looks = 0
         self.problem: str | None = None
         self.reset: list[str] = []
+        self.cut: list[str] = []
         self.refuse: dict[str, list[int]] = {}
         self.before: Callable[[str], None] = lambda call: None
 
@@ -373,12 +374,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
+        if call in self.server.cut:
+            self.server.cut.remove(call)
+            self._send(status, data[: len(data) // 2], len(data))
+            self.close_connection = True
+            return
         self._send(status, data)
 
-    def _send(self, status: int, data: bytes) -> None:
+    def _send(self, status: int, data: bytes, length: int | None = None) -> None:
         self.send_response(status)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
+        self.send_header("content-length", str(len(data) if length is None else length))
         if status == 429:
             self.send_header("retry-after", "0")
         self.end_headers()
@@ -409,9 +415,9 @@ class _Handler(BaseHTTPRequestHandler):
                 need(batch["status"] in ("completed", "cancelled"), "the batch has not ended")
                 return b"".join(_anthropic_line(*each) for each in batch["results"])
             if found[2] == "/cancel":
+                need(batch["status"] in ("running", "cancelling"), "the batch has ended")
                 batch["cancelled"] = True
-                if batch["status"] == "running":
-                    batch["status"] = "cancelling"
+                batch["status"] = "cancelling"
             else:
                 server.look(batch)
             return _TELL[vendor](server, batch)

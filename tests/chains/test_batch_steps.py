@@ -185,6 +185,16 @@ def test_calls_that_are_refused_for_now_are_made_again(server, folder, vendor):
     assert len(server.batches) == 1
 
 
+def test_results_that_were_cut_short_are_read_again(server, folder):
+    server.cut = ["GET files/file-1/content"]
+    write_chain(folder, server, "openai")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == wanted()
+    assert server.calls("GET files/file-1/content") == 2
+    assert not any(prompt.startswith("one") for prompt in server.live)
+
+
 def test_somebody_elses_batch_of_the_same_size_is_not_taken_for_ours(server, folder):
     params = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
 

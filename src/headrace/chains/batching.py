@@ -252,7 +252,12 @@ class Batching:
                 held: list[tuple[str, bytes]] = []
                 async with aclosing(batches.api.lines(ended)) as lines:
                     async for line in lines:
-                        held.append((_id_of(batches, line), line))
+                        try:
+                            name = batches.api.read_line(line).custom_id or ""
+                        except LLMBadResponseError as error:  # whose it is, nobody knows
+                            log.warning("a line of batch %s is left out: %s", ended.batch_id, error)
+                            continue
+                        held.append((name, line))
                         if len(held) >= _LINES_AT_ONCE:
                             store.take(number, held)
                             held = []
@@ -260,10 +265,10 @@ class Batching:
                 break
             except LLMError as error:
                 attempt += 1
-                # An answer that was cut short is told of as a bad one, and may be whole the next time.
-                passing = error.transient or isinstance(error, LLMBadResponseError)
+                if isinstance(error, LLMBadResponseError):
+                    error.transient = True  # it was cut short, and may be whole the next time
                 delay = batches.delay_s(attempt, error)
-                if not passing or delay is None:
+                if delay is None:
                     raise
                 await asyncio.sleep(delay)
         store.end(number, ended.phase)
@@ -336,10 +341,6 @@ class Batching:
 def _was_stopped(step: Step, error: LLMError) -> bool:
     """Whether somebody cancelled the batch: then nothing more is asked, for more money at that."""
     return isinstance(error, LLMCancelledError) and step.max_wait_s is None
-
-
-def _id_of(batches: Batches, line: bytes) -> str:
-    return batches.api.read_line(line).custom_id or ""
 
 
 async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:

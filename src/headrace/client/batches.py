@@ -11,7 +11,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
 from typing import TypeVar
 from uuid import uuid4
@@ -139,7 +139,8 @@ class Batches:
             if until is not None and not cancelled:
                 left_s = until - self._clock.wall()
                 if left_s <= 0:
-                    await self.cancel(batch_id)
+                    with suppress(LLMInvalidRequestError):  # it has ended meanwhile
+                        await self.cancel(batch_id)
                     cancelled = True
                 wait_s = min(wait_s, max(left_s, 0.0))
             await self._clock.sleep(wait_s)
