@@ -24,6 +24,7 @@ TOPICS = {
     "headrace.contracts.engines": "Engines",
     "headrace.client.structured.results": "Answers as objects",
     "headrace.client.structured.settings": "Answers as objects",
+    "headrace.client.batches": "Batches",
     "headrace.traffic.endpoint": "The client's settings",
     "headrace.traffic.retry": "The client's settings",
     "headrace.traffic.breaker": "The client's settings",
@@ -48,6 +49,11 @@ TOPICS = {
 }
 # What is not imported from ``headrace`` itself.
 BESIDE = {
+    "How a batch stands": [
+        "headrace.contracts.batches.Batch",
+        "headrace.contracts.batches.BatchCounts",
+        "headrace.contracts.batches.BatchProblem",
+    ],
     "Files of keys": [
         "headrace.stores.credentials.write_template",
     ],

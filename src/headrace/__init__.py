@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from headrace.client.async_client import (
         AsyncClient,
     )
+    from headrace.client.batches import (
+        BatchAnswer,
+        Batches,
+        SyncBatches,
+    )
     from headrace.client.choosing import (
         ClientPolicy,
     )
@@ -194,6 +199,7 @@ _HOMES = {
     ),
     "headrace.backends.row": ("Provider",),
     "headrace.client.async_client": ("AsyncClient",),
+    "headrace.client.batches": ("BatchAnswer", "Batches", "SyncBatches"),
     "headrace.client.choosing": ("ClientPolicy",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
     "headrace.client.registry": (
@@ -334,6 +340,8 @@ __all__ = [
     "Backend",
     "BackendCapabilities",
     "BackendStatus",
+    "BatchAnswer",
+    "Batches",
     "BreakerPolicy",
     "CacheFor",
     "CallRecord",
@@ -421,6 +429,7 @@ __all__ = [
     "StageMark",
     "Structured",
     "StructuredEvent",
+    "SyncBatches",
     "TaskPriority",
     "TaskProfile",
     "TextPart",

@@ -187,3 +187,47 @@ def test_our_price_is_that_of_the_library_whose_data_it_is(provider, prompt):
             assert ours == calculated.total_price, model.id
             compared += 1
     assert compared >= 5
+
+
+def _models_of(provider: str) -> list[tuple[str, bool]]:
+    """The models whose rates we know, and whether the data has rates of batches for them."""
+    from genai_prices.data import providers
+
+    (found,) = (each for each in providers if each.id == provider)
+    known = [each for each in found.models if rates_of(provider, each.id, DAY) is not None]
+    return [
+        (each.id, any(v.when == {"processing": "batch"} for v in each.price_variants or ()))
+        for each in known
+    ]
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "mistral"])
+def test_a_request_of_a_batch_costs_half(provider):
+    usage = Usage(prompt_tokens=1000, completion_tokens=100)
+    noon = datetime(2026, 11, 1, 12, tzinfo=timezone.utc).timestamp()
+    seen = 0
+    for model, _ in _models_of(provider):
+        usual = price_of_call(provider, [model], usage, noon)
+        ours = price_of_call(provider, [model], usage, noon, batch=True)
+        if usual:
+            assert ours == usual / 2, model
+            seen += 1
+    assert seen
+
+
+def test_the_published_rates_of_batches_are_taken_where_there_are_any():
+    from genai_prices import Usage as TheirUsage
+    from genai_prices import calc_price
+
+    at = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+    model = next(name for name, has_own in _models_of("anthropic") if has_own)
+    theirs = calc_price(
+        TheirUsage(input_tokens=1000, output_tokens=100),
+        model,
+        provider_id="anthropic",
+        genai_request_timestamp=at,
+        price_context={"processing": "batch"},
+    )
+    usage = Usage(prompt_tokens=1000, completion_tokens=100)
+    ours = price_of_call("anthropic", [model], usage, at.timestamp(), batch=True)
+    assert ours == theirs.total_price

@@ -56,3 +56,15 @@ def _priced() -> Callable[..., Decimal | None]:
     from headrace.numbers.price import price_of_call
 
     return price_of_call
+
+
+def price_of_batch(
+    provider_name: str, models: Sequence[str | None], usage: Usage, wall_s: float
+) -> Decimal | None:
+    """US dollars for one request of a batch; ``None`` where tokens or rates are unknown."""
+    from headrace.numbers.price import price_of_call
+
+    row = PROVIDERS.get(provider_name)
+    if row is None or row.prices is None:
+        return None
+    return price_of_call(row.prices, models, usage, wall_s, batch=True)

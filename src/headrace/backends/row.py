@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
 
 from headrace.contracts.requests import ResponseMode
 from headrace.wire.openai_params import COMMON, Dialect
+
+BatchApiForm: TypeAlias = Literal["openai", "anthropic", "mistral"]
 
 
 @frozen(kw_only=True)
@@ -79,6 +81,12 @@ def _names_only(headers: Mapping[str, str]) -> str:
     return repr(sorted(headers))
 
 
+def _known_batch(_: object, __: object, form: str | None) -> None:
+    if form is not None and form not in get_args(BatchApiForm):
+        known = ", ".join(get_args(BatchApiForm))
+        raise ValueError(f"batch is {form!r}, must be one of {known}, or nothing")
+
+
 def _ways(_: object, __: object, modes: tuple[ResponseMode, ...]) -> None:
     known = ("schema", "tool", "json", "prompt")
     if not modes or not set(modes) <= set(known):
@@ -138,7 +146,8 @@ class Provider:
     them) do not notice that the caller of a plain request has left and work on for nobody. Where
     ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
 
-    ``structured`` is how it is asked for answers that meet a schema.
+    ``structured`` is how it is asked for answers that meet a schema. ``batch`` is the form of its
+    batch API, ``None`` where it has none.
     """
 
     name: str = field(validator=_plain_name)
@@ -170,6 +179,7 @@ class Provider:
     streams_logprobs_with_tools: bool = True
     logprobs_alone: bool = True
     structured: Structured = field(factory=Structured)
+    batch: BatchApiForm | None = field(default=None, validator=_known_batch)
 
     @property
     def chat(self) -> ModuleType:

@@ -27,6 +27,7 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI,
         prices="openai",
         structured=Structured(strict=("*",)),
+        batch="openai",  # https://platform.openai.com/docs/guides/batch
     ),
     # https://platform.openai.com/docs/api-reference/responses/create: the same models by the newer
     # format, which shows summaries of their reasoning and takes it back sealed.
@@ -84,6 +85,7 @@ HOSTED: tuple[Provider, ...] = (
         structured=Structured(
             models=("gpt-oss-*", "llama-4-*", "kimi-k2*"), strict=("gpt-oss-20b", "gpt-oss-120b")
         ),
+        batch="openai",  # https://console.groq.com/docs/batch
     ),
     # https://docs.mistral.ai/api/#tag/chat: further fields are refused (422), stream_options
     # among them; the last chunk has the usage. Schemas:
@@ -99,6 +101,7 @@ HOSTED: tuple[Provider, ...] = (
         stream_usage=False,
         prices="mistral",
         structured=Structured(models=("*",)),
+        batch="mistral",  # https://docs.mistral.ai/capabilities/batch/
     ),
     # https://api-docs.deepseek.com/api/create-chat-completion: no seed, n, top_k or logit_bias;
     # response_format is text or json_object. Thinking models take the penalties and do nothing
@@ -204,6 +207,8 @@ HOSTED: tuple[Provider, ...] = (
             modes=("schema", "tool", "prompt"),
             models=("claude-*-4-[5-9]*", "claude-opus-4-1*", "claude-*-[5-9]*"),
         ),
+        # https://platform.claude.com/docs/en/build-with-claude/batch-processing
+        batch="anthropic",
     ),
 )
 
@@ -304,7 +309,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
         asked_whole=False,
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
-    Provider(name="openai-compatible", asked_whole=False),
+    # Most have no batch API, and say so when they are asked; our gateway has one.
+    Provider(name="openai-compatible", asked_whole=False, batch="openai"),
     # The same for servers of the Responses format; https://www.openresponses.org/specification
     Provider(
         name="open-responses",

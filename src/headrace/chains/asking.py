@@ -20,6 +20,7 @@ from headrace.chains.rounds import Answered, with_tools
 from headrace.chains.spending import Spending
 from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.client.requests import as_request
+from headrace.client.structured.asking import Asking
 from headrace.client.structured.kinds import Unfit
 from headrace.client.structured.results import Structured
 from headrace.client.structured.settings import OutputSettings
@@ -69,7 +70,7 @@ class Askers:
     ) -> None:
         self._paces = paces
         self._spending = Spending() if spending is None else spending
-        self._budget = budget
+        self.budget = budget
         self._room = Room()
         self._samplings = {name: each.sampling for name, each in (abilities or {}).items()}
         # What is the same for all rows is made once: it is a good part of what asking takes.
@@ -89,40 +90,59 @@ class Askers:
         pictures = pictures_of(step.image_expressions, seen)
         return Asked(step, (step.user_template.render(seen), system), pictures)
 
-    async def ask(self, asked: Asked) -> Done:
-        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for."""
+    async def ask(self, asked: Asked, came: LLMResponse | None = None) -> Done:
+        """The answer, or why there is none; raises OutOfBudget where it is not to be asked for.
+
+        ``came`` is an answer that came already, of a batch, and is to be judged.
+        """
         step = asked.step
         if not asked.pictures:
-            return await self._paid(step, self._request(asked, asked.said[0]))
+            return await self._paid(step, self._request(asked, asked.said[0]), came)
         async with self._room.of(asked.pictures):
             try:
                 content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
             except LLMError as error:
-                return _failed(error)
-            return await self._paid(step, self._request(asked, content))
+                return failed(error)
+            return await self._paid(step, self._request(asked, content), came)
 
-    async def _paid(self, step: Step, request: LLMRequest) -> Done:
+    async def request_of(self, asked: Asked) -> LLMRequest:
+        """What is asked, the schema of the answer included; raises an LLMError."""
+        content: str | tuple[ContentPart, ...] = asked.said[0]
+        if asked.pictures:
+            async with self._room.of(asked.pictures):
+                content = await asyncio.to_thread(with_pictures, asked.said[0], asked.pictures)
+        request = self._request(asked, content)
+        return request if asked.step.output is None else self._asking(asked.step, request).request
+
+    async def _paid(self, step: Step, request: LLMRequest, came: LLMResponse | None) -> Done:
         with self._spending.bill(step.id) as bill:
-            if self._budget is None:
-                return bill.on(await self._asked(step, request))
-            budget, prices = self._budget
+            asking: Asking[Any] | None = None
+            if came is not None:
+                bill.has(came)
+                asking = None if step.output is None else self._asking(step, request)
+                done = _judged(came, asking)
+                if done is not None:
+                    return bill.on(done)
+            if self.budget is None:
+                return bill.on(await self._asked(step, request, asking))
+            budget, prices = self.budget
             async with budget.aside(*prices.most(step, request), bill):
-                return bill.on(await self._asked(step, request))
+                return bill.on(await self._asked(step, request, asking))
 
-    async def _asked(self, step: Step, request: LLMRequest) -> Done:
+    async def _asked(self, step: Step, request: LLMRequest, asking: Asking[Any] | None) -> Done:
         client = self._paces[step.engine].of(step.id)
         try:
             if step.timeout_s is None:
-                return await self._answered(client, step, request)
+                return await self._answered(client, step, request, asking)
             async with asyncio.timeout(None) as limit:
                 client = client.telling(partial(_begin, limit, step.timeout_s))
-                return await self._answered(client, step, request)
+                return await self._answered(client, step, request, asking)
         except TimeoutError:
-            return _failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
+            return failed(LLMTimeoutError(f"timeout_s of {step.timeout_s:g} s ran out"))
         except EngineGoneError:
             raise  # no row's fault
         except LLMError as error:
-            return _failed(error)
+            return failed(error)
 
     def _request(self, asked: Asked, content: str | tuple[ContentPart, ...]) -> LLMRequest:
         messages = [LLMMessage(role="user", content=content)]
@@ -145,8 +165,17 @@ class Askers:
             alike = self._alike[step.id] = as_request((), None, sampling, {}), settings
         return alike
 
-    async def _answered(self, client: Paced, step: Step, request: LLMRequest) -> Done:
+    def _asking(self, step: Step, request: LLMRequest) -> Asking[Any]:
+        return Asking(request, step.output, self._alike_of(step)[1])
+
+    async def _answered(
+        self, client: Paced, step: Step, request: LLMRequest, asking: Asking[Any] | None
+    ) -> Done:
         settings = self._alike_of(step)[1]
+        while asking is not None:  # one answer has come, and will not do
+            again = asking.judge(await client.generate(asking.request))
+            if again is not None:
+                return _done(plain(again.output), again.usage, again.price_usd)
         if step.tools:
             answered = await with_tools(client.generate, step, request, settings)
             return _done(plain(answered.value), answered)
@@ -155,6 +184,17 @@ class Askers:
             return _done(answer.text, answer, whole=answer.finish_reason == "stop")
         made = await client.generate(request, output=step.output, output_settings=settings)
         return _done(plain(made.output), made, whole=made.response.finish_reason == "stop")
+
+
+def _judged(came: LLMResponse, asking: Asking[Any] | None) -> Done | None:
+    """What ``came`` is good for; None where it is to be asked for again."""
+    if asking is None:
+        return _done(came.text, came.usage, came.price_usd)
+    try:
+        made = asking.judge(came)
+    except LLMError as error:
+        return failed(error)
+    return None if made is None else _done(plain(made.output), made.usage, made.price_usd)
 
 
 def _begin(limit: asyncio.Timeout, seconds: float) -> None:
@@ -176,6 +216,7 @@ def _done(
     )
 
 
-def _failed(error: LLMError) -> Done:
+def failed(error: LLMError) -> Done:
+    """That there is no answer, and why."""
     said = as_json([type(error).__name__, error.message])
     return Done(said, failed=True, passing=error.transient)

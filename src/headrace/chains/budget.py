@@ -32,17 +32,19 @@ class Budget:
 
     @asynccontextmanager
     async def aside(self, most: Decimal, one: Decimal, bill: Bill) -> AsyncIterator[None]:
-        """Has ``most`` set aside for what is done within, and what is on ``bill`` paid at the end.
+        """Has ``most`` set aside for what is done within, and what comes on ``bill`` paid at the end.
 
         ``one`` is what a single call may cost at most; so much is paid for those that nobody told the
         price of. Raises OutOfBudget.
         """
+        spent = bill.spent
+        before = spent.usd, spent.unpriced + spent.untold
         await self._set_aside(most)
         try:
             yield
         finally:
-            spent = bill.spent
-            self._settle(most, spent.usd + one * (spent.unpriced + spent.untold))
+            unknown = spent.unpriced + spent.untold - before[1]
+            self._settle(most, spent.usd - before[0] + one * unknown)
 
     async def _set_aside(self, most: Decimal) -> None:
         if self.over:

@@ -46,6 +46,9 @@ _OF_A_STEP = (
     "tools",
     "max_tool_rounds",
     "tool_timeout_s",
+    "mode",
+    "batch_retry",
+    "max_wait_s",
 )
 _AS_SAID = (
     "asks",
@@ -56,6 +59,9 @@ _AS_SAID = (
     "format_instruction",
     "max_tool_rounds",
     "tool_timeout_s",
+    "mode",
+    "batch_retry",
+    "max_wait_s",
 )
 _KINDS = ("parallel", "apply", "branch", "join", "reduce")
 

@@ -12,6 +12,7 @@ from attrs import asdict, evolve, frozen
 from headrace.chains.graph import Chain
 from headrace.chains.nodes import Apply, Group, Join, Path, Reduce, Step
 from headrace.chains.pace import Pace
+from headrace.chains.standing import BatchStanding
 from headrace.client.async_client import AsyncClient
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Look:
     tokens_a_second: float = 0.0
     nodes: tuple[NodeLook, ...] = ()
     engines: tuple[EngineLook, ...] = ()
+    batches: tuple[BatchStanding, ...] = ()
 
 
 class Looker:
@@ -121,6 +123,7 @@ class Looker:
             engines=tuple(
                 _engine(name, client, run.paces[name]) for name, client in run.clients.items()
             ),
+            batches=tuple(standing.batches.values()),
         )
 
     def whole(self) -> Look:

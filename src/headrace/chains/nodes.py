@@ -33,6 +33,7 @@ Output: TypeAlias = Any
 _ASKS = 4
 _ASK_TOKENS = 20_000
 How: TypeAlias = Literal["one", "many", "filter"]
+Mode: TypeAlias = Literal["live", "batch"]
 
 
 def _named(_: object, attribute: Any, name: str) -> None:
@@ -87,6 +88,15 @@ def _above_zero(_: object, attribute: Attribute[Any], value: float) -> None:
         raise WrongAmount(f"{attribute.name} is {value!r}; it must be > 0", attribute)
 
 
+def _without_tools(step: Any, attribute: Attribute[Any], mode: Mode) -> None:
+    if mode == "batch" and step.tools:
+        raise WrongAmount(
+            f"{attribute.name} is 'batch', and tools are given, whose results a batch cannot wait for; "
+            "leave one of them out",
+            attribute,
+        )
+
+
 @frozen(kw_only=True, eq=False)
 class Node:
     """One place in a chain. ``id`` is its own there, and the name of what it gave in templates."""
@@ -120,6 +130,11 @@ class Step(Node):
     ``format_instruction`` (a template that sees ``schema``), or not at all where that is empty or
     False. ``tools`` are functions that the model may call, ``max_tool_rounds`` times one after the
     other, before it answers; each call may take ``tool_timeout_s``.
+
+    With ``mode`` "batch" all that reaches the step is asked by way of the provider's batch API, for
+    less money and later. What the batch gave no answer to, though asking again may help, is asked
+    ``batch_retry``: one by one ("live"), or once more in a batch. A batch that takes longer than
+    ``max_wait_s`` is cancelled, and what it had not done counts as such.
     """
 
     engine: str
@@ -142,6 +157,11 @@ class Step(Node):
     max_tool_rounds: int = field(default=8, validator=[kind(int, "a whole number"), at_least(1)])
     tool_timeout_s: float | None = field(
         default=60.0, converter=as_float, validator=or_none(and_(number, _above_zero))
+    )
+    mode: Mode = field(default="live", validator=[one_of(*get_args(Mode)), _without_tools])
+    batch_retry: Mode = field(default="live", validator=one_of(*get_args(Mode)))
+    max_wait_s: float | None = field(
+        default=None, converter=as_float, validator=or_none(and_(number, _above_zero))
     )
     instruction: str | None = field(init=False, repr=False)
     reader: Callable[[Any], Any] | None = field(init=False, repr=False)

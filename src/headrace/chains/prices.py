@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from attrs import frozen
 
-from headrace.backends.pricing import price_of, told_price
+from headrace.backends.pricing import price_of, price_of_batch, told_price
 from headrace.backends.providers import split_model
 from headrace.chains.nodes import Step, schema_of
 from headrace.contracts.engines import EngineConfig
@@ -28,18 +28,22 @@ class Prices:
 
     engines: Mapping[str, EngineConfig]
 
-    def of(self, name: str, prompt_tokens: int, completion_tokens: int) -> Decimal | None:
-        """US dollars for a call of so many tokens; None where nobody knows."""
+    def of(
+        self, name: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False
+    ) -> Decimal | None:
+        """US dollars for a call of so many tokens, or one in a ``batch``; None where nobody knows."""
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
         engine = self.engines.get(name)
         if engine is not None:
             told = told_price(engine, usage)
-            return told if told is not None else _published(engine.backend, engine.model, usage)
+            if told is not None:
+                return told
+            return _published(engine.backend, engine.model, usage, batch=batch)
         try:
             row, model = split_model(name)
         except LLMError:
             return None
-        return _published(row.name, model, usage)
+        return _published(row.name, model, usage, batch=batch)
 
     def check(self, steps: Sequence[Step]) -> None:
         """Raises LLMInvalidRequestError where the cost of a step's request has no known bound."""
@@ -64,6 +68,16 @@ class Prices:
                     param="max_cost",
                 )
 
+    def in_batch(self, step: Step, request: LLMRequest) -> Decimal:
+        """The most that one of its calls may cost in a batch, where each is made once."""
+        prompt = prompt_bound(request)
+        if step.output is not None:
+            prompt += len(json.dumps(schema_of(step.output)))
+        answer = (request.max_tokens or 0) * (request.n or 1)
+        price = self.of(step.engine, prompt, answer, batch=True)
+        assert price is not None  # as ``check`` has seen
+        return price
+
     def most(self, step: Step, request: LLMRequest) -> tuple[Decimal, Decimal]:
         """The most that ``step`` may cost for one value, and that one of its calls may."""
         prompt = prompt_bound(request)
@@ -84,5 +98,7 @@ class Prices:
         return price
 
 
-def _published(provider: str, model: str, usage: Usage) -> Decimal | None:
+def _published(provider: str, model: str, usage: Usage, *, batch: bool) -> Decimal | None:
+    if batch:
+        return price_of_batch(provider, (model,), usage, time.time())
     return price_of(provider, (model,), usage, time.time())

@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 
 from headrace.chains.abilities import abilities_of, may_lack
 from headrace.chains.asking import Answering, Askers
+from headrace.chains.batching import Batching
 from headrace.chains.budget import Budget
 from headrace.chains.cache import AnswerCache, AskedOnce, CacheSettings
 from headrace.chains.engines import is_started, open_clients, open_paces
@@ -28,6 +29,7 @@ from headrace.chains.reading import Row
 from headrace.chains.runs import Earlier, Notes, Why
 from headrace.chains.spending import Spending
 from headrace.chains.standing import Standing
+from headrace.chains.turns import turns_of
 from headrace.chains.values import Item
 from headrace.chains.walk import Came, Failed, Walk
 from headrace.client.async_client import AsyncClient
@@ -111,8 +113,9 @@ class Run:
 
     @property
     def takes_turns(self) -> bool:
-        """Whether the rows go through the chain more than once, for engines that take turns."""
-        return len(self.chain.parts()[0].segments(self._lazy())[1]) > 1
+        """Whether the rows go through the chain more than once, for engines that take turns or
+        for batches."""
+        return len(turns_of(self.chain.parts()[0], self._lazy())[1]) > 1
 
     def _lazy(self) -> frozenset[str]:
         return frozenset(e.name for e in self.settings.engines if e.lazy and is_started(e))
@@ -159,9 +162,14 @@ class Run:
             for engine in settings.engines:
                 if is_started(engine) and not engine.lazy and engine.name in clients:
                     await clients[engine.name].start_engine()
+            batching = stack.enter_context(
+                Batching(self.chain, settings.run_dir, askers, clients, self)
+            )
+            await batching.resume()
             parts = self.chain.parts()
             for part, behind in zip(parts, (*parts[1:], None), strict=True):
                 walk = Walk(part, journal, cached, self.standing)
+                walk.batching = batching
                 stack.callback(walk.close)
                 if behind is None:
                     async with aclosing(self._part(walk, part, rows, None)) as through:
@@ -186,17 +194,19 @@ class Run:
         rows: Callable[[], Iterable[Row]],
         behind: Part | None,
     ) -> AsyncGenerator[tuple[Row, Came], None]:
-        """Each row with what became of it in ``part``, engines taking turns."""
-        walk.segments, turns = part.segments(self._lazy())
+        """Each row with what became of it in ``part``, engines taking turns, and batches."""
+        walk.segments, turns = turns_of(part, self._lazy())
+        batching = walk.batching
         for window in self._windows(rows, many=len(turns) > 1):
-            for turn, name in enumerate(turns[:-1]):
-                walk.until = turn
+            for walk.until, turn in enumerate(turns[:-1]):
+                batching.collects = turn.collects
                 async with aclosing(self._through(walk, window())) as through:
                     async for _ in through:
                         pass
-                if name is not None:
-                    await self.clients[name].stop_engine()
-            walk.until = len(turns) - 1
+                if turn.engine is not None:
+                    await self.clients[turn.engine].stop_engine()
+                await batching.run()
+            walk.until, batching.collects = len(turns) - 1, False
             # Who listens may leave: what is under way ends before the clients are closed.
             async with aclosing(self._through(walk, window())) as through:
                 async for row, came in through:
@@ -204,8 +214,8 @@ class Run:
                         continue
                     self._count(part, came, last=behind is None)
                     yield row, came
-            last = turns[-1]
-            going_on = behind is not None and behind.segments(self._lazy())[1][0] == last
+            last = turns[-1].engine
+            going_on = behind is not None and turns_of(behind, self._lazy())[1][0].engine == last
             if last is not None and (len(turns) > 1 or behind is not None) and not going_on:
                 await self.clients[last].stop_engine()
 

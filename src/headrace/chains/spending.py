@@ -16,6 +16,7 @@ from attrs import asdict, define, evolve, fields
 
 from headrace.chains.journal import Done
 from headrace.contracts.record import Attempt, CallRecord
+from headrace.contracts.responses import LLMResponse, Usage
 
 # Whoever got so far may have begun to answer, and to count.
 _ANSWERED = 200
@@ -98,6 +99,19 @@ class Bill:
             each.take(record)
             each.retries += self.failed_last
         self.failed_last = record.error_kind is not None
+
+    def has(self, came: LLMResponse) -> None:
+        """An answer that came without a call, of a batch."""
+        usage = came.usage if isinstance(came.usage, Usage) else Usage()
+        told = Spent(
+            calls=1,
+            prompt_tokens=usage.prompt_tokens or 0,
+            completion_tokens=usage.completion_tokens or 0,
+            usd=came.price_usd or Decimal(0),
+            unpriced=int(came.price_usd is None),
+        )
+        self.spent.add(told)
+        self.others.add(told)
 
     def on(self, done: Done) -> Done:
         """``done`` with all that its calls used. Where no record told of any (a client or a batch of

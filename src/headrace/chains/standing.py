@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from attrs import Factory, define
+from attrs import Factory, define, frozen
+
+
+@frozen(kw_only=True)
+class BatchStanding:
+    """A batch that is under way, as its provider tells of it."""
+
+    step: str
+    provider: str
+    id: str
+    phase: str
+    total: int
+    done: int
+    failed: int
 
 
 @define
@@ -21,7 +34,7 @@ class Standing:
     ``cached`` answers of other runs.
 
     ``groups`` are those that came of a Reduce and went through what stands behind it. ``nodes`` tells
-    of each node that something came to.
+    of each node that something came to, ``batches`` are those that are under way, by their ids.
     """
 
     rows: int = 0
@@ -34,6 +47,7 @@ class Standing:
     completion_tokens: int = 0
     groups: int = 0
     nodes: dict[str, NodeStanding] = Factory(dict)
+    batches: dict[str, BatchStanding] = Factory(dict)
 
     def of(self, node: str) -> NodeStanding:
         """How the node of that id stands."""

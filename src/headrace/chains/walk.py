@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mappi
 from decimal import Decimal
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field, frozen
 from msgspec import json
@@ -25,8 +25,12 @@ from headrace.chains.journal import Done, Journal
 from headrace.chains.nodes import Apply, Branch, Group, Join, Node, Path, Step
 from headrace.chains.sieve import Sieve
 from headrace.chains.standing import NodeStanding, Standing
+from headrace.chains.turns import NotYet
 from headrace.chains.values import Item, as_json, key_of, plain
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
+
+if TYPE_CHECKING:
+    from headrace.chains.batching import Batching
 
 T = TypeVar("T")
 
@@ -84,16 +88,14 @@ class Came:
     later: bool = False
 
 
-class _NotYet(Exception):
-    """The rest is for a later segment."""
-
-
 class Walk:
     """Walks rows through ``chain``, or a part of one; what is under way is shared by those who wait for the same.
 
-    ``segments`` are the numbers of the nodes' segments, and nodes of those behind ``until`` are left
-    for later.
+    ``segments`` are the numbers of the nodes' turns, and nodes of those behind ``until`` are left
+    for later. ``batching`` is asked for those steps that are asked in batches.
     """
+
+    batching: Batching
 
     def __init__(
         self, chain: Part, journal: Journal, askers: Answering, standing: Standing
@@ -118,7 +120,7 @@ class Walk:
         failed = _Told()
         try:
             items = await self._path(self._chain.path, item, failed)
-        except _NotYet:
+        except NotYet:
             return Came()
         except OutOfBudget:
             return Came(later=True)
@@ -177,7 +179,7 @@ class Walk:
 
     async def _node(self, node: Node, failed: _Told, item: Item) -> list[Item]:
         if self.segments.get(node.id, 0) > self.until:
-            raise _NotYet
+            raise NotYet
         standing = self.standing.of(node.id)
         work: Callable[[], Awaitable[Done]]
         if isinstance(node, Step):
@@ -189,7 +191,11 @@ class Walk:
                 standing.failed += 1
                 return []
             key = asked.key(self._chain.mark(node))
-            work = partial(self._askers.ask, asked)
+            work = (
+                partial(self._askers.ask, asked)
+                if node.mode == "live"
+                else partial(self.batching.ask, key, asked)
+            )
         else:
             assert isinstance(node, Apply)
             key = key_of(self._chain.mark(node), as_json(item.value))

@@ -26,6 +26,7 @@ COMMANDS = (
     "run",
     "inspect",
     "runs",
+    "batch",
     "credentials",
     "engines",
     "warmup",

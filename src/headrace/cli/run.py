@@ -18,7 +18,7 @@ import typer
 from attrs import evolve, frozen
 
 from headrace.cli.output import print_json
-from headrace.cli.run_tell import Events, Lines, Silence, Tells, line_of
+from headrace.cli.run_tell import Events, Lines, Silence, Tells, batch_of, line_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
 if TYPE_CHECKING:
@@ -390,6 +390,8 @@ def _tell(going: Run, look: Look, writing: Writing) -> None:
     said = goes_on(going)
     if said is not None:
         typer.echo(said, err=True)
+        for batch in look.batches:
+            typer.echo(f"{batch_of(batch)}; it goes on there, and is picked up then", err=True)
     elif errors.count:
         typer.echo(f"what failed, and why: {errors.path}", err=True)
 

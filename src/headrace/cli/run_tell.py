@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from headrace.chains.look import Look
     from headrace.chains.reading import Row
+    from headrace.chains.standing import BatchStanding
     from headrace.chains.walk import Failed
 
 
@@ -91,7 +92,16 @@ def line_of(look: Look) -> str:
     ]
     if look.retries:
         said.append(f"{look.retries} retries")
-    return ", ".join(said + cost_of(look))
+    return "; ".join([", ".join(said + cost_of(look)), *map(batch_of, look.batches)])
+
+
+def batch_of(batch: BatchStanding) -> str:
+    """A batch that is under way, in words."""
+    over = batch.done + batch.failed
+    return (
+        f"{batch.step}: batch {batch.id} at {batch.provider} is {batch.phase}, "
+        f"{over} of {batch.total} done"
+    )
 
 
 def cost_of(look: Look) -> list[str]:

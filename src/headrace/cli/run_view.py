@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.cli.run_tell import cost_of
+from headrace.cli.run_tell import batch_of, cost_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,7 +51,8 @@ def drawn(look: Look) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_nodes(look.nodes), Text(_whole(look)), _engines(look.engines))
+    batches = (Text(batch_of(each)) for each in look.batches)
+    return Group(_nodes(look.nodes), Text(_whole(look)), _engines(look.engines), *batches)
 
 
 def _nodes(nodes: tuple[NodeLook, ...]) -> RenderableType:

@@ -29,7 +29,9 @@ from headrace.contracts.responses import (
 )
 
 if TYPE_CHECKING:
+    from headrace.client.batches import Batches
     from headrace.client.structured.asking import Asking
+    from headrace.traffic.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -240,6 +242,13 @@ class AsyncClient:
             self._endpoints, "embeddings", request.model, endpoint.provider, stream=False
         )
         return await embed(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
+
+    def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
+        """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.
+
+        ``retry`` takes the place of the client's own policy.
+        """
+        return self._endpoints.batches(model, retry)
 
     async def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""

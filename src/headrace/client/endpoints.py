@@ -39,6 +39,8 @@ from headrace.traffic.lane import Lane
 
 if TYPE_CHECKING:
     from headrace.backends.managed.engine import Managed
+    from headrace.client.batches import Batches
+    from headrace.traffic.retry import RetryPolicy
 
 
 @frozen(kw_only=True)
@@ -190,6 +192,27 @@ class Endpoints:
         row, model = self.named(request.model)
         own_key = bool(request.metadata.get("api_key"))
         return self._endpoint(row, own_key=own_key), evolve(request, model=model)
+
+    def batches(self, name: str | None, retry: RetryPolicy | None = None) -> Batches:
+        """The batches at the provider of the model of that name, or of the default one.
+
+        Raises LLMCapabilityError where there is no batch API.
+        """
+        from headrace.backends.batches import BatchApi
+        from headrace.client.batches import Batches
+
+        self._refuse_if_closed()
+        row, model = self.named(name)
+        backend = self._endpoint(row, own_key=False).lane.backend
+        if not isinstance(backend, Remote):
+            raise LLMCapabilityError(
+                f"{backend.name} is an engine that we start, and has no batch API; ask it live",
+                param="mode",
+            )
+        engine = self._settings.engine if row is self._engine_row else None
+        api = BatchApi(remote=backend, model=model, engine=engine)
+        retry = retry or self._settings.endpoint.retry
+        return Batches(api, self.clock, self.world.random, retry=retry)
 
     def capabilities(self, name: str) -> BackendCapabilities:
         """What the model of that name can do, as far as our data knows it."""

@@ -29,7 +29,9 @@ T = TypeVar("T")
 _ENDS_AFTER_S = 5.0
 
 if TYPE_CHECKING:
+    from headrace.client.batches import SyncBatches
     from headrace.contracts.protocols import LLMClient
+    from headrace.traffic.retry import RetryPolicy
 
     def _meets_the_protocol(client: Client) -> LLMClient:
         return client
@@ -205,6 +207,13 @@ class Client:
         """One vector for each input."""
         core = self.on_portal()
         return portal().run(lambda: core.embed(inputs, model=model, **settings))
+
+    def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> SyncBatches:
+        """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""
+        from headrace.client.batches import SyncBatches
+
+        self._core.batches(model)  # what is wrong with it is told now
+        return SyncBatches(lambda: self.on_portal().batches(model, retry=retry))
 
     def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""

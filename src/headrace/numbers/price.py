@@ -129,9 +129,17 @@ def rates_of(provider: str | None, model: str | None, on: date) -> Rates | None:
 
 
 def price_of_call(
-    provider: str | None, models: Iterable[str | None], usage: Usage | None, wall_s: float
+    provider: str | None,
+    models: Iterable[str | None],
+    usage: Usage | None,
+    wall_s: float,
+    *,
+    batch: bool = False,
 ) -> Decimal | None:
     """US dollars for one call; ``None`` where tokens or rates are unknown.
+
+    One of a ``batch`` has rates of its own. Where the data has none for the model, it is half of the
+    usual price, which is what all who publish it ask.
 
     ``models`` are the names it may be priced under, the best first: what the answer says, then what
     was asked for. ``wall_s`` is when it was made, in Unix seconds.
@@ -140,9 +148,15 @@ def price_of_call(
         return None
     for model in models:
         rates = model and _on_day(provider, model, int(wall_s // 86400))
-        if rates:
+        if model and rates:
             at = datetime.fromtimestamp(wall_s, timezone.utc) if rates.by_hour else None
-            return price(usage, rates, at)
+            if not batch:
+                return price(usage, rates, at)
+            own = _of_batches(provider, model, int(wall_s // 86400))
+            if own is not None:
+                return price(usage, own)
+            usual = price(usage, rates, at)
+            return None if usual is None else usual / 2
     return None
 
 
@@ -205,6 +219,21 @@ def _steps_at(rates: Rates, at: datetime) -> tuple[TokenRates, ...]:
 def _on_day(provider: str, model: str, day: int) -> Rates | None:
     """``day`` counts from 1970-01-01."""
     return _resolved(provider, model, date.fromordinal(_DAY_0 + day))
+
+
+@lru_cache(maxsize=1024)
+def _of_batches(provider: str, model: str, day: int) -> Rates | None:
+    """The rates of batches on that day; ``None`` where the data has none that differ."""
+    info = _find(provider, model)
+    noon = datetime.combine(
+        date.fromordinal(_DAY_0 + day), datetime.min.time(), timezone.utc
+    ) + timedelta(hours=12)
+    if info is None or not info.price_variants:
+        return None
+    usual, own = info.get_prices(noon), info.get_prices(noon, {"processing": "batch"})
+    if own == usual:
+        return None
+    return Rates(steps=_steps(own), source=_source(), model=info.id, on=noon.date().isoformat())
 
 
 @lru_cache(maxsize=1024)
