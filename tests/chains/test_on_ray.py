@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from .answering import Answering, answering
+from .test_engines_in_turn import left_over, starts
+from .test_engines_in_turn import write_chain as write_engines
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed here; `make test-ray` runs these"
@@ -136,10 +138,10 @@ def workers_of(folder: Path) -> list[int]:
         if not process.name.isdecimal():
             continue
         try:
-            files = [os.readlink(each) for each in (process / "fd").iterdir()]
+            files = [each.readlink() for each in (process / "fd").iterdir()]
         except OSError:
             continue
-        if any(f"{folder}/out.jsonl.run/partitions/" in each for each in files):
+        if any(folder / "out.jsonl.run" / "partitions" in each.parents for each in files):
             found.append(int(process.name))
     return found
 
@@ -324,6 +326,40 @@ def test_workers_share_the_concurrency_of_the_run(folder, cluster):
         done = run(folder, "--on", "ray", "--ray-address", cluster, "--concurrency", "5")
         assert done.returncode == 3, done.stderr
     assert 2 <= most <= 4
+
+
+@needs_ray
+def test_a_budget_is_not_passed_and_with_more_the_run_goes_on(folder, cluster):
+    bounded = CHAIN.replace(
+        "    user_file", "    sampling: {{max_tokens: 4}}\n    user_file"
+    ).replace('    user: "two', '    sampling: {{max_tokens: 4}}\n    user: "two')
+    words = ("--on", "ray", "--ray-address", cluster, "--concurrency", "4", "--json")
+    with answering() as server:
+        write_chain(folder, server, bounded)
+        expected = here(folder)
+        whole = len(server.asked) * (3 + 2 * 2) / 1e6
+        server.asked.clear()
+        first = run(folder, *words, "--max-cost", f"{whole / 2:.6f}")
+        assert first.returncode == 4, first.stderr
+        spent = sum(server.asked.values()) * (3 + 2 * 2) / 1e6
+        assert 0 < spent <= whole / 2
+        end = json.loads(first.stderr.splitlines()[-1])
+        assert float(end["usd"]) == pytest.approx(spent)
+        assert "with more it goes on" in end["goes_on"]
+        second = run(folder, *words, "--max-cost", "1")
+        assert second.returncode == 3, second.stderr
+        assert set(server.asked.values()) == {1}
+    assert there(folder) == expected
+
+
+@needs_ray
+def test_an_engine_that_workers_start_is_gone_at_the_end(folder, cluster):
+    write_engines(folder, steps='steps:\n  - {id: first, engine: one, user: "1 {{ text }}"}\n')
+    state = {"HEADRACE_STATE": str(folder / "state")}
+    done = run(folder, "--on", "ray", "--ray-address", cluster, "--workers", "1", **state)
+    assert done.returncode == 3, done.stderr
+    assert starts(folder) == ["one"]
+    until(lambda: not left_over(), "the engine's end")
 
 
 @needs_ray

@@ -8,11 +8,13 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 from attrs import frozen
 
 from headrace.chains.cluster.desk import Desk, Stop
+from headrace.chains.cluster.purse import Purse
 from headrace.chains.cluster.reports import Report, report_from_plain
 from headrace.chains.cluster.worker import Job, Worker
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
@@ -25,22 +27,31 @@ _ENDS_WITHIN_S = 10.0
 
 @frozen
 class Places:
-    """Which cluster (of our own, where it is None), and how many workers at most."""
+    """Which cluster (one of our own, where it is None), and how many workers at most."""
 
     address: str | None = None
     workers: int | None = None
 
 
 class Crew:
-    """Workers at ``count`` partitions; ``job`` tells what each of so many workers does.
+    """Workers, ``most`` at most, at ``count`` partitions; ``job`` tells what each of so many does, and
+    ``left`` is what they may spend.
 
     What Ray does is done in a thread of its own, which lives until all is over: Ray's processes
     would end with it.
     """
 
-    def __init__(self, places: Places, count: int, most: int, job: Callable[[int], Job]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        count: int,
+        most: int,
+        job: Callable[[int], Job],
+        left: Decimal | None,
+    ) -> None:
         self.stop: Stop = ""
-        self._places, self._count, self._most, self._job = places, count, most, job
+        self._places, self._count, self._most = places, count, most
+        self._job, self._left = job, left
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[tuple[int, bytes] | BaseException | None] = asyncio.Queue()
         self._ray: Any = None
@@ -123,7 +134,9 @@ class Crew:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        desk = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk).remote()
+        desk = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk).remote(
+            None if self._left is None else Purse(self._left, workers)
+        )
         self._ray, self._desk = ray, desk
         numbers = [{"partition": number} for number in range(self._count)]
         done = data.from_items(numbers, override_num_blocks=self._count).map_batches(

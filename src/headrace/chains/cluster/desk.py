@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal, TypeAlias
+
+from headrace.chains.cluster.purse import Purse
 
 Stop: TypeAlias = Literal["", "finish", "now"]
 """Whether to go on, to finish what is under way, or to stop at once."""
 
 
 class Desk:
-    """``begun`` partitions are counted, for one that ends each worker must not go on for ever."""
+    """Counts who takes a partition up, for one that ends each worker must not go on for ever; and
+    hands out what is in ``purse``."""
 
-    def __init__(self) -> None:
+    def __init__(self, purse: Purse | None) -> None:
+        self._purse = purse
         self._stop: Stop = ""
         self._begun: dict[int, int] = {}
         self._news: dict[int, bytes] = {}
@@ -31,3 +36,13 @@ class Desk:
         self._stop = stop
         news, self._news = self._news, {}
         return news
+
+    def take(self, fruitless: Decimal | None) -> Decimal | None:
+        """A share of what may be spent, as the purse gives it."""
+        assert self._purse is not None
+        return self._purse.take(fruitless)
+
+    def give_back(self, rest: Decimal) -> None:
+        """What was not spent of a share."""
+        assert self._purse is not None
+        self._purse.give_back(rest)

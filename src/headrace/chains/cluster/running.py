@@ -90,13 +90,20 @@ class ClusterRun(Run):
     async def _carried(
         self, partitions: Partitions, count: int
     ) -> AsyncGenerator[tuple[Row, Came], None]:
+        limit = self.settings.max_cost
+        left = None if limit is None else limit - sum(b.usd_at_most for b in self._before.values())
         crew = Crew(
-            self._places, count, self.settings.concurrency, lambda n: self._job(partitions, n)
+            self._places,
+            count,
+            self.settings.concurrency,
+            lambda workers: self._job(partitions, workers),
+            left,
         )
         listening = asyncio.create_task(self._listen(crew))
         done: set[int] = set()
         written = 0
         failed: LLMError | None = None
+        out_of_money = False
         try:
             async for number, report in crew.ended():
                 self._take({number: report})
@@ -105,12 +112,16 @@ class ClusterRun(Run):
                     crew.stop = "finish"
                 elif report.state == "done":
                     done.add(number)
+                elif report.reason == "max_cost":
+                    out_of_money = True
                 while written in done:
                     for row, came in partitions.results(written):
                         yield row, came
                     written += 1
             if failed is not None:
                 raise failed
+            if out_of_money:
+                self.stop("max_cost")
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -169,12 +180,6 @@ class ClusterRun(Run):
 
 
 def _check(run: ClusterRun) -> None:
-    settings = run.settings
-    if settings.max_cost is not None:
-        raise LLMInvalidRequestError(
-            "max_cost is given, and a run on a cluster cannot be kept below one yet; leave it out",
-            param="max_cost",
-        )
     parts = run.chain.parts()
     if len(parts) > 1:
         reduce = parts[1].reduce

@@ -11,6 +11,7 @@ import pickle
 import socket
 import sys
 from contextlib import aclosing
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,7 +20,7 @@ from attrs import evolve, frozen
 
 from headrace.chains.abilities import Ability
 from headrace.chains.cluster.partitions import CameFile, Partitions, rows_at
-from headrace.chains.cluster.reports import Report, report_to_plain
+from headrace.chains.cluster.reports import Report, before_at, report_to_plain
 from headrace.chains.engines import open_clients
 from headrace.chains.graph import Chain
 from headrace.chains.running import Run, RunSettings
@@ -91,9 +92,28 @@ class Worker:
         chain, settings, abilities = self._loaded()
         folder = self._job.partitions.at(number)
         await _freed(folder)
-        run = Run(chain, evolve(settings, run_dir=folder, clients=self._clients))
-        run.abilities = abilities
-        work = asyncio.create_task(_through(run, folder))
+        settings = evolve(settings, run_dir=folder, clients=self._clients)
+        fruitless: Decimal | None = None
+        while True:
+            share: Decimal | None = None
+            if settings.max_cost is not None:
+                share = await _answer(self._desk.take.remote(fruitless))
+                if share is None:
+                    return Report(state="stopped", reason="max_cost")
+                before = before_at(folder).usd_at_most
+                settings = evolve(settings, max_cost=before + share)
+            run = Run(chain, settings)
+            run.abilities = abilities
+            report = await self._run(number, run)
+            if share is None:
+                return report
+            await _answer(self._desk.give_back.remote(share - run.usd_at_most))
+            if report.reason != "max_cost":
+                return report
+            fruitless = None if run.usd_at_most else share
+
+    async def _run(self, number: int, run: Run) -> Report:
+        work = asyncio.create_task(_through(run))
         while not work.done():
             await asyncio.wait({work}, timeout=_TELLS_EVERY_S)
             told = self._desk.tell.remote(number, report_to_plain(_report(run, Report())))
@@ -145,7 +165,8 @@ class Worker:
         return self._code
 
 
-async def _through(run: Run, folder: Path) -> None:
+async def _through(run: Run) -> None:
+    folder = run.settings.run_dir
     file = CameFile(folder)
     try:
         async with aclosing(run.over(lambda: rows_at(folder))) as over:
