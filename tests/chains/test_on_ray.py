@@ -368,7 +368,14 @@ def test_what_a_worker_lacks_is_told_with_its_host(folder, cluster, tmp_path_fac
     (folder / "rules.py").rename(elsewhere / "rules.py")
     with answering() as server:
         write_chain(folder, server)
-        module = run(folder, "--on", "ray", "--ray-address", cluster, PYTHONPATH=f"{elsewhere}:src")
+        module = run(
+            folder,
+            "--on",
+            "ray",
+            "--ray-address",
+            cluster,
+            PYTHONPATH=os.pathsep.join([str(elsewhere), os.environ.get("PYTHONPATH", "")]),
+        )
         (elsewhere / "rules.py").rename(folder / "rules.py")
         key = CHAIN.replace("model: m\n", "model: m\n    api_key_env: ONLY_HERE\n")
         write_chain(folder, server, key)

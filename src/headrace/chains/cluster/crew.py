@@ -57,7 +57,7 @@ class Crew:
         self._ray: Any = None
         self._desk: Any = None
         self._thread = threading.Thread(target=self._work, name="ray", daemon=True)
-        self._over = asyncio.Event()
+        self._asking = threading.Lock()
 
     async def ended(self) -> AsyncIterator[tuple[int, Report]]:
         """The partitions as they come to their end."""
@@ -69,16 +69,7 @@ class Crew:
 
     async def heard(self) -> dict[int, Report]:
         """How partitions stand; workers hear of ``stop`` meanwhile."""
-        if self._desk is None:
-            return {}
-        from ray.exceptions import RayError
-
-        try:
-            news = await asyncio.to_thread(
-                self._ray.get, self._desk.hear.remote(self.stop), timeout=_HEARD_WITHIN_S
-            )
-        except RayError:
-            return {}  # asked again soon; what is lost for good ends the thread, which tells
+        news = await asyncio.to_thread(self._news)
         return {number: report_from_plain(each) for number, each in news.items()}
 
     async def close(self) -> None:
@@ -95,6 +86,19 @@ class Crew:
             # Some function of the user's may hold a worker up.
             await asyncio.to_thread(self._ray.shutdown)
 
+    def _news(self) -> dict[int, bytes]:
+        with self._asking:
+            if self._desk is None:
+                return {}
+            from ray.exceptions import RayError
+
+            try:
+                heard = self._desk.hear.remote(self.stop)
+                news: dict[int, bytes] = self._ray.get(heard, timeout=_HEARD_WITHIN_S)
+            except RayError:
+                return {}  # asked again soon; what is lost for good ends the thread, which tells
+            return news
+
     def _say(self, what: tuple[int, bytes] | BaseException | None) -> None:
         with suppress(RuntimeError):  # nobody listens any more
             self._loop.call_soon_threadsafe(self._said.put_nowait, what)
@@ -104,8 +108,13 @@ class Crew:
         own = min(places.workers or os.cpu_count() or 1, self._most, self._count)
         try:
             with joined(places.address, own, param="on", missing=MISSING) as ray:
-                for number, report in self._carried(ray, self._workers(ray)):
-                    self._say((number, report))
+                try:
+                    for number, report in self._carried(ray, self._workers(ray)):
+                        self._say((number, report))
+                finally:
+                    # Who asks when Ray has left has it start another one.
+                    with self._asking:
+                        self._desk = None
         except LLMError as error:
             self._say(error)
         except Exception as error:  # noqa: BLE001 - Ray has many kinds, and all end the run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from decimal import Decimal
+from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 
@@ -176,7 +177,7 @@ class ClusterRun(Run):
                 "those of a module, and hold no files, locks or connections",
                 param="chain",
             ) from error
-        return Job(code, self.chain.whole_mark, str(Path.cwd()), partitions)
+        return Job(version("headrace"), code, self.chain.whole_mark, str(Path.cwd()), partitions)
 
 
 def _check(run: ClusterRun) -> None:

@@ -12,6 +12,7 @@ import socket
 import sys
 from contextlib import aclosing
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -42,6 +43,7 @@ class Job:
     and ``mark`` stands for the chain. Modules are looked for in ``folder`` too, where the command was
     given."""
 
+    version: str
     code: bytes
     mark: bytes
     folder: str
@@ -81,6 +83,12 @@ class Worker:
             await client.aclose()
 
     async def _carried(self, number: int) -> Report:
+        here = version("headrace")
+        if here != self._job.version:
+            raise LLMUnavailableError(
+                f"headrace is {here} there, and {self._job.version} where the command was given; "
+                "install the same on each machine"
+            )
         begun, stop = await _answer(self._desk.begin.remote(number))
         if begun > _MOST_BEGUN:
             raise LLMUnavailableError(
