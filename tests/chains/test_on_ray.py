@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from bench.load.test_hosts import offspring
+
 from .answering import Answering, answering
 from .test_engines_in_turn import left_over, starts
 from .test_engines_in_turn import write_chain as write_engines
@@ -68,7 +70,11 @@ def cluster() -> Iterator[str]:
         made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     made.wait_for_nodes()
     yield made.address
+    nodes = [node.all_processes["raylet"][0].process.pid for node in made.worker_nodes]
+    nodes.append(made.head_node.all_processes["raylet"][0].process.pid)
+    below = {pid for node in nodes for pid in offspring(node)}
     made.shutdown()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "the workers' end")
 
 
 @pytest.fixture

@@ -39,6 +39,9 @@ def joined(address: str | None, processors: int, *, param: str, missing: str) ->
         "include_dashboard": False,
         "object_store_memory": _OWN_STORE_BYTES,
     }
+    if address == "local":
+        # Else its workers have the least but four of priorities, and starve where others work too.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(
             address=address,

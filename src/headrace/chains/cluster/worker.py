@@ -70,16 +70,24 @@ class Worker:
             report = self._runner.run(self._carried(number))
         except Exception as error:  # noqa: BLE001 - told to the command, which ends with it
             report = Report(state="failed", error=type(error).__name__, reason=_said(error))
+            self._end()
         return {"partition": [number], "report": [report_to_plain(report)]}
 
     def __del__(self) -> None:
-        # Ray calls it where the work is over; a worker that is killed leaves its engines to others.
-        if self._runner is not None:
-            self._runner.run(self._closed())
-            self._runner.close()
+        # Ray drops a worker whose work is over; one that is killed leaves its engines to others.
+        if not sys.is_finalizing():  # no thread could be waited for any more
+            self._end()
+
+    def _end(self) -> None:
+        """Leave the engines; the run is over, or ends with what failed."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            with runner:
+                runner.run(self._closed())
 
     async def _closed(self) -> None:
-        for client in self._clients.values():
+        clients, self._clients, self._code = self._clients, {}, None
+        for client in clients.values():
             await client.aclose()
 
     async def _carried(self, number: int) -> Report:
@@ -102,12 +110,13 @@ class Worker:
         await _freed(folder)
         settings = evolve(settings, run_dir=folder, clients=self._clients)
         fruitless: Decimal | None = None
+        report = Report(state="stopped", reason="max_cost")
         while True:
             share: Decimal | None = None
             if settings.max_cost is not None:
                 share = await _answer(self._desk.take.remote(fruitless))
                 if share is None:
-                    return Report(state="stopped", reason="max_cost")
+                    return report
                 before = before_at(folder).usd_at_most
                 settings = evolve(settings, max_cost=before + share)
             run = Run(chain, settings)
@@ -228,9 +237,7 @@ async def _freed(folder: Path) -> None:
 
 
 async def _answer(asked: Any) -> Any:
-    import ray
-
-    return await asyncio.to_thread(ray.get, asked)
+    return await asyncio.wrap_future(asked.future())
 
 
 def _said(error: BaseException) -> str:
