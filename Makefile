@@ -32,8 +32,8 @@ test: $(DEV_READY) ## Run the tests (the first run fetches the model)
 test-engines: $(DEV_READY) ## Start real vLLM, MAX Serve and llama-server, and ask them through the gateway (slow, 5 GB)
 	@$(BIN)/pytest tests/engines/check_real_engines.py $(ARGS)
 
-test-ray: $(RAY_READY) ## Run the tests of load tests from several hosts, with a Ray of their own
-	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py $(ARGS)
+test-ray: $(RAY_READY) ## Run the tests of load tests and chains on several hosts, with a Ray of their own
+	@$(RAY_VENV)/bin/pytest tests/bench/load/test_hosts.py tests/chains/test_on_ray.py $(ARGS)
 
 test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, and say what is asked twice (minutes)
 	@$(BIN)/pytest tests/chains/check_kills.py $(ARGS)

@@ -175,26 +175,32 @@ class Askers:
         while asking is not None:  # one answer has come, and will not do
             again = asking.judge(await client.generate(asking.request))
             if again is not None:
-                return _done(plain(again.output), again.usage, again.price_usd)
+                return _done(plain(again.output), again, whole=_is_whole(again.response))
         if step.tools:
             answered = await with_tools(client.generate, step, request, settings)
             return _done(plain(answered.value), answered)
         if step.output is None:
             answer = await client.generate(request)
-            return _done(answer.text, answer, whole=answer.finish_reason == "stop")
+            return _done(answer.text, answer, whole=_is_whole(answer))
         made = await client.generate(request, output=step.output, output_settings=settings)
-        return _done(plain(made.output), made, whole=made.response.finish_reason == "stop")
+        return _done(plain(made.output), made, whole=_is_whole(made.response))
 
 
 def _judged(came: LLMResponse, asking: Asking[Any] | None) -> Done | None:
     """What ``came`` is good for; None where it is to be asked for again."""
     if asking is None:
-        return _done(came.text, came.usage, came.price_usd)
+        return _done(came.text, came, whole=_is_whole(came))
     try:
         made = asking.judge(came)
     except LLMError as error:
         return failed(error)
-    return None if made is None else _done(plain(made.output), made.usage, made.price_usd)
+    if made is None:
+        return None
+    return _done(plain(made.output), made, whole=_is_whole(made.response))
+
+
+def _is_whole(response: LLMResponse) -> bool:
+    return response.finish_reason == "stop"
 
 
 def _begin(limit: asyncio.Timeout, seconds: float) -> None:

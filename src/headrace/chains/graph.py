@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from functools import partial
 
 from headrace.chains.fitting import fields_of
 from headrace.chains.flow import Passage, fields_before, passages_of, wanted_by
@@ -72,6 +73,9 @@ class Chain(Part):
         """What comes to each node and what leaves it, by its id, as far as types tell."""
         _, self.whole_mark = self._walk(self.path, frozenset(), b"", marks)
         """Stands for all of its nodes."""
+
+    def __reduce__(self) -> tuple[Callable[..., Chain], tuple[Path]]:
+        return partial(Chain, name=self.name), (self.path,)  # for another process
 
     def parts(self) -> tuple[Part, ...]:
         """What lies between its reductions: each runs for all values before the next one begins."""

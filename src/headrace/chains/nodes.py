@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, fields, frozen
 from attrs.validators import and_
 
 from headrace.chains.annotations import each_taken, given, is_plain, taken
@@ -112,6 +113,11 @@ class Node:
     def signature(self) -> object:
         """All that what it gives depends on, beside what comes to it; JSON."""
         raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Callable[..., Node], tuple[()]]:
+        # For another process: what follows from what it was made of is made there again.
+        made_of = {each.name: getattr(self, each.name) for each in fields(type(self)) if each.init}
+        return partial(type(self), **made_of), ()
 
 
 @frozen(kw_only=True, eq=False)

@@ -210,7 +210,7 @@ def read_run(folder: Path) -> RunNote:
         )
     now, earlier = note["now"], note["earlier"]
     state: State = now["state"]
-    if state == "running" and not _is_held(folder):
+    if state == "running" and not is_held(folder):
         state = "killed"
     return RunNote(
         folder=folder,
@@ -271,7 +271,7 @@ def _earlier_of(path: Path) -> Earlier:
     return note.earlier.and_then(note.now)
 
 
-def _is_held(folder: Path) -> bool:
+def is_held(folder: Path) -> bool:
     """Whether a process works on the run there."""
     try:
         lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)

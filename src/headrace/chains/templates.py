@@ -33,6 +33,9 @@ class Template:
             ) from error
         self._globals, self._own_error = dict(self._compiled.globals), TemplateError
 
+    def __reduce__(self) -> tuple[type[Template], tuple[str, str]]:
+        return Template, (self.source, self.place)  # for another process; code does not travel
+
     def names(self) -> frozenset[str]:
         """The names that it looks up outside of itself."""
         from jinja2 import meta

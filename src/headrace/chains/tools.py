@@ -46,6 +46,9 @@ class Tool:
             )
         return _tool_of(cast("Callable[..., Any]", function))
 
+    def __reduce__(self) -> tuple[Callable[[object], Tool], tuple[Callable[..., Any]]]:
+        return Tool.of, (self.function,)  # for another process
+
     @property
     def name(self) -> str:
         """What the model calls it by."""

@@ -18,6 +18,7 @@ import typer
 from attrs import evolve, frozen
 
 from headrace.cli.output import print_json
+from headrace.cli.run_on import On, RayAddress, Workers, run_on
 from headrace.cli.run_tell import Events, Lines, Silence, Tells, batch_of, line_of
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -116,6 +117,9 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Tell how it goes as lines of JSON, on standard error.")
     ] = False,
+    on: On = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a chain over all rows. Run it again, and only what is not done is done.
 
@@ -128,7 +132,7 @@ def run(
     from headrace.chains.choosing import sampled
     from headrace.chains.load import load_chain
     from headrace.chains.reading import RepeatedIds, read_rows
-    from headrace.chains.running import Run, RunSettings
+    from headrace.chains.running import RunSettings
     from headrace.chains.writing import Errors, results_at, schema_of_results, size_of
 
     found, engines = load_chain(chain)
@@ -156,7 +160,7 @@ def run(
 
         print_json(estimate(found, settings, rows))
         return
-    going = Run(found, settings)
+    going = run_on(on, found, settings, workers=workers, ray_address=ray_address)
     split_bytes = None if split_size is None else size_of(split_size, "split_size")
     read_rows(source)  # refuses what is no input before anything is written
     _check_output(input, output, settings.run_dir, shape, with_usage=with_usage)

@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from headrace.bench.load import run as running
 from headrace.bench.load.beside import Beside
 from headrace.bench.load.bounds import check
-from headrace.bench.load.cluster import MISSING, Placed, joined, place
+from headrace.bench.load.cluster import MISSING, Placed, place
 from headrace.bench.load.crew import Heard, Job, drive_all, put_together, with_notes
 from headrace.bench.load.drive import Stop
 from headrace.bench.load.shares import Driven, Share, split
@@ -28,6 +28,7 @@ from headrace.bench.load.target import Target, target_of
 from headrace.contracts.convert import to_json
 from headrace.contracts.errors import LLMInvalidRequestError, LLMProviderError
 from headrace.contracts.load import LoadPlan, Prompts, Replay
+from headrace.net.ray_cluster import joined
 
 if TYPE_CHECKING:
     from headrace.contracts.load_report import LoadReport, Moment
@@ -60,7 +61,7 @@ def load_by_hosts(
     plan = _for_elsewhere(plan, target_of(plan))
     with (
         running.interrupts_ask(stop),
-        joined(address, len(shares)) as ray,
+        joined(address, len(shares), param="hosts", missing=MISSING) as ray,
         running.runner() as runner,
     ):
         return runner.run(_load(plan, shares, ray, on_moment, stop))

@@ -1,0 +1,1 @@
+"""A chain on several machines: its rows in partitions, each with a journal of its own."""
