@@ -44,6 +44,11 @@ def as_it_is(text: str) -> str:
     return text
 
 
+def as_judged(judged: dict[str, Any]) -> dict[str, Any]:
+    """A text that is good enough, with what was said of it."""
+    return judged
+
+
 def called(round: int) -> Any:
     """What one round's paths gave, by the same names in each round."""
 
@@ -72,7 +77,7 @@ def from_round(round: int) -> Path:
     path = path >> Apply(id=f"round_{round}", function=called(round), version=str(round))
     if round == ROUNDS:
         return path
-    good = Apply(id=f"good_{round}", function=as_it_is)
+    good = Apply(id=f"good_{round}", function=as_judged)
     return path >> Branch(
         id=f"enough_{round}", choose=verdict, paths={"good": good, "poor": from_round(round + 1)}
     )

@@ -148,7 +148,14 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("reasoning_effort", {"reasoning_effort": "minimal"}),
     ("user", {"user": "ann"}),
 ]
-STAY_WITH_US = {"metadata", "response_mode", "task_profile", "request_id", "priority"}
+STAY_WITH_US = {
+    "metadata",
+    "response_mode",
+    "response_instruction",
+    "task_profile",
+    "request_id",
+    "priority",
+}
 
 SAID = LLMResponse(
     text="12 °C",

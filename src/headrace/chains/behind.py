@@ -5,17 +5,21 @@ A thread of its own writes. Until something is written, it is answered from memo
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 _WAIT_S = 0.1
+_ROWS_A_STATEMENT = 128
 _ENOUGH = 64
 """As much as is under way at a time: so a kill costs no more for what was not written yet."""
+_MOST = 3 * _ENOUGH
+"""More than this is never waiting where ``room`` is asked for first."""
 
 
 class Behind(Generic[T]):
@@ -33,6 +37,7 @@ class Behind(Generic[T]):
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
+        self._room: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._thread = threading.Thread(target=self._go, name=name, daemon=True)
         self._thread.start()
 
@@ -47,6 +52,20 @@ class Behind(Generic[T]):
             waiting = len(self._pending)
         if waiting in (1, _ENOUGH):
             self._wake.set()
+
+    def is_full(self) -> bool:
+        """Whether as much is waiting to be written as a kill may cost."""
+        return self.failure is None and len(self._pending) + len(self._writing) >= _MOST
+
+    async def room(self) -> None:
+        """Wait until it is not full, or nothing more will be written."""
+        while self.is_full():
+            room = self._room
+            if room is None:
+                room = self._room = (asyncio.get_running_loop(), asyncio.Event())
+                if not self.is_full():
+                    return  # written in the meantime, by a thread that saw nobody waiting
+            await room[1].wait()
 
     def close(self) -> None:
         """Write all that is left."""
@@ -66,6 +85,7 @@ class Behind(Generic[T]):
                 self._write_pending()
             except sqlite3.Error as error:
                 self.failure = error
+            self._tell_of_room()
             if closing:
                 return
 
@@ -76,6 +96,27 @@ class Behind(Generic[T]):
         if self._writing:
             self._write(self._writing)
         self._writing = {}
+
+    def _tell_of_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            with suppress(RuntimeError):  # that loop is closed: nobody waits in it
+                room[0].call_soon_threadsafe(room[1].set)
+
+
+def insert(connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]]) -> None:
+    """``INSERT OR REPLACE INTO`` with many rows a statement.
+
+    Each statement gives Python's lock away and waits for it again, while another thread computes for
+    5 ms each time: with a row a statement the writing falls behind who is busy.
+    """
+    for first in range(0, len(rows), _ROWS_A_STATEMENT):
+        some = rows[first : first + _ROWS_A_STATEMENT]
+        one = f"({', '.join('?' * len(some[0]))})"
+        connection.execute(
+            f"INSERT OR REPLACE INTO {into} VALUES {', '.join([one] * len(some))}",  # noqa: S608  names of ours
+            [each for row in some for each in row],
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Self
 from attrs import asdict, evolve, field, frozen
 
 from headrace.chains.asking import Answering, Asked
-from headrace.chains.behind import Behind, transaction
+from headrace.chains.behind import Behind, insert, transaction
 from headrace.chains.journal import Done
 from headrace.chains.nodes import Step
 from headrace.chains.values import Item, as_json, key_of
@@ -181,14 +181,10 @@ class AnswerCache:
     def _write_all(self, many: Mapping[bytes, _Kept]) -> None:
         writer, now = self._writer, self._clock()
         with transaction(writer):
-            writer.executemany(
-                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)",
-                [
-                    (key, each.value, now, now)
-                    for key, each in many.items()
-                    if each.value is not None
-                ],
-            )
+            new = [
+                (key, each.value, now, now) for key, each in many.items() if each.value is not None
+            ]
+            insert(writer, "answer", new)
             writer.executemany(
                 "UPDATE answer SET used = ? WHERE key = ?",
                 [(now, key) for key, each in many.items() if each.value is None],

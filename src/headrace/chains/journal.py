@@ -18,7 +18,7 @@ from typing import Self
 
 from attrs import frozen
 
-from headrace.chains.behind import Behind, transaction
+from headrace.chains.behind import Behind, insert, transaction
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 
 _FORMAT = 2
@@ -82,8 +82,7 @@ class Journal:
         Raises LLMUnavailableError where nothing can be written any more, since what is not there
         would be asked for in vain.
         """
-        if self._behind.failure is not None:
-            raise self._unwritable(self._behind.failure)
+        self.check_writable()
         found = self._behind.find(key)
         if found is not None:
             return found
@@ -103,9 +102,20 @@ class Journal:
 
     def keep(self, key: bytes, done: Done) -> None:
         """Write it down soon; raises LLMUnavailableError where nothing can be written any more."""
+        self.check_writable()
+        self._behind.add(key, done)
+
+    async def room(self) -> None:
+        """Wait until so little is unwritten that a kill would not cost much; raises
+        LLMUnavailableError where nothing can be written any more."""
+        if self._behind.is_full():
+            await self._behind.room()
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """Raises LLMUnavailableError where nothing can be written any more."""
         if self._behind.failure is not None:
             raise self._unwritable(self._behind.failure)
-        self._behind.add(key, done)
 
     def close(self) -> None:
         """Write all that is left, and let others in; raises LLMUnavailableError where that fails."""
@@ -219,7 +229,7 @@ class Journal:
             for key, d in many.items()
         ]
         with transaction(connection):
-            connection.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?)", rows)
+            insert(connection, "done", rows)
         if synced:
             self._synced = now
 

@@ -235,6 +235,7 @@ class Walk:
             return await asyncio.shield(under_way)
         mine = self._under_way[key] = asyncio.get_running_loop().create_future()
         try:
+            await self._journal.room()  # what has none would be asked for in vain
             done = await work()
             if not done.passing:
                 self._journal.keep(key, done)
