@@ -6,6 +6,7 @@ Everything that asks a provider goes through here, our own engines' servers incl
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from functools import lru_cache
 from types import ModuleType
 from urllib.parse import quote, urlencode
 
@@ -13,7 +14,8 @@ from attrs import evolve, field, frozen
 
 from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.metrics import ask_metrics
-from headrace.backends.providers import Provider
+from headrace.backends.providers import FORMATS, Provider
+from headrace.backends.row import codec as codec_named
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
@@ -35,6 +37,7 @@ from headrace.wire.losses import lost
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
 _MODEL = "{model}"
+_MOST_URLS = 64
 # What llama.cpp tells beyond the format, and the option that asks for it.
 _ASKED_BY = {"timings": "timings_per_token", "prompt_progress": "return_progress"}
 
@@ -182,9 +185,10 @@ class Remote:
         url = self._urls.get(path)
         if url is None:
             query = urlencode(self.provider.query)
-            url = parse_url(self.base_url + path + (f"?{query}" if query else ""))
-            # Or there would be one for every model.
-            if _MODEL not in (self.provider.chat_path or ""):
+            before = "&" if "?" in path else "?"
+            url = parse_url(self.base_url + path + (f"{before}{query}" if query else ""))
+            # A model's name may stand in it, and who asks may name many.
+            if len(self._urls) < _MOST_URLS:
                 self._urls[path] = url
         return url
 
@@ -217,7 +221,7 @@ class Remote:
 
     def _headers(self, key: Secret | None, *, has_body: bool) -> Headers:
         provider = self.provider
-        headers = [("accept", "application/json, text/event-stream"), *provider.headers.items()]
+        headers = [("accept", _accept(provider.format)), *provider.headers.items()]
         if has_body:
             headers.append(("content-type", "application/json"))
         if key is not None:
@@ -236,7 +240,7 @@ class Remote:
                     refusal = await reply.read(_MOST_ERROR_BYTES)
                     raise codec.read_error(reply.status, refusal, reply.headers)
                 keep = _asked_for(request.provider_options)
-                if "text/event-stream" not in reply.headers.get("content-type", ""):
+                if codec.STREAM_TYPE not in reply.headers.get("content-type", ""):
                     # Asked so, or it did not stream although asked to.
                     answer = await reply.read(_MOST_ANSWER_BYTES)
                     marks.came_whole = True
@@ -278,6 +282,8 @@ class Remote:
                 f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
             )
         whole = self._asks_whole(request, marks)
+        if is_chat and not whole and provider.stream_path is not None:
+            path = provider.stream_path
         body = codec.write_request(
             request,
             model=self.model or request.model,
@@ -364,6 +370,11 @@ class Remote:
             ),
             limits,
         )
+
+
+@lru_cache
+def _accept(format_name: str) -> str:
+    return f"application/json, {codec_named(FORMATS[format_name].chat).STREAM_TYPE}"
 
 
 def _asked_for(options: Mapping[str, object]) -> Collection[str]:

@@ -118,7 +118,9 @@ class Provider:
 
     ``base_url`` ends where the format's paths begin (``/chat/...``); ``base_url_env`` are variables
     that name another. A path is ``None`` where there is no such service, and ``{model}`` in it
-    stands for the model's name; ``count_path`` counts a prompt's tokens. ``query`` goes behind every path, ``headers`` with every request.
+    stands for the model's name; ``count_path`` counts a prompt's tokens. A streamed chat is asked for at
+    ``stream_path``, where that is another than ``chat_path``. ``query`` goes behind every path,
+    ``headers`` with every request.
 
     ``metrics_path`` is where it tells how it is, from the server's root (the base without /v1), on
     ``metrics_port`` where that is another one; ``None`` where it tells nobody.
@@ -161,6 +163,7 @@ class Provider:
     headers: Mapping[str, str] = field(factory=dict, repr=_names_only, metadata={"secret": True})
     query: Mapping[str, str] = field(factory=dict)
     chat_path: str | None = field(default="/chat/completions", validator=_from_root)
+    stream_path: str | None = field(default=None, validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)

@@ -13,7 +13,18 @@ from headrace.contracts.requests import LLMRequest, ResponseMode
 from headrace.contracts.responses import LLMResponse, Usage
 from headrace.contracts.routing import RouteDecision
 
-Operation: TypeAlias = Literal["chat", "completion", "embeddings", "rerank"]
+Operation: TypeAlias = Literal[
+    "chat",
+    "completion",
+    "embeddings",
+    "rerank",
+    "transcription",
+    "translation",
+    "speech",
+    "image",
+    "moderation",
+    "inference",
+]
 HedgeOutcome: TypeAlias = Literal["won", "lost", "not_allowed"]
 
 

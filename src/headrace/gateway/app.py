@@ -36,7 +36,7 @@ from headrace.gateway.behind import is_behind
 from headrace.gateway.config import Config
 from headrace.gateway.counting import TokenCount
 from headrace.gateway.embeddings import Embeddings
-from headrace.gateway.faces import codec_of, speaks_anthropic
+from headrace.gateway.faces import FACES, Face, face_of, speaks_anthropic
 from headrace.gateway.generation import Generation
 from headrace.gateway.guard import Guard
 from headrace.gateway.logs import log_request
@@ -70,10 +70,6 @@ log = logging.getLogger("headrace.requests")
 # Health checks come from load balancers, which have no key; they learn nothing else there. Nor does
 # who opens the page: it is the same for all, and asks for a key before it shows anything.
 _OPEN_PATHS = frozenset({"/health", "/ready", *PAGE_PATHS})
-_ID_HEADERS: dict[ModuleType, tuple[bytes, ...]] = {
-    openai_chat: (b"x-request-id",),
-    anthropic: (b"x-request-id", b"request-id"),
-}
 _RETRY_ELSEWHERE_S = 1.0
 # Where we list models as engines do: whoever looks for an engine should know that we are none.
 _NAME = (b"server", GATEWAY.encode())
@@ -173,6 +169,8 @@ class Gateway:
             Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
             *Profiles(self.profiles).paths(),
         ]
+        for face in FACES:
+            paths += face.paths(self)
         if self.config.server.page:
             watch = Watch(
                 tally=self.tally,
@@ -288,8 +286,9 @@ class Around:
         standing = scope.setdefault("headrace.standing", self._gateway.standing)
         request_id = scope.get("headrace.request_id") or id_for(header(scope, b"x-request-id"))
         scope["headrace.request_id"] = request_id
-        codec = codec_of(scope)
-        headers: Headers = [(name, request_id.encode()) for name in _ID_HEADERS[codec]]
+        face = face_of(scope)
+        codec = face.codec
+        headers: Headers = [(name, request_id.encode()) for name in face.id_headers]
         scope["headrace.headers"] = headers
         status = 0
 
@@ -300,7 +299,7 @@ class Around:
             await send(message)
 
         try:
-            self._admit(scope, standing)
+            self._admit(scope, standing, face)
             scope["app"] = self  # tells the router to raise what it refuses
             await self.inner(scope, receive, noting)
         except LLMCancelledError as error:
@@ -334,10 +333,10 @@ class Around:
             if standing.config.logging.requests and not scope.get("headrace.handed"):
                 self._log(scope, status or 499, self._clock.monotonic() - begin)
 
-    def _admit(self, scope: Scope, standing: Standing) -> None:
+    def _admit(self, scope: Scope, standing: Standing, face: Face) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
         if scope["path"] not in _OPEN_PATHS and not is_behind(scope):
-            standing.guard.check(header(scope, b"authorization"), header(scope, b"x-api-key"))
+            standing.guard.check(header(scope, b"authorization"), face.key_in(scope))
         is_new = "headrace.earlier" not in scope
         if scope["method"] == "POST" and is_new and self._gateway.draining:
             raise _stopping("and takes no new requests")

@@ -32,6 +32,7 @@ from headrace.traffic.routing.asking import AsRequest
 from headrace.traffic.routing.choice import Chosen
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
+from headrace.wire.sse import STREAM_TYPE as SSE
 
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -39,6 +40,7 @@ STREAM_HEADERS: Headers = [
     # Tells nginx and its like to hand each event on as it comes.
     (b"x-accel-buffering", b"no"),
 ]
+_STREAM_TYPES: dict[str, Headers] = {SSE: STREAM_HEADERS}
 _PING_AFTER_S = 10.0
 # Two formats of one house, whose fields of the same name mean the same.
 _OPENAI = {"openai", "openai-responses"}
@@ -235,7 +237,7 @@ class Generation:
         async with aclosing(calls):
             first = await anext(calls, None)
             writer = self._writer(asked, first)
-            headers = [*STREAM_HEADERS, *asked.answer_headers()]
+            headers = [*stream_headers(self.codec.STREAM_TYPE), *asked.answer_headers()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             pieces = _Pieces(send)
             async with pieces.kept_alive(self.codec.PING, self.clock):
@@ -253,6 +255,15 @@ class Generation:
                     error.request_id = asked.scope["headrace.request_id"]
                     last = await self._end(asked, writer, error)
             await send({"type": "http.response.body", "body": last})
+
+
+def stream_headers(media_type: str) -> Headers:
+    """The headers of a stream of that type."""
+    found = _STREAM_TYPES.get(media_type)
+    if found is None:
+        found = [(b"content-type", media_type.encode()), *STREAM_HEADERS[1:]]
+        _STREAM_TYPES[media_type] = found
+    return found
 
 
 def choose(headers: Mapping[str, str], route: Route, inbound: Inbound) -> Chosen[Way]:

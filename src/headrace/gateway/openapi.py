@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from headrace.gateway import openapi_batches, openapi_chat, openapi_messages, openapi_profiles
+from headrace.gateway.faces import FACES
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
 from headrace.wire.openai_responses_envelope import envelope
@@ -58,6 +59,9 @@ def describe(
     if has_batches:
         document["paths"] |= openapi_batches.paths()
         document["components"]["schemas"] |= openapi_batches.schemas()
+    for face in FACES:
+        document["paths"] |= face.openapi()
+        document["components"]["schemas"] |= face.schemas()
     if needs_key:
         document["components"]["securitySchemes"] = {
             "key": {"type": "http", "scheme": "bearer"},

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from attrs import evolve, frozen
 
-from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest, Priority
-from headrace.contracts.responses import EmbeddingResult, LLMDelta, Usage
+from headrace.contracts.responses import EmbeddingResult, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.usage import add_usages
 from headrace.traffic.batch import BatchWindow
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.fallback import Alternative
 from headrace.traffic.lane import Lane
-
-_RESULT = "embeddings"
+from headrace.traffic.single import Single, single
 
 
 @runtime_checkable
@@ -60,7 +57,8 @@ async def embed(
     priority: Priority = "normal",
 ) -> EmbeddingResult:
     """One vector for each input, by ``traffic.run`` with all that holds there."""
-    ways = [evolve(way, lane=_carrying(request, way.lane)) for way in fallbacks]
+    for each in (lane, *(way.lane for way in fallbacks)):
+        _check_able(each)
     stands_for = LLMRequest(
         messages=(),
         model=request.model,
@@ -70,13 +68,20 @@ async def embed(
         request_id=request.request_id,
         priority=priority,
     )
-    run = traffic.run(stands_for, _carrying(request, lane), sheet, marks, fallbacks=ways)
-    result: object = None
-    async with aclosing(run) as deltas:
-        async for delta in deltas:
-            result = (delta.provider_fields or {}).get(_RESULT, result)
-    assert isinstance(result, EmbeddingResult)
-    return result
+
+    async def ask(lane: Lane, model: str | None, marks: Marks) -> Single[EmbeddingResult]:
+        asked = evolve(request, model=model)
+        backend: object = lane.backend
+        if isinstance(backend, Prepares):
+            asked = await backend.prepare(asked, marks)
+        assert isinstance(backend, Embedder)
+        if isinstance(lane, EmbeddingLane):
+            result = await _in_portions(asked, lane.window, marks)
+        else:
+            result = await backend.embed(asked, marks)
+        return Single(result, result.usage)
+
+    return await single(traffic, ask, stands_for, lane, sheet, marks, fallbacks=fallbacks)
 
 
 def batch_window(
@@ -117,49 +122,12 @@ def batch_window(
     )
 
 
-@frozen(kw_only=True)
-class _Carried:
-    """An embedding request as traffic carries calls: the answer is one delta that holds all of it."""
-
-    lane: Lane
-    backend: Embedder
-    asked: EmbeddingRequest
-
-    @property
-    def name(self) -> str:
-        return self.lane.name
-
-    async def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
-        asked = evolve(self.asked, model=request.model)
-        if isinstance(self.backend, Prepares):
-            asked = await self.backend.prepare(asked, marks)
-        if isinstance(self.lane, EmbeddingLane):
-            result = await _in_portions(asked, self.lane.window, marks)
-        else:
-            result = await self.backend.embed(asked, marks)
-        yield LLMDelta(
-            usage_delta=result.usage, finish_reason="stop", provider_fields={_RESULT: result}
-        )
-
-    async def models(self) -> tuple[ModelInfo, ...]:
-        return await self.lane.backend.models()
-
-    async def status(self) -> BackendStatus:
-        return await self.lane.backend.status()
-
-    async def aclose(self) -> None:
-        """Nothing of its own to give back."""
-
-
-def _carrying(request: EmbeddingRequest, lane: Lane) -> Lane:
-    """``lane``, with its door and its limits, for this one request."""
-    backend = lane.backend
-    if not isinstance(backend, Embedder):
+def _check_able(lane: Lane) -> None:
+    if not isinstance(lane.backend, Embedder):
         raise LLMCapabilityError(
             f"{lane.name} makes text, not embeddings; /v1/models lists what else there is",
             param="model",
         )
-    return evolve(lane, backend=_Carried(lane=lane, backend=backend, asked=request))
 
 
 async def _in_portions(

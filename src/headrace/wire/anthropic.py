@@ -49,9 +49,11 @@ from headrace.wire.openai_fields import (
 )
 from headrace.wire.openai_params import read_settings
 from headrace.wire.openai_tools import check_choice, check_schema
+from headrace.wire.sse import STREAM_TYPE
 
 __all__ = [
     "PING",
+    "STREAM_TYPE",
     "answer_id",
     "read_count",
     "read_count_request",

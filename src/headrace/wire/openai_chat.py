@@ -55,10 +55,12 @@ from headrace.wire.openai_tools import (
     tools_from_wire,
     tools_to_wire,
 )
+from headrace.wire.sse import STREAM_TYPE
 
 __all__ = [
     "OWN_FIELDS",
     "PING",
+    "STREAM_TYPE",
     "answer_id",
     "read_error",
     "read_request",

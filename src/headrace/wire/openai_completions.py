@@ -40,10 +40,12 @@ from headrace.wire.openai_params import (
     write_settings,
 )
 from headrace.wire.openai_stream import StreamReader, StreamWriter
+from headrace.wire.sse import STREAM_TYPE
 
 __all__ = [
     "OWN_FIELDS",
     "PING",
+    "STREAM_TYPE",
     "answer_id",
     "read_error",
     "read_request",

@@ -59,6 +59,7 @@ from headrace.wire.openai_responses_settings import (
     tools_to_wire,
 )
 from headrace.wire.openai_responses_stream import StreamWriter
+from headrace.wire.sse import STREAM_TYPE
 
 __all__ = [
     "HINTS",
@@ -66,6 +67,7 @@ __all__ = [
     "OWN_FIELDS",
     "PING",
     "ROWS",
+    "STREAM_TYPE",
     "ResponsesInbound",
     "answer_id",
     "read_error",

@@ -12,6 +12,8 @@ from headrace.contracts.errors import LLMBadResponseError
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """How large one event may be; generous, since an event can hold an image."""
 
+STREAM_TYPE = "text/event-stream"
+"""The media type of such a stream."""
 PING = b": ping\n\n"
 """A comment: keeps idle connections open and is seen by no reader."""
 
