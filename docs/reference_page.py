@@ -79,6 +79,8 @@ BESIDE = {
     ],
 }
 
+_LINE = 100
+
 
 def reference(note: str) -> str:
     """The whole page; raises KeyError for a public name that has no topic."""
@@ -117,7 +119,7 @@ def _entry(heading: str, name: str, what: Any) -> list[str]:
     if inspect.isfunction(what):
         return lines + _code(_signature(name, what)) + _text(what)
     if not inspect.isclass(what) or isinstance(what, GenericAlias):
-        return lines + _code(f"{name} = {_alias(what)}")
+        return lines + _code(_one_or_a_line_each(name, _alias(what)))
     if issubclass(what, Exception):
         lines += _code(f"class {name}({what.__bases__[0].__name__})")
     elif has(what):
@@ -228,6 +230,14 @@ def _alias(what: Any) -> str:
     if isinstance(what, UnionType) or str(what).startswith("typing.Union"):
         return " | ".join(_alias(part) for part in get_args(what))
     return what.__name__ if inspect.isclass(what) else re.sub(r"[a-z_]+\.", "", str(what))
+
+
+def _one_or_a_line_each(name: str, alias: str) -> str:
+    """The definition as the formatter has it: a line for each of many words."""
+    line = f"{name} = {alias}"
+    if len(line) <= _LINE:
+        return line
+    return "\n".join([f"{name} = (", f"    {alias}".replace(" | ", "\n    | "), ")"])
 
 
 def _code(text: str) -> list[str]:
