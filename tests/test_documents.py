@@ -59,6 +59,10 @@ def test_an_example_runs_as_it_stands(
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         },
     )
+    # A machine that is too busy to measure on is told so, as the document says.
+    if done.returncode == 4 and "headrace load" in text:
+        assert "INVALID" in done.stdout
+        return
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
