@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,33 @@ def test_every_request_is_answered_and_found_by_its_custom_id(sdk: OpenAI) -> No
     assert each["response"]["request_id"] == each["id"]
     about = sdk.files.retrieve(batch.output_file_id)
     assert (about.purpose, about.filename) == ("batch_output", f"{batch.id}_output.jsonl")
+
+
+def test_a_file_may_come_in_chunks_of_unknown_number(served: Served, sdk: OpenAI) -> None:
+    lines = [json.dumps(line(f"row-{i}", f"text {i}")) for i in range(3000)]
+    opening = (
+        b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--edge\r\n'
+        b'Content-Disposition: form-data; name="file"; filename="in.jsonl"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n"
+    )
+    text = "\n".join(lines).encode()
+
+    def pieces() -> Iterator[bytes]:
+        yield opening
+        for first in range(0, len(text), 7001):
+            yield text[first : first + 7001]
+        yield b"\r\n--edge--\r\n"
+
+    asked = urllib.request.Request(
+        f"{served.url}/v1/files",
+        data=pieces(),
+        headers={"content-type": "multipart/form-data; boundary=edge"},
+    )
+    assert not asked.has_header("Content-length")
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+        about = json.load(answer)
+    assert about["bytes"] == len(text)
+    assert sdk.files.content(about["id"]).read() == text
 
 
 def test_a_bad_request_has_an_error_and_the_rest_are_answered(sdk: OpenAI) -> None:
