@@ -60,8 +60,8 @@ class Embeddings:
         """``request`` without what means nothing to who is asked, which is written into ``marks``."""
         return request
 
-    def _body(self, inbound: Any, result: EmbeddingResult, model: str) -> bytes:
-        """The answer's body."""
+    def _body(self, inbound: Any, result: EmbeddingResult, model: str, queued: float) -> bytes:
+        """The answer's body; ``queued`` is when the request had come."""
         return openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
 
     async def _answer(
@@ -96,7 +96,7 @@ class Embeddings:
             fallbacks=[evolve(way, model=way.model or model) for way in others],
             priority="idle" if is_behind(scope) else "normal",
         )
-        body = self._body(inbound, result, model)
+        body = self._body(inbound, result, model, queued)
         if marks.dropped:
             dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
             told = [*told, (b"x-headrace-dropped", dropped)]

@@ -89,7 +89,7 @@ class Embed(Embeddings):
         marks.dropped += sorted(options)
         return evolve(request, provider_options={})
 
-    def _body(self, inbound: Any, result: EmbeddingResult, model: str) -> bytes:
+    def _body(self, inbound: Any, result: EmbeddingResult, model: str, queued: float) -> bytes:
         return gemini_embeddings.write_response(result, alone=inbound.alone)
 
 

@@ -48,12 +48,10 @@ def lost(
                         found[f"messages.content.{name}"] = None
     if _LATER in losses and _has_later_system(request):
         found[_LATER] = None
-    if (
-        request.tools
-        and "tools.cache" in losses
-        and any(tool.cache is not None for tool in request.tools)
-    ):
-        found["tools.cache"] = None
+    for tool in request.tools:
+        for name in ("cache", "strict"):
+            if getattr(tool, name) and f"tools.{name}" in losses:
+                found[f"tools.{name}"] = None
     return tuple(found)
 
 
