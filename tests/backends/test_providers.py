@@ -365,7 +365,9 @@ def test_the_default_takes_a_name_without_a_provider():
 
 @pytest.mark.parametrize("name", ["gpt-4o", "grok/grok-4", "/x", ""])
 def test_a_name_without_a_known_provider_is_refused_with_the_known_ones(name):
-    with pytest.raises(LLMInvalidRequestError, match="azure, deepseek, fireworks, groq") as caught:
+    with pytest.raises(
+        LLMInvalidRequestError, match=r"azure, .*deepseek, .*fireworks, .*groq"
+    ) as caught:
         split_model(name)
     assert repr(name) in str(caught.value)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 from starlette.types import Receive, Scope, Send
@@ -31,6 +31,10 @@ from headrace.traffic.embedding import EmbeddingLane, embed
 from headrace.traffic.routing.asking import AsEmbedding
 from headrace.wire import openai_embeddings
 
+Fitting: TypeAlias = Callable[[EmbeddingRequest, Sequence[Way], Marks], EmbeddingRequest]
+"""Gives a request without what means nothing to who is asked, which it writes into the marks; raises
+what one of them cannot be asked."""
+
 
 @frozen(kw_only=True)
 class Embeddings:
@@ -44,7 +48,7 @@ class Embeddings:
         body = await read_body(scope, receive, standing.config.server)
         inbound = self._read(scope, body)
         del body
-        route = _pick(standing.routes, inbound.request.model)
+        route = pick_embedder(standing.routes, inbound.request.model)
         scope["headrace.model"] = route.model
         await while_connected(receive, self._answer(inbound, route, queued, scope, send))
 
@@ -67,43 +71,57 @@ class Embeddings:
     async def _answer(
         self, inbound: Any, route: Route, queued: float, scope: Scope, send: Send
     ) -> None:
-        marks, asked = Marks(), inbound.request
-        model, headers = route.asked(asked.model), headers_of(scope)
-        profile = task_profile(asked, headers)
-        asked = without_profile(asked)
-        chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
-        able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
-        # One that makes no embeddings is no fallback; as the only one it is refused by name.
-        chosen = chosen.among(able or chosen.ways[:1], "it makes no embeddings")
-        first, *others = chosen.ways
-        asked = self._fitting(asked, chosen.ways, marks)
-        told: Headers = scope["headrace.headers"]
-        if chosen.decision is not None:
-            told.append((ROUTE_HEADER, route_header(chosen.decision)))
-        result = await embed(
-            self.traffic,
-            evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
-            first.lane,
-            CallSheet(
-                call_id=uuid.uuid4().hex,
-                operation="embeddings",
-                queued=queued,
-                requested_model=asked.model,
-                route=route.model,
-                decision=chosen.decision,
-            ),
-            marks,
-            fallbacks=[evolve(way, model=way.model or model) for way in others],
-            priority="idle" if is_behind(scope) else "normal",
-        )
-        body = self._body(inbound, result, model, queued)
-        if marks.dropped:
-            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-            told = [*told, (b"x-headrace-dropped", dropped)]
+        asked = inbound.request
+        result, told = await vectors_for(self.traffic, asked, route, queued, scope, self._fitting)
+        body = self._body(inbound, result, route.asked(asked.model), queued)
         await answer(send, 200, body, told)
 
 
-def _pick(routes: Routes, model: str | None) -> Route:
+async def vectors_for(
+    traffic: Traffic,
+    asked: EmbeddingRequest,
+    route: Route,
+    queued: float,
+    scope: Scope,
+    fitting: Fitting,
+) -> tuple[EmbeddingResult, Headers]:
+    """One vector for each input, by ``route``, and the answer's headers."""
+    marks = Marks()
+    model, headers = route.asked(asked.model), headers_of(scope)
+    profile = task_profile(asked, headers)
+    asked = without_profile(asked)
+    chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
+    able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
+    # One that makes no embeddings is no fallback; as the only one it is refused by name.
+    chosen = chosen.among(able or chosen.ways[:1], "it makes no embeddings")
+    asked = fitting(asked, chosen.ways, marks)
+    first, *others = chosen.ways
+    told: Headers = scope["headrace.headers"]
+    if chosen.decision is not None:
+        told.append((ROUTE_HEADER, route_header(chosen.decision)))
+    result = await embed(
+        traffic,
+        evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
+        first.lane,
+        CallSheet(
+            call_id=uuid.uuid4().hex,
+            operation="embeddings",
+            queued=queued,
+            requested_model=asked.model,
+            route=route.model,
+            decision=chosen.decision,
+        ),
+        marks,
+        fallbacks=[evolve(way, model=way.model or model) for way in others],
+        priority="idle" if is_behind(scope) else "normal",
+    )
+    if marks.dropped:
+        dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
+        told = [*told, (b"x-headrace-dropped", dropped)]
+    return result, told
+
+
+def pick_embedder(routes: Routes, model: str | None) -> Route:
     """The route of ``model``; where none is named, our own embedding model's, or the first."""
     if model is not None:
         return routes.pick(model)

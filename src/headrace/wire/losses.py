@@ -41,11 +41,8 @@ def lost(
         if message.reasoning or message.reasoning_parts:
             for name in _of_reasoning(message, losses, dialect, own_seals):
                 found[name] = None
-        if not isinstance(message.content, str):
-            for part in message.content:
-                for name in parts:
-                    if getattr(part, name, None) is not None:
-                        found[f"messages.content.{name}"] = None
+        for name in _of_content(message, parts):
+            found[name] = None
     if _LATER in losses and _has_later_system(request):
         found[_LATER] = None
     for tool in request.tools:
@@ -53,6 +50,15 @@ def lost(
             if getattr(tool, name) and f"tools.{name}" in losses:
                 found[f"tools.{name}"] = None
     return tuple(found)
+
+
+def _of_content(message: LLMMessage, names: list[str]) -> Iterator[str]:
+    """What of one turn's parts does not go."""
+    if not isinstance(message.content, str):
+        for part in message.content:
+            for name in names:
+                if getattr(part, name, None) is not None:
+                    yield f"messages.content.{name}"
 
 
 def _has_later_system(request: LLMRequest) -> bool:
