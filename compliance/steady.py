@@ -23,12 +23,13 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from compliance.steady_requests import CHATS, COMPLETIONS, EMBEDDINGS
+from compliance.steady_requests import CHATS, COMPLETIONS, EMBEDDINGS, RECORDINGS, SPEECHES
 from headrace import AsyncClient, LLMCapabilityError, LLMError, LLMRequest
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, parse_url
 from headrace.stores.models.store import default_cache
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.wire.multipart import read_parts
 
 ROOT = Path(__file__).parent.parent
 SPEC = ROOT.parent / "shared" / "specs" / "openai.json"
@@ -40,6 +41,9 @@ _SCHEMAS = {
     "/completions": "CreateCompletionRequest",
     "/embeddings": "CreateEmbeddingRequest",
     "/responses": "CreateResponse",
+    "/audio/transcriptions": "CreateTranscriptionRequest",
+    "/audio/translations": "CreateTranslationRequest",
+    "/audio/speech": "CreateSpeechRequest",
 }
 
 
@@ -75,13 +79,23 @@ class Judge:
         if reply.headers.get("x-steady-request-valid") != "true" and not faults:
             faults.append(f"the judge answered {reply.status} and did not say that it is valid")
         if path in self._fields:
-            strange = json.loads(request.body).keys() - self._fields[path]
+            strange = _names(request) - self._fields[path]
             faults += [f"the specification has no field {name!r}" for name in sorted(strange)]
         self.verdicts.append(Verdict(path=path, faults=tuple(faults)))
         return reply
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _names(request: HttpRequest) -> set[str]:
+    """The body's fields, of JSON or a form."""
+    assert isinstance(request.body, bytes)
+    content_type = dict(request.headers).get("content-type", "")
+    if content_type.startswith("multipart/form-data"):
+        parts = read_parts(content_type, request.body)
+        return {part.name.removesuffix("[]") for part in parts}
+    return set(json.loads(request.body))
 
 
 def _cannot_tell(path: str, message: str, place: str) -> bool:
@@ -167,8 +181,30 @@ async def _judged(provider: str, client: AsyncClient, transport: Judge) -> int:
         with contextlib.suppress(LLMError):
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
         bad += _told(f"{provider}: {name}", transport)
+    bad += await _judged_speech(provider, client, transport)
     await client.healthcheck()
     return bad + _told(f"{provider}: models", transport)
+
+
+async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -> int:
+    """The same of what is asked about recordings and sound."""
+    bad = 0
+    for name, asked in RECORDINGS.items():
+        for way in ("streamed", "whole"):
+            if way == "streamed" and asked.get("translate"):
+                continue  # there are no such streams
+            with contextlib.suppress(LLMError):
+                if way == "whole":
+                    await client.transcribe(**asked)
+                else:
+                    async for _ in client.stream_transcription(**asked):
+                        pass
+            bad += _told(f"{provider}: {name}, {way}", transport)
+    for name, asked in SPEECHES.items():
+        with contextlib.suppress(LLMError):
+            await client.speak(**asked)
+        bad += _told(f"{provider}: {name}", transport)
+    return bad
 
 
 def _without_chats_own(request: LLMRequest) -> LLMRequest:

@@ -39,6 +39,7 @@ TOPICS = {
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
+    "headrace.contracts.audio": "Speech",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.routing": "Records",
@@ -46,6 +47,7 @@ TOPICS = {
     "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
+    "headrace.contracts.relay": "Protocols",
 }
 # What is not imported from ``headrace`` itself.
 BESIDE = {

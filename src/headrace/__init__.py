@@ -52,11 +52,23 @@ if TYPE_CHECKING:
     from headrace.client.sync_client import (
         Client,
     )
+    from headrace.contracts.audio import (
+        Granularity,
+        SpeechFormat,
+        SpeechRequest,
+        SpeechResult,
+        TranscribedSegment,
+        TranscribedWord,
+        TranscriptionDelta,
+        TranscriptionRequest,
+        TranscriptionResult,
+    )
     from headrace.contracts.capabilities import (
         BackendCapabilities,
         BackendStatus,
         JSONMode,
         ModelInfo,
+        Serves,
         ToolCallingMode,
     )
     from headrace.contracts.engine_metrics import EngineMetrics
@@ -105,6 +117,8 @@ if TYPE_CHECKING:
         Embedder,
         LLMClient,
         LLMProviderAdapter,
+        Relays,
+        Transcriber,
     )
     from headrace.contracts.record import (
         Attempt,
@@ -116,6 +130,10 @@ if TYPE_CHECKING:
         RecordSink,
         StageMark,
         Timeline,
+    )
+    from headrace.contracts.relay import (
+        RelayHead,
+        RelayRequest,
     )
     from headrace.contracts.requests import (
         EmbeddingRequest,
@@ -212,11 +230,23 @@ _HOMES = {
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
+    "headrace.contracts.audio": (
+        "Granularity",
+        "SpeechFormat",
+        "SpeechRequest",
+        "SpeechResult",
+        "TranscribedSegment",
+        "TranscribedWord",
+        "TranscriptionDelta",
+        "TranscriptionRequest",
+        "TranscriptionResult",
+    ),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
         "BackendStatus",
         "JSONMode",
         "ModelInfo",
+        "Serves",
         "ToolCallingMode",
     ),
     "headrace.contracts.engine_metrics": ("EngineMetrics",),
@@ -261,6 +291,8 @@ _HOMES = {
         "Embedder",
         "LLMClient",
         "LLMProviderAdapter",
+        "Relays",
+        "Transcriber",
     ),
     "headrace.contracts.record": (
         "Attempt",
@@ -273,6 +305,7 @@ _HOMES = {
         "StageMark",
         "Timeline",
     ),
+    "headrace.contracts.relay": ("RelayHead", "RelayRequest"),
     "headrace.contracts.requests": (
         "EmbeddingRequest",
         "LLMChatParams",
@@ -361,6 +394,7 @@ __all__ = [
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
+    "Granularity",
     "GroupSnapshot",
     "Hedge",
     "HedgeOutcome",
@@ -417,6 +451,9 @@ __all__ = [
     "ReasoningPart",
     "RecentCall",
     "RecordSink",
+    "RelayHead",
+    "RelayRequest",
+    "Relays",
     "ResponseMode",
     "RetryPolicy",
     "RouteCandidate",
@@ -424,8 +461,12 @@ __all__ = [
     "Secret",
     "ServerSnapshot",
     "ServerState",
+    "Serves",
     "Settings",
     "Snapshot",
+    "SpeechFormat",
+    "SpeechRequest",
+    "SpeechResult",
     "StageMark",
     "Structured",
     "StructuredEvent",
@@ -442,6 +483,12 @@ __all__ = [
     "ToolChoice",
     "ToolSpec",
     "TopLogprob",
+    "TranscribedSegment",
+    "TranscribedWord",
+    "Transcriber",
+    "TranscriptionDelta",
+    "TranscriptionRequest",
+    "TranscriptionResult",
     "Usage",
     "WorkerSnapshot",
     "__version__",

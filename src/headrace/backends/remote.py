@@ -16,6 +16,7 @@ from headrace.backends.fit import Fit, echoed, without_alternatives
 from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import FORMATS, Provider
 from headrace.backends.row import codec as codec_named
+from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
@@ -25,6 +26,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
 )
 from headrace.contracts.record import Marks
+from headrace.contracts.relay import RelayHead, RelayRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
 from headrace.net.clock import World
@@ -86,13 +88,35 @@ class Remote:
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input."""
         marks.backend, marks.provider = self.name, self.provider.name
-        key = self._key_of(request)
+        key = self.key_for(request.metadata)
         try:
             return await self._vectors(self._fit.inputs(request, marks), marks, key)
         except LLMError as failure:
             failure.provider = failure.provider or self.provider.name
             redact_error(failure, (key,))
             raise
+
+    def relay(self, request: RelayRequest, marks: Marks) -> AsyncGenerator[RelayHead | bytes, None]:
+        """The provider's answer to a request that it gets as it stands."""
+        from headrace.backends.relay import relayed
+
+        return relayed(self, request, marks)
+
+    def has_service(self, service: str) -> bool:
+        """Whether the provider may have it."""
+        return self.provider.has_service(service)
+
+    def transcribe(
+        self, request: TranscriptionRequest, marks: Marks, *, stream: bool
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
+        """What is heard in a recording."""
+        from headrace.backends.audio import heard
+
+        return heard(self, request, marks, stream=stream)
+
+    def transcribes(self, *, translate: bool) -> bool:
+        """Whether the provider may have that service."""
+        return self.has_service("audio/translations" if translate else "audio/transcriptions")
 
     async def post(
         self, path: str, value: Mapping[str, object], limits: TimeLimits
@@ -118,7 +142,7 @@ class Remote:
                 f"{self.name} ({provider.name}) does not count tokens; ask a model of another backend",
                 param="model",
             )
-        key = self._key_of(request)
+        key = self.key_for(request.metadata)
         try:
             asked = self._fit.request(request, Marks())
             body = provider.chat.write_count_request(asked, model=self.model or request.model)
@@ -178,6 +202,21 @@ class Remote:
         """What goes with every request that has a body, its key included."""
         return self._headers(self.key, has_body=True)
 
+    def own_headers(self, key: Secret | None) -> Headers:
+        """The provider's own headers, with that key."""
+        return self._headers(key, has_body=False)[1:]
+
+    def key_for(self, metadata: Mapping[str, object]) -> Secret | None:
+        """The key for a request with that metadata; its ``api_key`` goes before our own."""
+        own = metadata.get("api_key")
+        if own is None or own == "":
+            return self.key
+        if not isinstance(own, (str, Secret)):
+            raise LLMInvalidRequestError(
+                f"metadata.api_key is a {type(own).__name__}, must be text", param="metadata"
+            )
+        return as_secret(own)
+
     async def aclose(self) -> None:
         """Nothing of its own to give back: the transport belongs to who made it."""
 
@@ -209,16 +248,6 @@ class Remote:
         redact_error(error, (self.key,))
         return error
 
-    def _key_of(self, request: LLMRequest | EmbeddingRequest) -> Secret | None:
-        own = request.metadata.get("api_key")
-        if own is None or own == "":
-            return self.key
-        if not isinstance(own, (str, Secret)):
-            raise LLMInvalidRequestError(
-                f"metadata.api_key is a {type(own).__name__}, must be text", param="metadata"
-            )
-        return as_secret(own)
-
     def _headers(self, key: Secret | None, *, has_body: bool) -> Headers:
         provider = self.provider
         headers = [("accept", _accept(provider.format)), *provider.headers.items()]
@@ -230,7 +259,7 @@ class Remote:
 
     async def _ask(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         marks.backend, marks.provider = self.name, self.provider.name
-        key = self._key_of(request)
+        key = self.key_for(request.metadata)
         try:
             request = self._fit.request(request, marks)
             marks.dropped += lost(request, self.provider.chat.LOSSES, self.provider.dialect)

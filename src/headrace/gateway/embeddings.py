@@ -76,7 +76,12 @@ class Embeddings:
             fallbacks=[evolve(way, model=way.model or model) for way in others],
             priority="idle" if is_behind(scope) else "normal",
         )
-        body = openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
+        body = openai_embeddings.write_response(
+            result,
+            model=model,
+            encoding=inbound.encoding,
+            response_id=f"embd-{uuid.uuid4().hex}",
+        )
         if marks.dropped:
             dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
             told = [*told, (b"x-headrace-dropped", dropped)]
