@@ -14,7 +14,7 @@ RAY_READY := $(RAY_VENV)/.ready
 S3_VENV := .venv-s3
 S3_READY := $(S3_VENV)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -67,7 +67,7 @@ test-profile: $(PROFILE_READY) ## FLOPs judged by torch, profiles of small model
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
 
-compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain: compliance-%: $(RUN_READY)
+compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain: compliance-%: $(RUN_READY)
 	@$(BIN)/python -m compliance $* $(ARGS)
 
 compliance-steady: $(RUN_READY) ## OpenAI's and Ollama's specifications judge the requests that we write (needs npm)

@@ -1,4 +1,4 @@
-"""``python -m compliance [openai] [anthropic] [llamacpp] [langchain]``: run the suites, print what came of them.
+"""``python -m compliance [openai] [anthropic] [groq] [llamacpp] [langchain]``: run the suites, print what came of them.
 
 Exits with 0 only if every test that was not left out by name passed.
 """
@@ -64,7 +64,8 @@ def run(suite: Suite, only: str | None = None) -> dict[str, Any]:
         command += [part for plugin in suite.plugins for part in ("-p", plugin)]
         command += ["-k", only] if only is not None else []
         command += [*suite.files, *map(str, suite.own_files)]
-        with serving(suite.gateway, Path(place) / "gateway.log") as port:
+        settings = {name: text.format(place=place) for name, text in suite.gateway.items()}
+        with serving(settings, Path(place) / "gateway.log") as port:
             said = {name: text.format(port=port) for name, text in suite.environment.items()}
             environment = {**os.environ, **said, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
             environment["COMPLIANCE_PLAN"] = str(plan)

@@ -31,12 +31,15 @@ from compliance.steady_requests import (
     OLLAMA_CHATS,
     OLLAMA_EMBEDDINGS,
     OLLAMA_PROMPTS,
+    RECORDINGS,
+    SPEECHES,
 )
 from headrace import AsyncClient, LLMCapabilityError, LLMError, LLMRequest
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, parse_url
 from headrace.stores.models.store import default_cache
 from headrace.traffic.endpoint import EndpointSettings
+from headrace.wire.multipart import read_parts
 
 ROOT = Path(__file__).parent.parent
 SPECS = next(
@@ -61,7 +64,8 @@ class Subject:
     """What one document judges.
 
     ``schemas`` are its bodies' by path, ``asked`` the requests of each provider's row, ``vectors``
-    those for embeddings of the first one, and ``wrong`` a request with two faults.
+    those for embeddings of the first one, ``speaks`` whether it is asked about sound as well, and
+    ``wrong`` a request with two faults.
     """
 
     spec: str
@@ -70,6 +74,7 @@ class Subject:
     vectors: dict[str, dict[str, Any]] = field(repr=False)
     model: str
     wrong: tuple[str, bytes]
+    speaks: bool = False
 
 
 class Judge:
@@ -96,13 +101,23 @@ class Judge:
         if reply.headers.get("x-steady-request-valid") != "true" and not faults:
             faults.append(f"the judge answered {reply.status} and did not say that it is valid")
         if path in self._fields:
-            strange = json.loads(request.body).keys() - self._fields[path]
+            strange = _names(request) - self._fields[path]
             faults += [f"the specification has no field {name!r}" for name in sorted(strange)]
         self.verdicts.append(Verdict(path=path, faults=tuple(faults)))
         return reply
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _names(request: HttpRequest) -> set[str]:
+    """The body's fields, of JSON or a form."""
+    assert isinstance(request.body, bytes)
+    content_type = dict(request.headers).get("content-type", "")
+    if content_type.startswith("multipart/form-data"):
+        parts = read_parts(content_type, request.body)
+        return {part.name.removesuffix("[]") for part in parts}
+    return set(json.loads(request.body))
 
 
 def _cannot_tell(path: str, message: str, place: str) -> bool:
@@ -153,7 +168,7 @@ async def judge(base: str, subject: Subject, fields: dict[str, frozenset[str]]) 
         async with client:
             bad += await _judged(name, client, transport, asked)
             if name == next(iter(subject.asked)):
-                bad += await _judged_besides(name, client, transport, subject.vectors)
+                bad += await _judged_besides(name, client, transport, subject)
     await transport.aclose()
     return bad
 
@@ -191,16 +206,39 @@ async def _judged(
 
 
 async def _judged_besides(
-    provider: str, client: AsyncClient, transport: Judge, vectors: dict[str, dict[str, Any]]
+    provider: str, client: AsyncClient, transport: Judge, subject: Subject
 ) -> int:
     """The same of its requests for embeddings and for its models."""
     bad = 0
-    for name, asked in vectors.items():
+    for name, asked in subject.vectors.items():
         with contextlib.suppress(LLMError):
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
         bad += _told(f"{provider}: {name}", transport)
+    if subject.speaks:
+        bad += await _judged_speech(provider, client, transport)
     await client.healthcheck()
     return bad + _told(f"{provider}: models", transport)
+
+
+async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -> int:
+    """The same of what is asked about recordings and sound."""
+    bad = 0
+    for name, asked in RECORDINGS.items():
+        for way in ("streamed", "whole"):
+            if way == "streamed" and asked.get("translate"):
+                continue  # there are no such streams
+            with contextlib.suppress(LLMError):
+                if way == "whole":
+                    await client.transcribe(**asked)
+                else:
+                    async for _ in client.stream_transcription(**asked):
+                        pass
+            bad += _told(f"{provider}: {name}, {way}", transport)
+    for name, asked in SPEECHES.items():
+        with contextlib.suppress(LLMError):
+            await client.speak(**asked)
+        bad += _told(f"{provider}: {name}", transport)
+    return bad
 
 
 def _without_chats_own(request: LLMRequest) -> LLMRequest:
@@ -246,6 +284,9 @@ SUBJECTS = (
             "/completions": "CreateCompletionRequest",
             "/embeddings": "CreateEmbeddingRequest",
             "/responses": "CreateResponse",
+            "/audio/transcriptions": "CreateTranscriptionRequest",
+            "/audio/translations": "CreateTranslationRequest",
+            "/audio/speech": "CreateSpeechRequest",
         },
         asked={
             "openai": {**CHATS, **COMPLETIONS},
@@ -253,6 +294,7 @@ SUBJECTS = (
         },
         vectors=EMBEDDINGS,
         model="gpt-4o",
+        speaks=True,
         wrong=(
             "/chat/completions",
             b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 1}], "no_such": 1}',

@@ -232,3 +232,29 @@ OLLAMA_EMBEDDINGS: dict[str, dict[str, Any]] = {
         "dimensions": 256,
     },
 }
+RECORDINGS: dict[str, dict[str, Any]] = {
+    "a recording": {"audio": b"RIFF", "file_name": "a.wav"},
+    "a recording, all settings": {
+        "audio": b"RIFF",
+        "file_name": "a.wav",
+        "language": "en",
+        "prompt": "Names: Ada.",
+        "temperature": 0.5,
+        "granularities": ("word", "segment"),
+        "provider_options": {"include": ["logprobs"], "chunking_strategy": "auto"},
+    },
+    "a recording, into English": {"audio": b"RIFF", "file_name": "a.mp3", "translate": True},
+}
+"""What a recording is transcribed with."""
+
+SPEECHES: dict[str, dict[str, Any]] = {
+    "a text read aloud": {"text": "Hello.", "voice": "alloy"},
+    "a text read aloud, all settings": {
+        "text": "Hello.",
+        "voice": "alloy",
+        "response_format": "wav",
+        "speed": 1.5,
+        "instructions": "Softly.",
+    },
+}
+"""What a text is read aloud with."""

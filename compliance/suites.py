@@ -37,7 +37,8 @@ class Suite:
     ``place`` is the folder, inside the source package, where pytest is started and ``files`` are
     what it is given. Tests that come with an installed package need no ``source``: ``own_files``
     ask them, and pytest is started beside these. ``requirements`` go into an environment of the suite's own, at the versions of
-    ``pins``; a path in them is inside the source package. ``gateway`` are the gateway's settings,
+    ``pins``; a path in them is inside the source package. ``gateway`` are the gateway's settings
+    (where {place} stands for a folder of this run's own),
     ``environment`` what the suite reads, where {port} stands for the gateway's.
     """
 
@@ -369,4 +370,32 @@ LANGCHAIN = Suite(
     ),
 )
 
-SUITES = {suite.name: suite for suite in (OPENAI, ANTHROPIC, LLAMACPP, LANGCHAIN)}
+GROQ = Suite(
+    name="groq",
+    source=SourcePackage(
+        name="groq",
+        version="1.7.0",
+        sha256="d582dbb3f071b92ca339baba83af9f57ba6f46a51c34b04565d7cb9badb2785b",
+    ),
+    place=".",
+    files=(
+        "tests/api_resources/chat/test_completions.py",
+        "tests/api_resources/test_embeddings.py",
+        "tests/api_resources/test_models.py",
+        "tests/api_resources/test_files.py",
+        "tests/api_resources/test_batches.py",
+    ),
+    requirements=("groq[aiohttp]==1.7.0", "pytest", "pytest-asyncio", "respx"),
+    pins=HERE / "pins-groq.txt",
+    # Their tests name Groq's models and send a key of their own.
+    gateway={
+        "HEADRACE_ENGINE__ALIASES": "meta-llama/*,model",
+        "HEADRACE_EMBEDDINGS__ALIASES": "nomic-*",
+        "HEADRACE_BATCHES__FOLDER": "{place}/batches",
+        "HEADRACE_THREADS": "1",
+    },
+    environment={"TEST_API_BASE_URL": "http://127.0.0.1:{port}"},
+    plugins=("compliance.groq_plugin",),
+)
+
+SUITES = {suite.name: suite for suite in (OPENAI, ANTHROPIC, GROQ, LLAMACPP, LANGCHAIN)}

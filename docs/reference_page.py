@@ -40,6 +40,7 @@ TOPICS = {
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
     "headrace.contracts.ranking": "Ranking and classes",
+    "headrace.contracts.audio": "Speech",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.routing": "Records",
@@ -47,6 +48,7 @@ TOPICS = {
     "headrace.contracts.engine_metrics": "Snapshots",
     "headrace.contracts.capabilities": "Capabilities and models",
     "headrace.contracts.protocols": "Protocols",
+    "headrace.contracts.relay": "Protocols",
 }
 # What is not imported from ``headrace`` itself.
 BESIDE = {

@@ -52,11 +52,23 @@ if TYPE_CHECKING:
     from headrace.client.sync_client import (
         Client,
     )
+    from headrace.contracts.audio import (
+        Granularity,
+        SpeechFormat,
+        SpeechRequest,
+        SpeechResult,
+        TranscribedSegment,
+        TranscribedWord,
+        TranscriptionDelta,
+        TranscriptionRequest,
+        TranscriptionResult,
+    )
     from headrace.contracts.capabilities import (
         BackendCapabilities,
         BackendStatus,
         JSONMode,
         ModelInfo,
+        Serves,
         ToolCallingMode,
     )
     from headrace.contracts.engine_metrics import EngineMetrics
@@ -106,7 +118,9 @@ if TYPE_CHECKING:
         Embedder,
         LLMClient,
         LLMProviderAdapter,
+        Relays,
         Reranker,
+        Transcriber,
     )
     from headrace.contracts.ranking import (
         ClassificationRequest,
@@ -126,6 +140,10 @@ if TYPE_CHECKING:
         RecordSink,
         StageMark,
         Timeline,
+    )
+    from headrace.contracts.relay import (
+        RelayHead,
+        RelayRequest,
     )
     from headrace.contracts.requests import (
         EmbeddingRequest,
@@ -222,11 +240,23 @@ _HOMES = {
     "headrace.client.structured.results": ("Structured", "StructuredEvent"),
     "headrace.client.structured.settings": ("OutputSettings",),
     "headrace.client.sync_client": ("Client",),
+    "headrace.contracts.audio": (
+        "Granularity",
+        "SpeechFormat",
+        "SpeechRequest",
+        "SpeechResult",
+        "TranscribedSegment",
+        "TranscribedWord",
+        "TranscriptionDelta",
+        "TranscriptionRequest",
+        "TranscriptionResult",
+    ),
     "headrace.contracts.capabilities": (
         "BackendCapabilities",
         "BackendStatus",
         "JSONMode",
         "ModelInfo",
+        "Serves",
         "ToolCallingMode",
     ),
     "headrace.contracts.engine_metrics": ("EngineMetrics",),
@@ -272,7 +302,9 @@ _HOMES = {
         "Embedder",
         "LLMClient",
         "LLMProviderAdapter",
+        "Relays",
         "Reranker",
+        "Transcriber",
     ),
     "headrace.contracts.ranking": (
         "ClassificationRequest",
@@ -293,6 +325,7 @@ _HOMES = {
         "StageMark",
         "Timeline",
     ),
+    "headrace.contracts.relay": ("RelayHead", "RelayRequest"),
     "headrace.contracts.requests": (
         "EmbeddingRequest",
         "LLMChatParams",
@@ -384,6 +417,7 @@ __all__ = [
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
+    "Granularity",
     "GroupSnapshot",
     "Hedge",
     "HedgeOutcome",
@@ -442,6 +476,9 @@ __all__ = [
     "ReasoningPart",
     "RecentCall",
     "RecordSink",
+    "RelayHead",
+    "RelayRequest",
+    "Relays",
     "RerankRequest",
     "RerankResult",
     "Reranker",
@@ -452,8 +489,12 @@ __all__ = [
     "Secret",
     "ServerSnapshot",
     "ServerState",
+    "Serves",
     "Settings",
     "Snapshot",
+    "SpeechFormat",
+    "SpeechRequest",
+    "SpeechResult",
     "StageMark",
     "Structured",
     "StructuredEvent",
@@ -470,6 +511,12 @@ __all__ = [
     "ToolChoice",
     "ToolSpec",
     "TopLogprob",
+    "TranscribedSegment",
+    "TranscribedWord",
+    "Transcriber",
+    "TranscriptionDelta",
+    "TranscriptionRequest",
+    "TranscriptionResult",
     "Usage",
     "WorkerSnapshot",
     "__version__",

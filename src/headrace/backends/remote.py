@@ -17,6 +17,7 @@ from headrace.backends.fit import Fit, echoed, without_alternatives, without_sto
 from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import FORMATS, Provider
 from headrace.backends.row import codec as codec_named
+from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import (
@@ -32,6 +33,7 @@ from headrace.contracts.ranking import (
     RerankResult,
 )
 from headrace.contracts.record import Marks
+from headrace.contracts.relay import RelayHead, RelayRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance, Usage
 from headrace.net.clock import World
@@ -124,7 +126,7 @@ class Remote:
     ) -> tuple[bytes, Mapping[str, str]]:
         """The whole answer to ``body``, which is ``request`` as ``codec`` writes it; and its headers."""
         marks.backend, marks.provider = self.name, self.provider.name
-        key, once = self._key_of(request), marks.idempotency_key
+        key, once = self.key_for(request.metadata), marks.idempotency_key
         more = () if once is None else (("idempotency-key", once),)
         try:
             path = self._named(path, request)
@@ -141,6 +143,28 @@ class Remote:
             failure.provider = failure.provider or self.provider.name
             redact_error(failure, (key,))
             raise
+
+    def relay(self, request: RelayRequest, marks: Marks) -> AsyncGenerator[RelayHead | bytes, None]:
+        """The provider's answer to a request that it gets as it stands."""
+        from headrace.backends.relay import relayed
+
+        return relayed(self, request, marks)
+
+    def has_service(self, service: str) -> bool:
+        """Whether the provider may have it."""
+        return self.provider.has_service(service)
+
+    def transcribe(
+        self, request: TranscriptionRequest, marks: Marks, *, stream: bool
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
+        """What is heard in a recording."""
+        from headrace.backends.audio import heard
+
+        return heard(self, request, marks, stream=stream)
+
+    def transcribes(self, *, translate: bool) -> bool:
+        """Whether the provider may have that service."""
+        return self.has_service("audio/translations" if translate else "audio/transcriptions")
 
     async def post(
         self, path: str, value: Mapping[str, object], limits: TimeLimits
@@ -166,7 +190,7 @@ class Remote:
                 f"{self.name} ({provider.name}) does not count tokens; ask a model of another backend",
                 param="model",
             )
-        key = self._key_of(request)
+        key = self.key_for(request.metadata)
         try:
             asked = self._fit.request(request, Marks())
             body = provider.chat.write_count_request(asked, model=self.model or request.model)
@@ -227,6 +251,21 @@ class Remote:
         """What goes with every request that has a body, its key included."""
         return self._headers(self.key, has_body=True)
 
+    def own_headers(self, key: Secret | None) -> Headers:
+        """The provider's own headers, with that key."""
+        return self._headers(key, has_body=False)[1:]
+
+    def key_for(self, metadata: Mapping[str, object]) -> Secret | None:
+        """The key for a request with that metadata; its ``api_key`` goes before our own."""
+        own = metadata.get("api_key")
+        if own is None or own == "":
+            return self.key
+        if not isinstance(own, (str, Secret)):
+            raise LLMInvalidRequestError(
+                f"metadata.api_key is a {type(own).__name__}, must be text", param="metadata"
+            )
+        return as_secret(own)
+
     async def aclose(self) -> None:
         """Nothing of its own to give back: the transport belongs to who made it."""
 
@@ -258,16 +297,6 @@ class Remote:
         redact_error(error, (self.key,))
         return error
 
-    def _key_of(self, request: Asked) -> Secret | None:
-        own = request.metadata.get("api_key")
-        if own is None or own == "":
-            return self.key
-        if not isinstance(own, (str, Secret)):
-            raise LLMInvalidRequestError(
-                f"metadata.api_key is a {type(own).__name__}, must be text", param="metadata"
-            )
-        return as_secret(own)
-
     def _headers(self, key: Secret | None, *, has_body: bool) -> Headers:
         provider = self.provider
         headers = [("accept", _accept(provider.format)), *provider.headers.items()]
@@ -279,7 +308,7 @@ class Remote:
 
     async def _ask(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         marks.backend, marks.provider = self.name, self.provider.name
-        key = self._key_of(request)
+        key = self.key_for(request.metadata)
         try:
             request = self._fit.request(request, marks)
             chat = self.provider.chat

@@ -83,6 +83,19 @@ FORMATS: dict[str, Format] = {
 }
 
 
+OPENAIS = frozenset({"openai", "openai-responses"})
+"""The formats of servers that have OpenAI's other paths, where they have any."""
+
+
+SERVICES = frozenset(
+    (
+        *("audio/transcriptions", "audio/translations", "audio/speech", "moderations"),
+        *("images/generations", "images/edits", "images/variations"),
+    )
+)
+"""What servers of OpenAI's format may have beside their models' answers, by the paths."""
+
+
 @lru_cache
 def codec(module: str) -> ModuleType:
     """The wire module of that name."""
@@ -122,6 +135,13 @@ def _known_batch(_: object, __: object, form: str | None) -> None:
     if form is not None and form not in get_args(BatchApiForm):
         known = ", ".join(get_args(BatchApiForm))
         raise ValueError(f"batch is {form!r}, must be one of {known}, or nothing")
+
+
+def _known_services(_: object, __: object, services: frozenset[str] | None) -> None:
+    strange = sorted((services or frozenset()) - SERVICES)
+    if strange:
+        known = ", ".join(sorted(SERVICES))
+        raise ValueError(f"there is no service {strange[0]!r}, must be some of {known}")
 
 
 def _ways(_: object, __: object, modes: tuple[ResponseMode, ...]) -> None:
@@ -187,7 +207,8 @@ class Provider:
     ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
 
     ``structured`` is how it is asked for answers that meet a schema. ``batch`` is the form of its
-    batch API, ``None`` where it has none.
+    batch API, ``None`` where it has none. ``services`` are those of OpenAI's API that it has beside
+    its models, by their paths; where that is ``None``, it is asked for any and decides itself.
     """
 
     name: str = field(validator=_plain_name)
@@ -225,6 +246,13 @@ class Provider:
     logprobs_alone: bool = True
     structured: Structured = field(factory=Structured)
     batch: BatchApiForm | None = field(default=None, validator=_known_batch)
+    services: frozenset[str] | None = field(default=None, repr=_in_order, validator=_known_services)
+
+    def has_service(self, service: str) -> bool:
+        """Whether it may be asked for that of OpenAI's services."""
+        if self.services is not None:
+            return service in self.services
+        return self.format in OPENAIS
 
     @property
     def chat(self) -> ModuleType:

@@ -65,6 +65,15 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI,
         prices="azure",
         structured=Structured(strict=("*",)),
+        services=frozenset(
+            {
+                "audio/transcriptions",
+                "audio/translations",
+                "audio/speech",
+                "images/generations",
+                "images/edits",
+            }
+        ),
     ),
     # https://console.groq.com/docs/openai ("Currently Unsupported OpenAI Features") and
     # https://console.groq.com/docs/api-reference#chat-create ("not yet supported by any of our
@@ -86,6 +95,8 @@ HOSTED: tuple[Provider, ...] = (
             models=("gpt-oss-*", "llama-4-*", "kimi-k2*"), strict=("gpt-oss-20b", "gpt-oss-120b")
         ),
         batch="openai",  # https://console.groq.com/docs/batch
+        # https://console.groq.com/docs/api-reference#audio
+        services=frozenset({"audio/transcriptions", "audio/translations", "audio/speech"}),
     ),
     # https://docs.mistral.ai/api/#tag/chat: further fields are refused (422), stream_options
     # among them; the last chunk has the usage. Schemas:
@@ -96,12 +107,14 @@ HOSTED: tuple[Provider, ...] = (
         key_env=("MISTRAL_API_KEY",),
         needs_key=True,
         completions_path=None,
-        dialect=Dialect(seed="random_seed", reasoning=None),
+        dialect=Dialect(seed="random_seed", reasoning=None, marks_prefix=True),
         unsupported=frozenset({"min_p", "logit_bias", "user"}),
         stream_usage=False,
         prices="mistral",
         structured=Structured(models=("*",)),
         batch="mistral",  # https://docs.mistral.ai/capabilities/batch/
+        # The paths of its SDK (mistralai 3.7.0).
+        services=frozenset({"audio/transcriptions", "audio/speech", "moderations"}),
     ),
     # https://api-docs.deepseek.com/api/create-chat-completion: no seed, n, top_k or logit_bias;
     # response_format is text or json_object. Thinking models take the penalties and do nothing
@@ -120,6 +133,7 @@ HOSTED: tuple[Provider, ...] = (
         # https://api-docs.deepseek.com/guides/json_mode. Not by a tool: thinking models refuse to
         # be told which one to call.
         structured=Structured(modes=("json", "prompt")),
+        services=frozenset(),
     ),
     # https://openrouter.ai/docs/api-reference/parameters: what a model's host does not support is
     # left out without a word, unless require_parameters is set
@@ -140,6 +154,7 @@ HOSTED: tuple[Provider, ...] = (
         prices="openrouter",
         # https://openrouter.ai/docs/features/structured-outputs
         structured=Structured(strict=("*",)),
+        services=frozenset(),
     ),
     # https://docs.together.ai/reference/chat-completions-1: logprobs is a number of alternatives.
     Provider(
@@ -152,6 +167,10 @@ HOSTED: tuple[Provider, ...] = (
         ignored=frozenset({"user"}),
         rerank_path="/rerank",  # https://docs.together.ai/reference/rerank-1
         prices="together",
+        # https://docs.together.ai/reference
+        services=frozenset(
+            {"audio/transcriptions", "audio/translations", "audio/speech", "images/generations"}
+        ),
     ),
     # https://docs.fireworks.ai/api-reference/post-chatcompletions;
     # https://docs.fireworks.ai/structured-responses/structured-response-formatting ("all models")
@@ -162,6 +181,7 @@ HOSTED: tuple[Provider, ...] = (
         needs_key=True,
         prices="fireworks",
         structured=Structured(models=("*",)),
+        services=frozenset(),
     ),
     # https://docs.x.ai/docs/api-reference#chat-completions (logit_bias: "unsupported"). Reasoning
     # models refuse the penalties and stop by name themselves. Schemas:
@@ -176,6 +196,8 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"logit_bias"},
         prices="x-ai",
         structured=Structured(models=("grok-*",)),
+        # https://docs.x.ai/docs/api-reference#image-generations
+        services=frozenset({"images/generations", "images/edits"}),
     ),
     # https://docs.cohere.com/reference/rerank; conversations and vectors by
     # https://docs.cohere.com/docs/compatibility-api, whose lists say what it takes: no logit_bias,
@@ -283,6 +305,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         structured=ENGINE,
         # "This will be ignored by vLLM" (vllm/entrypoints/openai/chat_completion/protocol.py).
         ignored=frozenset({"user"}),
+        services=frozenset({"audio/transcriptions", "audio/translations"}),
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html
     Provider(
@@ -320,6 +343,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         # https://lmstudio.ai/docs/developer/openai-compat/structured-output; no JSON mode.
         structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
         asked_whole=False,  # llama.cpp is inside
+        services=frozenset(),
     ),
     # https://docs.ollama.com/api (source of 0.32.15): its own format, which has all of a model's
     # settings, what is to become of it in memory, and how long everything took. A key is asked for
@@ -367,6 +391,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         metrics_path="/metrics",
         structured=ENGINE,
         asked_whole=False,
+        services=frozenset(),
     ),
     # https://huggingface.co/docs/text-embeddings-inference and its source of 2026-07: of OpenAI's
     # format it has /v1/embeddings alone, and no list of models.
@@ -377,6 +402,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         key_env=("TEI_API_KEY",),
         chat_path=None,
         completions_path=None,
+        services=frozenset(),
     ),
     # The same two servers by what is their own, which OpenAI's format has no place for. They have
     # names of their own because their base ends before /v1: an address that is set up for the
@@ -432,6 +458,16 @@ SELF_HOSTED: tuple[Provider, ...] = (
         ignored=frozenset({"user"}),
         structured=ENGINE,
         asked_whole=False,
+        # https://docs.openvino.ai/latest/model-server/ovms_docs_clients_genai.html
+        services=frozenset(
+            {
+                "audio/transcriptions",
+                "audio/translations",
+                "audio/speech",
+                "images/generations",
+                "images/edits",
+            }
+        ),
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     # Most have no batch API, and say so when they are asked; our gateway has one.

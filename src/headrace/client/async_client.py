@@ -35,8 +35,15 @@ from headrace.contracts.responses import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headrace.client.batches import Batches
     from headrace.client.structured.asking import Asking
+    from headrace.contracts.audio import (
+        SpeechResult,
+        TranscriptionDelta,
+        TranscriptionResult,
+    )
     from headrace.traffic.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -287,6 +294,53 @@ class AsyncClient:
             self._endpoints, "classification", asked.model, endpoint.provider, stream=False
         )
         return await classify(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
+
+    async def transcribe(
+        self,
+        audio: bytes | str | Path,
+        *,
+        model: str | None = None,
+        file_name: str | None = None,
+        **settings: Any,
+    ) -> TranscriptionResult:
+        """What is heard in a recording: its bytes, or the path of its file.
+
+        ``settings`` are fields of TranscriptionRequest by name.
+        """
+        from headrace.client.speech import heard, recording, whole
+        from headrace.contracts.audio import TranscriptionRequest
+
+        data, name = await recording(audio, file_name)
+        request = TranscriptionRequest(audio=data, file_name=name, model=model, **settings)
+        return await whole(heard(self._endpoints, request, stream=False))
+
+    async def stream_transcription(
+        self,
+        audio: bytes | str | Path,
+        *,
+        model: str | None = None,
+        file_name: str | None = None,
+        **settings: Any,
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
+        """The same in pieces, where the provider hears so; the last one has the result."""
+        from headrace.client.speech import heard, recording
+        from headrace.contracts.audio import TranscriptionRequest
+
+        data, name = await recording(audio, file_name)
+        request = TranscriptionRequest(audio=data, file_name=name, model=model, **settings)
+        async with aclosing(heard(self._endpoints, request, stream=True)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def speak(
+        self, text: str, *, voice: str, model: str | None = None, **settings: Any
+    ) -> SpeechResult:
+        """``text`` read aloud; ``settings`` are fields of SpeechRequest by name."""
+        from headrace.client.speech import spoken
+        from headrace.contracts.audio import SpeechRequest
+
+        request = SpeechRequest(text=text, voice=voice, model=model, **settings)
+        return await spoken(self._endpoints, request)
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.

@@ -189,6 +189,12 @@ class Endpoints:
             self._hedgings[asked] = Hedging(self._settings.hedge)
         return self._hedgings[asked]
 
+    def pick_by_model(self, model: str | None, metadata: dict[str, object]) -> tuple[Endpoint, str]:
+        """Where a call for the model of that name goes, and the model's own name there."""
+        self._refuse_if_closed()
+        row, own = self.named(model)
+        return self._endpoint(row, own_key=bool(metadata.get("api_key"))), own
+
     def pick_single(self, request: R) -> tuple[Endpoint, R]:
         """Where ``request``, whose answer is one object, goes; and what is asked there."""
         self._refuse_if_closed()

@@ -30,7 +30,10 @@ T = TypeVar("T")
 _ENDS_AFTER_S = 5.0
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headrace.client.batches import SyncBatches
+    from headrace.contracts.audio import SpeechResult, TranscriptionDelta, TranscriptionResult
     from headrace.contracts.protocols import LLMClient
     from headrace.traffic.retry import RetryPolicy
 
@@ -234,6 +237,41 @@ class Client:
         """The classes of each text, or pair of texts, the likeliest first."""
         core = self.on_portal()
         return portal().run(lambda: core.classify(inputs, model=model, **settings))
+
+    def transcribe(
+        self,
+        audio: bytes | str | Path,
+        *,
+        model: str | None = None,
+        file_name: str | None = None,
+        **settings: Any,
+    ) -> TranscriptionResult:
+        """What is heard in a recording: its bytes, or the path of its file."""
+        core = self.on_portal()
+        return portal().run(
+            lambda: core.transcribe(audio, model=model, file_name=file_name, **settings)
+        )
+
+    def stream_transcription(
+        self,
+        audio: bytes | str | Path,
+        *,
+        model: str | None = None,
+        file_name: str | None = None,
+        **settings: Any,
+    ) -> Pieces[TranscriptionDelta]:
+        """The same in pieces, where the provider hears so; the last one has the result."""
+        core = self.on_portal()
+        return portal().iterate(
+            lambda: core.stream_transcription(audio, model=model, file_name=file_name, **settings)
+        )
+
+    def speak(
+        self, text: str, *, voice: str, model: str | None = None, **settings: Any
+    ) -> SpeechResult:
+        """``text`` read aloud."""
+        core = self.on_portal()
+        return portal().run(lambda: core.speak(text, voice=voice, model=model, **settings))
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> SyncBatches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""

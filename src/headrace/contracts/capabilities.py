@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 
 ToolCallingMode: TypeAlias = Literal["native", "best_effort", "none"]
+Serves: TypeAlias = Literal["chat", "embeddings", "transcription"]
 JSONMode: TypeAlias = Literal["native", "prompt+validate", "none"]
 
 
@@ -43,9 +44,10 @@ class BackendStatus:
 
 @frozen(kw_only=True)
 class ModelInfo:
-    """A model as a backend lists it; ``created`` is in Unix seconds."""
+    """A model as a backend lists it; ``created`` is in Unix seconds, ``serves`` what it is there for."""
 
     model_id: str
     created: int = 0
     owned_by: str = "headrace"
     max_context_tokens: int | None = None
+    serves: Serves = "chat"

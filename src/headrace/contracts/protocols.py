@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
+from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.ranking import (
@@ -15,6 +16,7 @@ from headrace.contracts.ranking import (
     RerankResult,
 )
 from headrace.contracts.record import Marks
+from headrace.contracts.relay import RelayHead, RelayRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
     EmbeddingResult,
@@ -145,3 +147,30 @@ class Classifier(Protocol):
 
         What happens on the way is written into ``marks``.
         """
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """What a Backend offers besides that hands requests on as they stand."""
+
+    def has_service(self, service: str) -> bool:
+        """Whether it may have that service of OpenAI's API, named by its path (``audio/speech``)."""
+
+    def relay(self, request: RelayRequest, marks: Marks) -> AsyncGenerator[RelayHead | bytes, None]:
+        """How the answer begins, and then its body as it comes; raises an LLMError."""
+
+
+@runtime_checkable
+class Transcriber(Protocol):
+    """What a Backend that turns recordings into text offers besides."""
+
+    def transcribe(
+        self, request: TranscriptionRequest, marks: Marks, *, stream: bool
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
+        """The text, in pieces where ``stream`` asks for them and it can; then the result.
+
+        Raises an LLMError. What happens on the way is written into ``marks``.
+        """
+
+    def transcribes(self, *, translate: bool) -> bool:
+        """Whether it may be asked for that."""

@@ -25,6 +25,7 @@ Operation: TypeAlias = Literal[
     "image",
     "moderation",
     "inference",
+    "pass_through",
 ]
 HedgeOutcome: TypeAlias = Literal["won", "lost", "not_allowed"]
 

@@ -31,6 +31,7 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.profiling import ProfileService
 from headrace.gateway.asgi import CODEC, Handler, Headers, answer, header, id_for
+from headrace.gateway.audio import Transcriptions
 from headrace.gateway.batches import Batches
 from headrace.gateway.behind import is_behind
 from headrace.gateway.config import Config
@@ -44,9 +45,11 @@ from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
 from headrace.gateway.owner import may_ask
 from headrace.gateway.page import PAGE_PATHS, Page
+from headrace.gateway.pass_through import Beyond, PassThrough
 from headrace.gateway.profiles import Profiles
 from headrace.gateway.responses import Responses
 from headrace.gateway.routes import Routes
+from headrace.gateway.services import service_paths
 from headrace.gateway.standing import Standing
 from headrace.gateway.watch import SNAPSHOT_PATH, STREAM_PATH, Others, Watch, read_engines
 from headrace.net.clock import Clock
@@ -146,16 +149,24 @@ class Gateway:
             may_run=lambda owner: may_ask(owner, self.config.server),
             stops=lambda: self.draining,
         )
-        # Without /v1, for those who come from a server that does not ask for it (llama.cpp's).
+        # Without /v1, for those who come from a server that does not ask for it (llama.cpp's);
+        # beneath /openai/v1 for Groq's clients.
         paths = [
             path
-            for prefix in ("/v1", "")
+            for prefix in ("/v1", "", "/openai/v1")
             for path in (
                 Path(f"{prefix}/chat/completions", chat, methods=["POST"]),
                 Path(f"{prefix}/completions", completions, methods=["POST"]),
                 Path(f"{prefix}/messages", messages, methods=["POST"]),
                 Path(f"{prefix}/messages/count_tokens", count, methods=["POST"]),
                 Path(f"{prefix}/embeddings", embeddings, methods=["POST"]),
+                Path(f"{prefix}/audio/transcriptions", Transcriptions(**shared), methods=["POST"]),
+                Path(
+                    f"{prefix}/audio/translations",
+                    Transcriptions(translate=True, **shared),
+                    methods=["POST"],
+                ),
+                *service_paths(prefix, **shared),
                 *responses.paths(f"{prefix}/responses"),
                 *self.batches.paths(prefix),
                 Path(f"{prefix}/models", Handler(self.models), methods=["GET"]),
@@ -169,6 +180,8 @@ class Gateway:
             Path("/openapi.json", Handler(self.openapi), methods=["GET"]),
             *Profiles(self.profiles).paths(),
         ]
+        beyond = PassThrough(**shared)
+        paths += beyond.beside_others()
         for face in FACES:
             paths += face.paths(self)
         if self.config.server.page:
@@ -186,13 +199,15 @@ class Gateway:
                 Path(SNAPSHOT_PATH, Handler(watch.snapshot), methods=["GET"]),
                 Path(STREAM_PATH, watch, methods=["GET"]),
             ]
+        rest = Path("/{rest:path}", beyond)
         if self.in_place_of is not None:
+            rest = Path(rest.path, self.in_place_of(rest))
             paths = [
                 Path(path.path, self.in_place_of(path), methods=sorted(path.methods or ()))
                 for path in paths
             ]
         # The bare router: Starlette's application would answer errors by itself, in text.
-        around.inner = Router(paths, redirect_slashes=False)
+        around.inner = Router(paths, redirect_slashes=False, default=Beyond(rest.app))
         return around
 
     def running(self) -> int:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from difflib import get_close_matches
+from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
 from headrace.gateway.fields import at_least, between, url
 from headrace.gateway.fields import proxy as is_proxy
 from headrace.net.proxy import ENVIRONMENT, masked
+from headrace.wire.openai_paths import MARKED
 
 RetryOn: TypeAlias = Literal["unavailable", "transient"]
+
+
+def _groups(_: object, attribute: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in MARKED:
+            near = get_close_matches(name, MARKED, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MARKED)}"
+            raise ValueError(f"there is no group {name!r} of paths; {hint}", attribute)
 
 
 @frozen(kw_only=True)
@@ -142,6 +152,15 @@ class BackendConfig:
         default=60_000,
         validator=at_least(1),
         metadata={"help": "longest wait for an answer's first token; 504 after it"},
+    )
+    passes: tuple[str, ...] = field(
+        default=(),
+        validator=_groups,
+        metadata={
+            "help": "groups of OpenAI's paths that are handed on to it as they stand, with its own "
+            "key (docs/wire.md#openais-paths); whoever may use this server then sees what lies there "
+            f"in its account. One or more of {', '.join(MARKED)}"
+        },
     )
     asked_whole: bool | None = field(
         default=None,

@@ -12,9 +12,11 @@ from headrace.backends.local.llamacpp import LlamaCppSettings
 from headrace.backends.local.openvino import EngineLostError, OpenVinoSettings, is_installed
 from headrace.backends.local.similarity import SimilarityRanker
 from headrace.backends.local.templates import read_template
+from headrace.backends.local.whisper import Whisper
 from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.gateway.app import Gateway
+from headrace.gateway.audio_here import open_audio
 from headrace.gateway.candidates import Known
 from headrace.gateway.config import Config
 from headrace.gateway.engines import EngineHome, EnginesHere
@@ -53,6 +55,7 @@ class Own:
 
     chat: Route | None = None
     embeddings: Route | None = None
+    audio: Route | None = None
     model: ModelFile | None = None
     engines: EngineHome = field(factory=EnginesHere)
     share: Share = WHOLE
@@ -70,6 +73,7 @@ class Assembly:
     engine: Box | None
     engines: EnginesHere
     embedder: LocalEmbedder | None
+    whisper: Whisper | None = None
 
 
 def assemble(
@@ -90,10 +94,12 @@ def assemble(
         engine, chat = _local(config, model, world)
     if config.embeddings.enabled:
         embedder, embeddings = _embedder(config, world)
+    whisper, audio = open_audio(config, world) or (None, None)
     engines = EnginesHere()
     own = Own(
         chat=chat,
         embeddings=embeddings,
+        audio=audio,
         model=model,
         engines=engines,
         share=share,
@@ -107,6 +113,7 @@ def assemble(
         engine=engine,
         engines=engines,
         embedder=embedder,
+        whisper=whisper,
     )
 
 
@@ -145,6 +152,8 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
         # Behind the chat model where there is one, for the first is the one that answers callers
         # who name none.
         routes.insert(1 if own.chat else len(routes), own.embeddings)
+    if own.audio is not None:
+        routes.append(own.audio)
     if not routes:
         raise LLMInvalidRequestError(
             "nothing to serve: engine.enabled and embeddings.enabled are false and no backends "
@@ -298,6 +307,7 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         model=name,
         lane=lane,
         patterns=wanted.aliases,
+        serves="embeddings",
         defaults=Defaults(context_tokens=most),
         created=int(world.clock.wall()),
     )

@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeAlias
 from attrs import field, fields, fields_dict, frozen, resolve_types
 
 from headrace.backends.providers import fill_rows, providers
-from headrace.backends.row import Provider
+from headrace.backends.row import OPENAIS, Provider
 from headrace.contracts._yaml import read_yaml
 from headrace.contracts.convert import from_plain
 from headrace.contracts.engine_entries import entries, plain_entry
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.gateway.audio_config import AudioConfig
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.batches_config import BatchesConfig
 from headrace.gateway.engines_config import EngineEntry, check_engines, plain_engines
@@ -395,6 +396,7 @@ class Config:
     server: ServerConfig = field(factory=ServerConfig)
     engine: EngineConfig = field(factory=EngineConfig)
     embeddings: EmbeddingsConfig = field(factory=EmbeddingsConfig)
+    audio: AudioConfig = field(factory=AudioConfig)
     batching: BatchingConfig = field(factory=BatchingConfig)
     inference: InferenceConfig = field(factory=InferenceConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
@@ -496,11 +498,33 @@ def _check_names(config: Config) -> None:
                 f"@ $.backends[{i}].provider",
                 param=f"backends[{i}].provider",
             )
+    _check_passes(config)
     own: tuple[EngineConfig | EmbeddingsConfig, ...] = (config.engine, config.embeddings)
     in_the_box = [each.name or _file_name(each.model) for each in own if each.enabled]
     check_engines(config.engines, [*(each.name for each in config.backends), *in_the_box])
     ours = [*in_the_box, *(engine.name for engine in config.engines)]
     check_routes(config.routes, config.backends, ours)
+
+
+def _check_passes(config: Config) -> None:
+    """A group of paths is handed on to one backend, which has to have such paths."""
+    taken: dict[str, str] = {}
+    for i, backend in enumerate(config.backends):
+        row = row_of(config, backend.provider)
+        if backend.passes and row is not None and row.format not in OPENAIS:
+            raise LLMInvalidRequestError(
+                f"{backend.name!r} ({row.name}) speaks {row.format}'s format and has none of OpenAI's "
+                f"other paths; leave 'passes' out @ $.backends[{i}].passes",
+                param=f"backends[{i}].passes",
+            )
+        for group in backend.passes:
+            if group in taken:
+                raise LLMInvalidRequestError(
+                    f"{group!r} is handed on to {taken[group]!r} already; one backend can have it "
+                    f"@ $.backends[{i}].passes",
+                    param=f"backends[{i}].passes",
+                )
+            taken[group] = backend.name
 
 
 def _file_name(model: str) -> str:

@@ -66,7 +66,12 @@ class Embeddings:
 
     def _body(self, inbound: Any, result: EmbeddingResult, model: str, queued: float) -> bytes:
         """The answer's body; ``queued`` is when the request had come."""
-        return openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
+        return openai_embeddings.write_response(
+            result,
+            model=model,
+            encoding=inbound.encoding,
+            response_id=f"embd-{uuid.uuid4().hex}",
+        )
 
     async def _answer(
         self, inbound: Any, route: Route, queued: float, scope: Scope, send: Send

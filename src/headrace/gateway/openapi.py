@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.gateway import openapi_batches, openapi_chat, openapi_messages, openapi_profiles
+from headrace.gateway import (
+    openapi_batches,
+    openapi_chat,
+    openapi_messages,
+    openapi_profiles,
+    openapi_services,
+)
 from headrace.gateway.faces import FACES
 from headrace.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from headrace.wire.openai_fields import Check, schema_of
@@ -45,11 +51,13 @@ def describe(
         "info": {
             "title": "headrace",
             "version": version,
-            "description": "Language models behind one endpoint, in the forms of OpenAI, Anthropic and Gemini.",
+            "description": "Language models behind one endpoint, in the forms of OpenAI, Anthropic, "
+            "Gemini, Ollama and Hugging Face's servers. "
+            "Further paths of OpenAI's API are handed on to a backend where the configuration says so.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(),
-        "components": {"schemas": _schemas()},
+        "paths": _paths() | openapi_services.paths(),
+        "components": {"schemas": _schemas() | openapi_services.schemas()},
     }
     if not is_watched:
         del document["paths"]["/snapshot"]

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _FIXED_SECTIONS = (
     "engine",
     "embeddings",
+    "audio",
     "batching",
     "records",
     "responses",

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from headrace.contracts.capabilities import ModelInfo
+from headrace.contracts.capabilities import ModelInfo, Serves
 from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
@@ -79,7 +79,7 @@ class Route:
     ``passes_names`` hands the caller's own name for the model on: the backend knows it. ``format``
     is the one in which the backend is asked. Where several backends answer for it, ``choice``
     orders them, and ``lane`` is the first of them; where one does, ``limited`` says whether it is
-    within a caller's limits.
+    within a caller's limits. ``serves`` is what it is there for, as far as that is known.
     """
 
     model: str
@@ -90,6 +90,7 @@ class Route:
     created: int = 0
     format: str = "openai"
     choice: Choice[Way] | None = None
+    serves: Serves = "chat"
     hedging: Hedging | None = None
     """How its calls are asked a second time where their first token is late."""
     limited: Choice[Way] | None = None
@@ -186,6 +187,7 @@ class Routes:
                 if route.patterns and route.choice is None
                 else "headrace",
                 max_context_tokens=route.defaults.context_tokens,
+                serves=route.serves,
             )
             for route in self._routes
         )

@@ -174,7 +174,7 @@ async def serve_on(
         await gateway.batches.aclose()
         if crew is not None:
             await crew.aclose()
-        for engine in (assembly.engines, assembly.embedder, assembly.engine):
+        for engine in (assembly.engines, assembly.whisper, assembly.embedder, assembly.engine):
             if engine is not None:
                 await engine.aclose()
         await transport.aclose()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-_OPERATIONS = {"chat": "chat", "completion": "text_completion", "embeddings": "embeddings"}
+# Our operations where the conventions have another word for them.
+_OPERATIONS = {"completion": "text_completion"}
 # Our providers' names where the conventions have another for them.
 _PROVIDERS = {"azure": "azure.ai.openai", "mistral": "mistral_ai", "xai": "x_ai"}
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -132,7 +133,7 @@ def _shared(record: CallRecord) -> dict[str, Any]:
     """The attributes that spans and measurements have alike: few values each."""
     provider = record.provider or "headrace"
     attributes: dict[str, Any] = {
-        "gen_ai.operation.name": _OPERATIONS[record.operation],
+        "gen_ai.operation.name": _OPERATIONS.get(record.operation, record.operation),
         "gen_ai.provider.name": _PROVIDERS.get(provider, provider),
         "gen_ai.request.model": _asked_model(record),
         "gen_ai.response.model": None if record.error_kind else record.model,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -23,6 +24,7 @@ class PartBegins:
 
     name: str
     file_name: str | None = None
+    content_type: str | None = None
 
 
 @frozen
@@ -38,6 +40,61 @@ class PartEnds:
 
 
 Event: TypeAlias = PartBegins | PartData | PartEnds
+
+
+@frozen
+class Part:
+    """A whole part of a form: a text, or a file where it has a name."""
+
+    name: str
+    data: bytes = field(repr=False)
+    file_name: str | None = None
+    content_type: str | None = None
+
+    @property
+    def text(self) -> str:
+        """A text part's text."""
+        return self.data.decode("utf-8", "replace")
+
+
+def read_parts(content_type: str, body: bytes) -> tuple[Part, ...]:
+    """The parts of a whole form; raises LLMInvalidRequestError where it is none."""
+    reader = FormReader(content_type)
+    parts: list[Part] = []
+    data: list[bytes] = []
+    begun = None
+    for event in reader.feed(body):
+        match event:
+            case PartBegins():
+                begun = event
+                data.clear()
+            case PartData(piece):
+                data.append(piece)
+            case PartEnds():
+                assert begun is not None
+                parts.append(Part(begun.name, b"".join(data), begun.file_name, begun.content_type))
+    if not reader.is_complete:
+        raise _no_form("it breaks off before its end")
+    return tuple(parts)
+
+
+def write_parts(parts: Sequence[Part]) -> tuple[str, bytes]:
+    """The content type and body of a form of ``parts``."""
+    # A hash of them all, so that nobody can write a part that holds it.
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        digest.update(part.data)
+    boundary = digest.hexdigest()
+    pieces: list[bytes] = []
+    for part in parts:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(part.name)}"'
+        if part.file_name is not None:
+            head += f'; filename="{_quoted(part.file_name)}"'
+        if part.content_type is not None:
+            head += f"\r\nContent-Type: {part.content_type}"
+        pieces += [head.encode(), b"\r\n\r\n", part.data, b"\r\n"]
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return f'multipart/form-data; boundary="{boundary}"', b"".join(pieces)
 
 
 def write_form(
@@ -147,16 +204,17 @@ class FormReader:
 
 
 def _part(head: str) -> PartBegins:
-    for line in head.split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-disposition":
-            found = {
-                key.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
-                for key, quoted, plain in _PARAMETER.findall(value)
-            }
-            if "name" in found:
-                return PartBegins(found["name"], found.get("filename"))
-    raise _no_form("a part has no name (Content-Disposition: form-data; name=...)")
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in head.split("\r\n"))
+    }
+    found = {
+        key.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+        for key, quoted, plain in _PARAMETER.findall(headers.get("content-disposition", ""))
+    }
+    if "name" not in found:
+        raise _no_form("a part has no name (Content-Disposition: form-data; name=...)")
+    return PartBegins(found["name"], found.get("filename"), headers.get("content-type"))
 
 
 def _no_form(why: str) -> LLMInvalidRequestError:

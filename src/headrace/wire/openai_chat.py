@@ -182,7 +182,9 @@ def write_request(
     if not request.messages:
         raise LLMInvalidRequestError("A chat request needs at least one message.", param="messages")
     body = write_settings(request, model, dialect)
-    body["messages"] = messages_to_wire(request.messages, dialect.reasoning)
+    body["messages"] = messages_to_wire(
+        request.messages, dialect.reasoning, marks_prefix=dialect.marks_prefix
+    )
     if request.stop:
         body |= dialect.beside_stop
     if request.tools:

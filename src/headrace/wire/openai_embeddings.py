@@ -206,9 +206,16 @@ def read_response(body: bytes) -> EmbeddingResult:
 
 
 def write_response(
-    result: EmbeddingResult, *, model: str | None = None, encoding: Encoding = "float"
+    result: EmbeddingResult,
+    *,
+    model: str | None = None,
+    encoding: Encoding = "float",
+    response_id: str | None = None,
 ) -> bytes:
-    """``result`` as a body; ``model`` replaces what the result itself says."""
+    """``result`` as a body; ``model`` replaces what the result itself says.
+
+    OpenAI's has no id; Mistral's clients need one.
+    """
     write = _to_base64 if encoding == "base64" else numbers
     wire: dict[str, object] = {
         "object": "list",
@@ -218,6 +225,8 @@ def write_response(
         ],
         "model": model or result.model_id or "",
     }
+    if response_id is not None:
+        wire["id"] = response_id
     usage = usage_to_wire(result.usage)
     if usage is not None:
         # An embedding has no output tokens, and OpenAI's answer no place for them.

@@ -14,6 +14,7 @@ from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.messages import ContentPart, LLMMessage, LLMRole, ToolCall
 from headrace.wire.openai_fields import (
     array,
+    boolean,
     filled_text,
     mapping,
     member,
@@ -48,14 +49,27 @@ def messages_from_wire(wire: Any, path: str = "messages") -> tuple[LLMMessage, .
     """The ``messages`` of a request."""
     if not array(wire, path):
         refuse(path, wire, "an array of at least one message")
-    return tuple(message_from_wire(message, f"{path}[{i}]") for i, message in enumerate(wire))
+    messages = tuple(message_from_wire(message, f"{path}[{i}]") for i, message in enumerate(wire))
+    for i, message in enumerate(wire):
+        # Mistral's mark of a turn to go on with; here the last turn is, where it is the assistant's.
+        is_marked = optional(message, "prefix", f"{path}[{i}]", boolean)
+        if is_marked and (i < len(wire) - 1 or messages[i].role != "assistant"):
+            refuse(f"{path}[{i}].prefix", True, "it at a last turn of the assistant's alone")
+    return messages
 
 
 def messages_to_wire(
-    messages: Iterable[LLMMessage], reasoning: str | None
+    messages: Iterable[LLMMessage], reasoning: str | None, *, marks_prefix: bool = False
 ) -> list[dict[str, object]]:
-    """``messages`` as a request has them; ``reasoning`` is the field for an earlier turn's."""
-    return [message_to_wire(message, reasoning) for message in messages]
+    """``messages`` as a request has them; ``reasoning`` is the field for an earlier turn's.
+
+    With ``marks_prefix`` a last turn of the assistant's is marked as one to go on with.
+    """
+    wire = [message_to_wire(message, reasoning) for message in messages]
+    last = wire[-1] if wire and marks_prefix else {}
+    if last.get("role") == "assistant" and last["content"] and "tool_calls" not in last:
+        last["prefix"] = True
+    return wire
 
 
 def message_from_wire(wire: Any, path: str) -> LLMMessage:
@@ -135,6 +149,8 @@ def _assistant(wire: dict[str, Any], path: str, name: str | None) -> LLMMessage:
     if type(content) is list:
         content, said = _without_refusals(content, f"{path}.content")
         refusal = refusal if said is None else said
+        content, thought = _without_thoughts(content, f"{path}.content")
+        reasoning = reasoning if thought is None else thought
     if content is not None and content != []:
         parts = content_from_wire(content, f"{path}.content", _PARTS["assistant"])
     return LLMMessage(
@@ -159,6 +175,20 @@ def _without_refusals(parts: list[Any], path: str) -> tuple[list[Any], str | Non
         else:
             others.append(part)
     return others, "".join(said) if said else None
+
+
+def _without_thoughts(parts: list[Any], path: str) -> tuple[list[Any], str | None]:
+    """``parts`` without Mistral's of type 'thinking', and what those say."""
+    thoughts: list[str] = []
+    others: list[Any] = []
+    for i, part in enumerate(parts):
+        if type(part) is dict and part.get("type") == "thinking":
+            at = f"{path}[{i}].thinking"
+            for each in member(part, "thinking", f"{path}[{i}]", array, "an array of texts"):
+                thoughts.append(str(optional(mapping(each, at), "text", at, text) or ""))
+        else:
+            others.append(part)
+    return others, "".join(thoughts) if thoughts else None
 
 
 def _tool_call(wire: Any, path: str) -> ToolCall:

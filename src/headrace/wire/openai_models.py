@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from headrace.contracts.capabilities import ModelInfo
+from headrace.contracts.capabilities import ModelInfo, Serves
 from headrace.contracts.errors import LLMBadResponseError
 from headrace.wire.json import decode_reply, encode, shorten
 
@@ -45,6 +45,7 @@ def _model(wire: Any) -> ModelInfo:
         created=int(created) if isinstance(created, int | float) else 0,
         owned_by=owner if isinstance(owner, str) else "",
         max_context_tokens=_context_tokens(wire),
+        serves=_served(wire.get("capabilities")),
     )
 
 
@@ -54,10 +55,23 @@ def _model_to_wire(model: ModelInfo) -> dict[str, object]:
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
+        # What Mistral's clients need of a model.
+        "type": "base",
+        "capabilities": {
+            "completion_chat": model.serves == "chat",
+            "audio_transcription": model.serves == "transcription",
+        },
     }
     if model.max_context_tokens is not None:
-        wire["max_model_len"] = model.max_context_tokens
+        wire["max_model_len"] = wire["max_context_length"] = model.max_context_tokens
     return wire
+
+
+def _served(capabilities: Any) -> Serves:
+    """What Mistral's list says that a model is for; others say nothing of it."""
+    if not isinstance(capabilities, dict) or capabilities.get("completion_chat") is not False:
+        return "chat"
+    return "transcription" if capabilities.get("audio_transcription") else "embeddings"
 
 
 def _context_tokens(wire: dict[str, Any]) -> int | None:

@@ -32,7 +32,8 @@ class Dialect:
     servers that refuse it. With ``counted_logprobs`` a chat's ``logprobs`` is the number of
     alternatives wanted, and there is no ``top_logprobs``. ``beside_stop`` are fields that a server
     needs beside ``stop`` in order to say which of the strings ended the answer. ``audio`` says that
-    a message may hold a recording.
+    a message may hold a recording. ``marks_prefix``: a turn of the assistant's that is to be gone on
+    with has to be marked as one.
     """
 
     max_tokens: str = "max_tokens"
@@ -42,6 +43,7 @@ class Dialect:
     reasoning: str | None = "reasoning_content"
     beside_stop: Mapping[str, object] = field(factory=dict)
     audio: bool = True
+    marks_prefix: bool = False
 
 
 COMMON = Dialect()
@@ -73,6 +75,8 @@ def _metadata(value: Any, path: str) -> dict[str, str]:
     return {key: text(each, f"{path}.{key}") for key, each in mapping(value, path).items()}
 
 
+_seed = integer(-(2**63), 2**64 - 1)
+
 SHARED: Mapping[str, tuple[str, Check]] = {
     "model": ("model", text),
     "max_tokens": ("max_tokens", integer(0, _INT32)),
@@ -80,7 +84,8 @@ SHARED: Mapping[str, tuple[str, Check]] = {
     "top_p": ("top_p", number(0, 1)),
     "top_k": ("top_k", integer(-1, _INT32)),
     "min_p": ("min_p", number(0, 1)),
-    "seed": ("seed", integer(-(2**63), 2**64 - 1)),
+    "seed": ("seed", _seed),
+    "random_seed": ("seed", _seed),
     "stop": ("stop", _stop),
     "frequency_penalty": ("frequency_penalty", number(-2, 2)),
     "presence_penalty": ("presence_penalty", number(-2, 2)),
@@ -90,9 +95,10 @@ SHARED: Mapping[str, tuple[str, Check]] = {
     "n": ("n", integer(1, 128)),
     "user": ("user", text),
 }
-"""Wire name to our name and the check; the first wire name of two is the one we write."""
+"""Wire name to our name and the check; the first wire name of two is the one we write (the second
+is Mistral's ``random_seed``, llama.cpp's ``repeat_penalty``)."""
 
-_WRITTEN = tuple(name for name in SHARED if name not in ("model", "repeat_penalty"))
+_WRITTEN = tuple(name for name in SHARED if name not in ("model", "random_seed", "repeat_penalty"))
 _written_of = attrgetter(*(SHARED[name][0] for name in _WRITTEN))
 
 CARRIED: Mapping[str, Check] = {
@@ -116,6 +122,13 @@ HINTS = frozenset({"truncation", "reasoning_summary"})
 OWN_FIELDS = frozenset(
     [
         "audio",
+        "citation_options",
+        "compound_custom",
+        "disable_tool_validation",
+        "exclude_domains",
+        "guardrails",
+        "include_domains",
+        "include_reasoning",
         "metadata",
         "modalities",
         "moderation",
@@ -123,15 +136,18 @@ OWN_FIELDS = frozenset(
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
+        "prompt_mode",
+        "safe_prompt",
         "safety_identifier",
+        "search_settings",
         "service_tier",
         "store",
         "verbosity",
         "web_search_options",
     ]
 )
-"""Fields about OpenAI's account, cache and hosted tools: a backend of another format has nothing to
-do for them, and answers without."""
+"""Fields about the account, cache, guards and hosted tools of OpenAI, Groq or Mistral: a backend of
+another format has nothing to do for them, and answers without."""
 
 
 def read_settings(

@@ -48,6 +48,8 @@ def part_from_wire(wire: Any, path: str, kinds: Sequence[str]) -> ContentPart:
         if "text" not in wire:
             refuse_absence(f"{path}.text", "a string")
         return TextPart(text=text(wire["text"], f"{path}.text"))
+    if kind == "image_url" and type(wire.get(kind)) is str:  # Mistral's shorter form
+        return _image({"url": wire[kind]}, f"{path}.{kind}")
     body = member(wire, kind, path, mapping, "an object")
     at = f"{path}.{kind}"
     if kind == "image_url":

@@ -69,6 +69,8 @@ def choice_from_wire(wire: Any, path: str = "tool_choice") -> ToolChoice:
     match wire:
         case "auto" | "none" | "required":
             return wire  # type: ignore[no-any-return]
+        case "any":  # Mistral's word
+            return "required"
         case str():
             refuse(path, wire, right)
         case dict():

@@ -7,24 +7,21 @@ download nor its process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from copy import copy
 from difflib import get_close_matches
 from pathlib import Path
 
 from attrs import evolve, frozen
 
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
+from headrace.backends.local.waking import Waking
 from headrace.backends.providers import LLAMA_CPP_SERVER
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.errors import (
     LLMCapabilityError,
     LLMContextLengthError,
-    LLMError,
     LLMInvalidRequestError,
-    LLMUnavailableError,
 )
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
@@ -35,7 +32,6 @@ from headrace.wire import openai_embeddings
 
 log = logging.getLogger(__name__)
 
-_RETRY_START_S = 30.0
 _TOKENISED_AT_ONCE = 32
 _LEAST_CONTEXT = 512
 _TRUNCATION = ("truncate", "truncation_direction")
@@ -66,10 +62,7 @@ class LocalEmbedder:
         self.name = settings.name
         self.dimensions: int | None = None
         self._settings, self._find, self._world = settings, find, world
-        self._engine: LlamaCpp | None = None
-        self._waking: asyncio.Task[LlamaCpp] | None = None
-        self._failure: tuple[float, LLMError] | None = None
-        self._closed = False
+        self._waking = Waking(self.name, "the embedding model", self._start, world.clock)
         self._tokenising = asyncio.Semaphore(_TOKENISED_AT_ONCE)
 
     @property
@@ -82,29 +75,16 @@ class LocalEmbedder:
         """Whether its engine runs; one that sleeps is woken by the next request."""
         return self._engine is not None and self._engine.is_ready
 
+    @property
+    def _engine(self) -> LlamaCpp | None:
+        return self._waking.engine
+
     async def wake(self) -> LlamaCpp:
         """The engine, once it runs; whoever comes meanwhile waits for the same start.
 
         Raises the LLMError with which the start failed; another one is tried after 30 s.
         """
-        if self._engine is not None:
-            return self._engine
-        if self._closed:
-            raise self._stopped()
-        if self._waking is None:
-            if self._failure is not None:
-                self._refuse_for_now(*self._failure)
-            self._waking = asyncio.create_task(self._start(), name=f"start {self.name}")
-            self._waking.add_done_callback(self._woken)
-        waking = self._waking
-        try:
-            # Whoever leaves does not end what others wait for.
-            return await asyncio.shield(waking)
-        except asyncio.CancelledError:
-            me = asyncio.current_task()
-            if waking.cancelled() and not (me and me.cancelling()):
-                raise self._stopped() from None
-            raise
+        return await self._waking.wake()
 
     async def prepare(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingRequest:
         """``request`` with its texts as token ids and without what is done for it already.
@@ -159,8 +139,8 @@ class LocalEmbedder:
         if self._engine is not None:
             return await self._engine.status()
         message = "starts with the first request"
-        if self._failure is not None:
-            message += f"; the last start failed: {self._failure[1]}"
+        if self._waking.failure is not None:
+            message += f"; the last start failed: {self._waking.failure}"
         return BackendStatus(ok=True, message=message, checked_at=Provenance.now_iso())
 
     def capabilities(self) -> BackendCapabilities:
@@ -180,18 +160,11 @@ class LocalEmbedder:
 
     async def aclose(self) -> None:
         """End the engine, or give its start up."""
-        self._closed = True
-        if self._waking is not None:
-            self._waking.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LLMError):
-                await self._waking
-        engine, self._engine = self._engine, None
+        engine = await self._waking.close()
         if engine is not None:
             await engine.aclose()
 
     async def _start(self) -> LlamaCpp:
-        begin = self._world.clock.monotonic()
-        log.info("the embedding model %s is being started", self.name)
         file = await self._find()
         engine = LlamaCpp(
             LlamaCppSettings(
@@ -212,31 +185,7 @@ class LocalEmbedder:
             await engine.aclose()
             raise
         self.dimensions = len(probe.vectors[0])
-        self._engine = engine
-        took_s = self._world.clock.monotonic() - begin
-        log.info("the embedding model %s is ready (%.1f s)", self.name, took_s)
         return engine
-
-    def _woken(self, task: asyncio.Task[LlamaCpp]) -> None:
-        self._waking = None
-        if task.cancelled():
-            return
-        failure = task.exception()
-        if isinstance(failure, LLMError):
-            self._failure = (self._world.clock.monotonic(), failure)
-            log.error("the embedding model %s did not start: %s", self.name, failure)
-        else:
-            self._failure = None
-
-    def _stopped(self) -> LLMUnavailableError:
-        return LLMUnavailableError(f"{self.name} was stopped")
-
-    def _refuse_for_now(self, at: float, failure: LLMError) -> None:
-        left = at + _RETRY_START_S - self._world.clock.monotonic()
-        if left > 0:
-            again = copy(failure)
-            again.retry_after_s = left
-            raise again from failure
 
     def _refuse_settings(self, request: EmbeddingRequest) -> None:
         if request.dimensions not in (None, self.dimensions):

@@ -18,6 +18,7 @@ from headrace.backends.managed.server import Server, Serving
 from headrace.backends.managed.state import Started
 from headrace.backends.providers import Provider, provider
 from headrace.backends.remote import Remote
+from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import EngineConfig, ServerSnapshot
@@ -29,6 +30,7 @@ from headrace.contracts.errors import (
 )
 from headrace.contracts.ranking import RerankRequest, RerankResult
 from headrace.contracts.record import Marks
+from headrace.contracts.relay import RelayHead, RelayRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
 from headrace.net.clock import World
@@ -146,6 +148,44 @@ class Managed:
             except (LLMUnavailableError, LLMBadResponseError) as error:
                 await self._explain(error, remote)
                 raise
+
+    async def relay(
+        self, request: RelayRequest, marks: Marks
+    ) -> AsyncGenerator[RelayHead | bytes, None]:
+        """Its server's answer to a request that it gets as it stands, once it is there."""
+        marks.backend, marks.provider = self.name, self._adapter.provider
+        with self.life.use():
+            remote = await self._for_a_call()
+            try:
+                async with aclosing(remote.relay(request, marks)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except (LLMUnavailableError, LLMBadResponseError) as error:
+                await self._explain(error, remote)
+                raise
+
+    def has_service(self, service: str) -> bool:
+        """Whether its server may have it."""
+        return self.provider.has_service(service)
+
+    async def transcribe(
+        self, request: TranscriptionRequest, marks: Marks, *, stream: bool
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
+        """What is heard in a recording, once its server is there."""
+        marks.backend, marks.provider = self.name, self._adapter.provider
+        with self.life.use():
+            remote = await self._for_a_call()
+            try:
+                async with aclosing(remote.transcribe(request, marks, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except (LLMUnavailableError, LLMBadResponseError) as error:
+                await self._explain(error, remote)
+                raise
+
+    def transcribes(self, *, translate: bool) -> bool:
+        """Whether its server may have that service."""
+        return self.has_service("audio/translations" if translate else "audio/transcriptions")
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """What its server lists, or the model that it would serve."""

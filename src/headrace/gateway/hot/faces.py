@@ -37,7 +37,7 @@ class HotFace:
 _ROWS = (
     HotFace(
         format="openai",
-        paths=(b"/v1/chat/completions", b"/chat/completions"),
+        paths=(b"/v1/chat/completions", b"/chat/completions", b"/openai/v1/chat/completions"),
         passing=openai_passing,
         codec=openai_chat,
     ),

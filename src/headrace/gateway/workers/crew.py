@@ -283,6 +283,7 @@ class Place:
             processes=crew.processes,
             chat=_model(crew.own.chat),
             embeddings=_model(crew.own.embeddings),
+            audio=_model(crew.own.audio),
             socket_path=crew.socket_path,
             host=crew.port.host,
             port=crew.port.number,

@@ -33,6 +33,7 @@ class Begin(Struct, array_like=True, frozen=True, tag="begin"):
     processes: int
     chat: Model | None
     embeddings: Model | None
+    audio: Model | None
     socket_path: str
     host: str
     port: int

@@ -189,6 +189,7 @@ async def _serve(begin: Begin, line: Line) -> None:
     own = Own(
         chat=elsewhere(begin.chat),
         embeddings=elsewhere(begin.embeddings),
+        audio=elsewhere(begin.audio),
         engines=EnginesElsewhere(),
         share=Share(begin.place, begin.processes),
     )
