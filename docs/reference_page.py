@@ -22,6 +22,8 @@ TOPICS = {
     "headrace.client.engine": "Engines",
     "headrace.client.registry": "Engines",
     "headrace.contracts.engines": "Engines",
+    "headrace.client.endpoint_config": "Endpoints and handlers",
+    "headrace.client.handlers": "Endpoints and handlers",
     "headrace.client.structured.results": "Answers as objects",
     "headrace.client.structured.settings": "Answers as objects",
     "headrace.client.batches": "Batches",
@@ -52,6 +54,10 @@ TOPICS = {
 }
 # What is not imported from ``headrace`` itself.
 BESIDE = {
+    "A client's endpoints": [
+        "headrace.client.endpoint_table.AsyncEndpoints",
+        "headrace.client.endpoint_table.SyncEndpoints",
+    ],
     "How a batch stands": [
         "headrace.contracts.batches.Batch",
         "headrace.contracts.batches.BatchCounts",
@@ -121,6 +127,8 @@ def _entry(heading: str, name: str, what: Any) -> list[str]:
     lines = [f"### {heading}", ""]
     if inspect.isfunction(what):
         return lines + _code(_signature(name, what)) + _text(what)
+    if isinstance(what, headrace.EndpointHandlers):
+        return [*lines, "The one object of that class in a process.", ""]
     if not inspect.isclass(what) or isinstance(what, GenericAlias):
         return lines + _code(_one_or_a_line_each(name, _alias(what)))
     if issubclass(what, Exception):
@@ -214,10 +222,13 @@ def _split(text: str) -> list[str]:
 
 
 def _with_marks(parameters: list[inspect.Parameter]) -> list[inspect.Parameter | None]:
-    """The parameters, with ``None`` where a signature shows the bare star before keywords."""
+    """The parameters, with ``None`` where a signature shows the bare star before keywords, or the
+    stroke behind those without."""
     found: list[inspect.Parameter | None] = []
     starred = False
-    for parameter in parameters:
+    for before, parameter in zip([None, *parameters], parameters, strict=False):
+        if before is not None and before.kind is before.POSITIONAL_ONLY != parameter.kind:
+            found.append(None)
         if parameter.kind is parameter.VAR_POSITIONAL:
             starred = True
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:

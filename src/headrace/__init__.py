@@ -28,10 +28,18 @@ if TYPE_CHECKING:
     from headrace.client.choosing import (
         ClientPolicy,
     )
+    from headrace.client.endpoint_config import EndpointConfig
     from headrace.client.engine import (
         AsyncEngine,
         Engine,
         generate,
+    )
+    from headrace.client.handlers import (
+        EndpointHandlers,
+        Handler,
+        endpoint_handler,
+        register_endpoint,
+        unregister_endpoint,
     )
     from headrace.client.registry import (
         get_engine_config,
@@ -84,6 +92,7 @@ if TYPE_CHECKING:
         LLMCapabilityError,
         LLMContentFilterError,
         LLMContextLengthError,
+        LLMEndpointNotFoundError,
         LLMEngineNotFoundError,
         LLMError,
         LLMInsufficientFundsError,
@@ -182,6 +191,7 @@ if TYPE_CHECKING:
         GroupSnapshot,
         HistorySnapshot,
         IntervalSnapshot,
+        KeyStats,
         LaneSnapshot,
         LatencySummary,
         Outcome,
@@ -229,7 +239,15 @@ _HOMES = {
     "headrace.client.async_client": ("AsyncClient",),
     "headrace.client.batches": ("BatchAnswer", "Batches", "SyncBatches"),
     "headrace.client.choosing": ("ClientPolicy",),
+    "headrace.client.endpoint_config": ("EndpointConfig",),
     "headrace.client.engine": ("AsyncEngine", "Engine", "generate"),
+    "headrace.client.handlers": (
+        "EndpointHandlers",
+        "Handler",
+        "endpoint_handler",
+        "register_endpoint",
+        "unregister_endpoint",
+    ),
     "headrace.client.registry": (
         "get_engine_config",
         "load_engines",
@@ -268,6 +286,7 @@ _HOMES = {
         "LLMCapabilityError",
         "LLMContentFilterError",
         "LLMContextLengthError",
+        "LLMEndpointNotFoundError",
         "LLMEngineNotFoundError",
         "LLMError",
         "LLMInsufficientFundsError",
@@ -363,6 +382,7 @@ _HOMES = {
         "GroupSnapshot",
         "HistorySnapshot",
         "IntervalSnapshot",
+        "KeyStats",
         "LaneSnapshot",
         "LatencySummary",
         "Outcome",
@@ -409,6 +429,8 @@ __all__ = [
     "Embedder",
     "EmbeddingRequest",
     "EmbeddingResult",
+    "EndpointConfig",
+    "EndpointHandlers",
     "EndpointSettings",
     "EndpointStats",
     "Engine",
@@ -419,6 +441,7 @@ __all__ = [
     "FinishReason",
     "Granularity",
     "GroupSnapshot",
+    "Handler",
     "Hedge",
     "HedgeOutcome",
     "HedgePolicy",
@@ -428,6 +451,7 @@ __all__ = [
     "IntervalSnapshot",
     "JSONMode",
     "JsonlFile",
+    "KeyStats",
     "LLMAuthError",
     "LLMBadResponseError",
     "LLMCancelledError",
@@ -438,6 +462,7 @@ __all__ = [
     "LLMContentFilterError",
     "LLMContextLengthError",
     "LLMDelta",
+    "LLMEndpointNotFoundError",
     "LLMEngineNotFoundError",
     "LLMError",
     "LLMInsufficientFundsError",
@@ -520,13 +545,16 @@ __all__ = [
     "Usage",
     "WorkerSnapshot",
     "__version__",
+    "endpoint_handler",
     "generate",
     "get_engine_config",
     "load_engines",
     "log_records",
     "read_providers",
+    "register_endpoint",
     "register_engine",
     "register_provider",
+    "unregister_endpoint",
     "unregister_engine",
 ]
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.client.batches import Batches
+    from headrace.client.endpoint_table import AsyncEndpoints
     from headrace.client.structured.asking import Asking
     from headrace.contracts.audio import (
         SpeechResult,
@@ -60,6 +61,7 @@ class AsyncClient:
     def __init__(self, model: str | None = None, **settings: Any) -> None:
         self._settings = Settings.of(model, settings)
         self._endpoints = Endpoints(self._settings)
+        self._table: AsyncEndpoints | None = None
 
     @overload
     async def generate(self, request: LLMRequest, *, output: None = None) -> LLMResponse: ...
@@ -348,6 +350,15 @@ class AsyncClient:
         ``retry`` takes the place of the client's own policy.
         """
         return self._endpoints.batches(model, retry)
+
+    @property
+    def endpoints(self) -> AsyncEndpoints:
+        """Its endpoints by name, to be made, changed and removed at run time, with what they did."""
+        if self._table is None:
+            from headrace.client.endpoint_table import AsyncEndpoints
+
+            self._table = AsyncEndpoints(self._endpoints)
+        return self._table
 
     async def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""

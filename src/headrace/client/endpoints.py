@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from headrace.backends.pricing import price_of, priced_by
-from headrace.backends.providers import Provider, provider, split_model, usual_base_url
+from headrace.backends.providers import Provider, provider, split_model
 from headrace.backends.remote import Remote
 from headrace.client.choosing import Choosing
+from headrace.client.named import NamedEndpoints
+from headrace.client.opening import Endpoint, Opening
 from headrace.client.settings import Settings
 from headrace.contracts.capabilities import BackendCapabilities
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import (
-    LLMAuthError,
     LLMCapabilityError,
     LLMInvalidRequestError,
     LLMUnavailableError,
@@ -28,10 +28,7 @@ from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import SystemClock, World
 from headrace.net.pool import PooledTransport
-from headrace.net.proxy import find_proxies, through
-from headrace.net.transport import TimeLimits
 from headrace.numbers.live import Tally
-from headrace.stores.secret import Secret
 from headrace.traffic.call import Traffic
 from headrace.traffic.endpoint import open_lane
 from headrace.traffic.fallback import Alternative, without_key
@@ -43,28 +40,8 @@ R = TypeVar("R", EmbeddingRequest, RerankRequest, ClassificationRequest)
 if TYPE_CHECKING:
     from headrace.backends.managed.engine import Managed
     from headrace.client.batches import Batches
+    from headrace.client.endpoint_config import EndpointConfig
     from headrace.traffic.retry import RetryPolicy
-
-
-@frozen(kw_only=True)
-class Endpoint:
-    """One provider as this client reaches it."""
-
-    row: Provider
-    base_url: str
-    lane: Lane
-    has_key: bool
-    config_hash: str = field(init=False)
-    """Of what decides where and how it is asked; the key is no part of it."""
-
-    @config_hash.default
-    def _hash_of_config(self) -> str:
-        told = f"{self.row!r} {self.base_url}"
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-    @property
-    def provider(self) -> str:
-        return self.row.name
 
 
 @frozen(kw_only=True)
@@ -94,6 +71,7 @@ class Endpoints:
         transport = settings.transport or self._own_transport
         assert transport is not None
         self.world = World(transport=transport, clock=self.clock)
+        self._opening = Opening(settings, self.world, self._own_transport)
         self.tally = Tally(self.clock.monotonic())
         self._choosing = Choosing(settings.policy, self.clock, allow_unknown=settings.allow_unknown)
         sinks = (self._choosing.add, *settings.sinks)
@@ -107,6 +85,7 @@ class Endpoints:
         )
         self.traffic = Traffic(self.clock, self.tally, sinks, price=price)
         self._open: dict[str, Endpoint] = {}
+        self.named_ones = NamedEndpoints()
         self._hedgings: dict[tuple[str, str | None], Hedging] = {}
         self._closed = False
         self._capabilities: dict[tuple[str, str], BackendCapabilities] = {}
@@ -117,7 +96,8 @@ class Endpoints:
         if engine is not None and model in (None, "", engine.name, engine.model):
             assert self._engine_row is not None
             return self._engine_row, engine.model
-        return self._split(model or self._settings.model)
+        asked = model or self._settings.model
+        return self.named_ones.find(asked) or self._split(asked)
 
     def pick(self, request: LLMRequest, row: Provider | None = None) -> Way:
         """Where ``request`` goes; its model's name is the provider's own where ``row`` is given.
@@ -140,7 +120,9 @@ class Endpoints:
                 hedging=self._hedging(row, request.model),
             )
         ways = [self.named(request.model) if row is None else (row, request.model or "")]
-        ways += [split_model(name) for name in self._settings.fallbacks]
+        ways += [
+            self.named_ones.find(name) or split_model(name) for name in self._settings.fallbacks
+        ]
         asked, _ = ways[0]
         lacks: LLMCapabilityError | None = None
         able: list[tuple[Endpoint, str]] = []
@@ -232,12 +214,14 @@ class Endpoints:
         """The state of each endpoint that was used, ready for JSON."""
         from headrace.contracts.convert import to_plain
 
+        opened = [(each.provider, each) for each in self._open.values()]
+        opened += [(each.name, each.endpoint) for each in self.named_ones]
         return {
-            endpoint.provider: {
+            name: {
                 "base_url": endpoint.base_url,
                 "stats": to_plain(endpoint.lane.stats()),
             }
-            for endpoint in self._open.values()
+            for name, endpoint in opened
         }
 
     def server_snapshot(self) -> dict[str, object] | None:
@@ -272,7 +256,7 @@ class Endpoints:
     async def aclose(self) -> None:
         """Close the connections; a transport that was handed in stays open."""
         self._closed = True
-        for endpoint in self._open.values():
+        for endpoint in (*self._open.values(), *(each.endpoint for each in self.named_ones)):
             await endpoint.lane.backend.aclose()
         if self.engine is not None:  # it may have been started without having been asked
             await self.engine.aclose()
@@ -301,9 +285,10 @@ class Endpoints:
             return self._open.get("engine") or self._open.setdefault(
                 "engine", self._engine_endpoint()
             )
-        endpoint = self._open.get(row.name)
+        named = self.named_ones.of_row(row)
+        endpoint = self._open.get(row.name) if named is None else named.endpoint
         if endpoint is None:
-            endpoint = self._open[row.name] = self._opened(row, own_key=own_key)
+            endpoint = self._open[row.name] = self._opening.open(row, own_key=own_key)
         if row.needs_key and not endpoint.has_key and not own_key:
             self._settings.credentials.require(row.name, row.key_env)
         return endpoint
@@ -326,72 +311,25 @@ class Endpoints:
             has_key=True,
         )
 
-    def _opened(self, row: Provider, *, own_key: bool) -> Endpoint:
-        settings = self._settings
-        usual = self._usual_row()
-        is_usual = usual is None or row.name == usual.name
-        base_url = settings.base_url if is_usual else None
-        base_url = base_url or usual_base_url(row, settings.credentials.environment)
-        if base_url is None:
-            variables = " or ".join(row.base_url_env)
-            hint = f"set {variables}, or hand in base_url" if variables else "hand in base_url"
-            raise LLMInvalidRequestError(
-                f"provider {row.name!r} has no address of its own: {hint}", param="base_url"
-            )
-        # As for the address: what was handed in is for the provider that was meant by it.
-        key = settings.api_key if is_usual else None
-        if key is None:
-            key = self._found_key(row, own_key=own_key)
-        remote = Remote(
-            name=row.name,
-            provider=row,
-            base_url=base_url,
-            world=self._world_for(base_url),
-            key=key,
-            limits=TimeLimits(
-                connect_s=settings.connect_s,
-                first_byte_s=settings.first_byte_s,
-                idle_s=settings.idle_s,
-            ),
-        )
-        return Endpoint(
-            row=row,
-            base_url=base_url,
-            lane=open_lane(remote, self.clock, settings.endpoint),
-            has_key=key is not None,
-        )
+    def made(self, config: EndpointConfig) -> Endpoint:
+        """The endpoint that ``config`` describes, which nobody finds yet; raises LLMAuthError where
+        it has no key and needs one."""
+        self._refuse_if_closed()
+        return self._opening.made(config)
 
-    def _world_for(self, base_url: str) -> World:
-        """By way of the proxy, if any; a transport that was handed in finds its own way."""
-        settings = self._settings
-        if self._own_transport is None:
-            return self.world
-        proxies = find_proxies(settings.proxy, settings.credentials.environment)
-        return evolve(self.world, transport=through(self._own_transport, proxies, base_url))
-
-    def _found_key(self, row: Provider, *, own_key: bool) -> Secret | None:
-        credentials = self._settings.credentials
-        try:
-            if row.needs_key and not own_key:
-                return credentials.require(row.name, row.key_env).secret
-            found = credentials.find(row.key_env)
-        except LLMAuthError:
-            if own_key:  # a file that may not be read is no matter then
-                return None
-            raise
-        return None if found is None else found.secret
-
-    def _usual_row(self) -> Provider | None:
-        """The provider that the settings' address and key are meant for; ``None``: any named."""
-        settings = self._settings
-        if settings.base_url is not None or settings.provider is not None:
-            return provider(settings.provider or "openai-compatible")
-        return None if settings.model is None else split_model(settings.model)[0]
+    def lane_named(self, name: str) -> Lane | None:
+        """The lane of the endpoint that was made by that name, or of a provider that was asked."""
+        named = self.named_ones.get(name)
+        endpoint = self._open.get(name) if named is None else named.endpoint
+        return None if endpoint is None else endpoint.lane
 
     def _require(self, row: Provider, model: str, request: LLMRequest) -> None:
         _require()(request, self._abilities(row, model), model=model)
 
     def _abilities(self, row: Provider, model: str) -> BackendCapabilities:
+        named = self.named_ones.of_row(row)
+        if named is not None and named.capabilities is not None:
+            return named.capabilities
         known = self._capabilities.get((row.name, model))
         if known is None:
             from headrace.backends.capabilities import capabilities_of

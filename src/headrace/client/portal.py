@@ -61,6 +61,12 @@ class Portal:
             errand.cancel()
             raise
 
+    async def awaited(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """As ``run``, for those who wait in an event loop of their own, which goes on meanwhile."""
+        if asyncio.get_running_loop() is self._loop:
+            return await work()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
+
     def iterate(self, source: Callable[[], AsyncGenerator[T, None]]) -> Pieces[T]:
         """The pieces of ``source()``, generated on the loop, for the calling thread to iterate."""
         return Pieces(self._loop, source)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.client.batches import SyncBatches
+    from headrace.client.endpoint_table import SyncEndpoints
     from headrace.contracts.audio import SpeechResult, TranscriptionDelta, TranscriptionResult
     from headrace.contracts.protocols import LLMClient
     from headrace.traffic.retry import RetryPolicy
@@ -280,6 +281,13 @@ class Client:
         self._core.batches(model)  # what is wrong with it is told now
         return SyncBatches(lambda: self.on_portal().batches(model, retry=retry))
 
+    @property
+    def endpoints(self) -> SyncEndpoints:
+        """Its endpoints by name, to be made, changed and removed at run time, with what they did."""
+        from headrace.client.endpoint_table import SyncEndpoints
+
+        return SyncEndpoints(self)
+
     def healthcheck(self) -> BackendStatus:
         """Whether the default model's backend answers now."""
         return portal().run(self.on_portal().healthcheck)
@@ -343,7 +351,10 @@ class Client:
         """The core, for what runs on the portal; after a fork a new one, since the parent's sockets are not ours to use."""
         if self._pid != os.getpid():
             model, settings = self._made_with
+            made = self._core.endpoints.configs()
             self._core = AsyncClient(model, **settings)
+            for config in made:
+                self._core.endpoints.put(config)
             self._pid = os.getpid()
             self._adopted = False
         if not self._adopted:

@@ -7,6 +7,7 @@
       LLMInvalidRequestError        400  the request itself is wrong
         LLMModelNotFoundError       404  no such model
         LLMEngineNotFoundError      404  no engine of that name is registered; a KeyError as well
+        LLMEndpointNotFoundError    404  no endpoint of that name or type; a KeyError as well
         LLMContextLengthError       400  prompt and answer do not fit the context window
         LLMContentFilterError       400  the provider refused the content
         LLMCapabilityError          400  the backend cannot do what was asked
@@ -110,6 +111,15 @@ class LLMEngineNotFoundError(LLMInvalidRequestError, KeyError):
 
     # A KeyError shows its message as a key is shown, in quotes.
     __str__ = Exception.__str__
+
+
+class LLMEndpointNotFoundError(LLMInvalidRequestError, KeyError):
+    """No endpoint of that name is there, or none of that type for the model."""
+
+    default_status = 404
+    default_code = "endpoint_not_found"
+
+    __str__ = Exception.__str__  # as above
 
 
 class LLMContextLengthError(LLMInvalidRequestError):

@@ -221,15 +221,39 @@ class Snapshot:
 
 
 @frozen(kw_only=True)
+class KeyStats:
+    """What was asked by one of an endpoint's keys, the ``key``-th of them; the key itself is not told.
+
+    Here ``requests`` are attempts. The key is left alone for another ``rests_s`` seconds, because it
+    has reached a limit; ``refused`` says that the provider lately did not take it.
+    """
+
+    key: int
+    requests: int = 0
+    successes: int = 0
+    failures: Mapping[str, int] = field(factory=dict)
+    cancelled: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    running: int = 0
+    waiting: int = 0
+    rests_s: float = 0.0
+    refused: bool = False
+    last_error: str | None = None
+
+
+@frozen(kw_only=True)
 class EndpointStats:
     """What one endpoint did since it was made or its counts were last set back to nothing.
 
     ``requests`` came to it; of those ``successes`` were answered to the end, ``failures`` ended in
     an error, by its class's name, ``cancelled`` were ended by the caller, and the others wait or
-    run. ``retries`` are attempts beyond the first of each. Tokens are what the backend reported.
-    ``latency`` is of the successes, from coming here to the end of the answer, waiting included.
-    ``running`` (places taken), ``waiting`` and ``circuit`` are as they stand now; an endpoint
-    without a breaker has no ``circuit``.
+    run. ``retries`` are attempts beyond the first of each. Tokens are what the backend reported,
+    ``price_usd`` what the ``priced`` calls cost together. ``latency`` is of the successes, from
+    coming here to the end of the answer, waiting included. ``last_error`` is what the last failure
+    said, without keys, at the Unix time ``last_error_at``. ``since`` is the Unix time from which on
+    is counted. ``running`` (places taken), ``waiting`` and ``circuit`` are as they stand now; an
+    endpoint without a breaker has no ``circuit``. Of one with several ``keys`` each is told.
     """
 
     name: str
@@ -240,7 +264,13 @@ class EndpointStats:
     retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    price_usd: Decimal | None = None
+    priced: int = 0
     latency: LatencySummary = LatencySummary()
+    last_error: str | None = None
+    last_error_at: float | None = None
+    since: float | None = None
     running: int = 0
     waiting: int = 0
     circuit: CircuitState | None = None
+    keys: tuple[KeyStats, ...] = ()

@@ -145,9 +145,7 @@ def _series_part(labels: Labels, s: Series) -> SeriesPart:
         completion_tokens=s.completion_tokens,
         price_usd=s.price_usd,
         priced=s.priced,
-        spreads=[
-            Spread(h.buckets, h.zeros, h.total, h.minimum, h.maximum) for h in s.distributions()
-        ],
+        spreads=[spread_of(each) for each in s.distributions()],
         counted=[_counted(buckets) for buckets in s.buckets()],
         durations={error: _counted(buckets) for error, buckets in s.durations.items()},
         hedges=s.hedges,
@@ -166,7 +164,7 @@ def _add_series(s: Series, part: SeriesPart) -> None:
     s.price_usd += part.price_usd
     s.priced += part.priced
     for histogram, spread in zip(s.distributions(), part.spreads, strict=True):
-        histogram.merge(_histogram(spread))
+        histogram.merge(histogram_of(spread))
     for buckets, counted in zip(s.buckets(), part.counted, strict=True):
         buckets.merge(_buckets(buckets.bounds, counted))
     for error, counted in part.durations.items():
@@ -185,7 +183,14 @@ def _buckets(bounds: tuple[float, ...], counted: Counted) -> FixedBuckets:
     return made
 
 
-def _histogram(spread: Spread) -> LogHistogram:
+def spread_of(histogram: LogHistogram) -> Spread:
+    """``histogram`` as it travels."""
+    h = histogram
+    return Spread(h.buckets, h.zeros, h.total, h.minimum, h.maximum)
+
+
+def histogram_of(spread: Spread) -> LogHistogram:
+    """What ``spread_of`` was given."""
     made = LogHistogram()
     made.buckets, made.zeros, made.total = spread.buckets, spread.zeros, spread.total
     made.count = spread.zeros + sum(spread.buckets.values())

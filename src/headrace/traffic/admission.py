@@ -38,8 +38,12 @@ class _Waiting:
     places: int
     rated_tokens: int
     arrival: int
-    turn: asyncio.Future[bool]
-    """True: it has its place; false: it waited too long."""
+    turn: asyncio.Future[bool | None]
+    """True: it has its place; false: it waited too long; none: it is to go elsewhere."""
+
+
+class TurnedAwayError(Exception):
+    """Another door is open for whoever waits at this one; nobody but a call's visit hears of it."""
 
 
 @define(kw_only=True, eq=False)
@@ -102,6 +106,18 @@ class Admission:
         self.tokens += tokens
         return True
 
+    @property
+    def opens_in_s(self) -> float:
+        """How long a pause lasts yet; 0 or less where there is none."""
+        return self._opens_in_s()
+
+    def turn_away(self, most: int | None = None) -> None:
+        """Have those who wait go elsewhere, or the first ``most`` of them: TurnedAwayError."""
+        waiting = [each for tier in (*self._tiers, self._idle) for each in tier]
+        for each in waiting[:most]:
+            if not each.turn.done():
+                each.turn.set_result(None)
+
     def pause(self, seconds: float) -> None:
         """Let nobody in for so long, or for as long as an earlier pause lasts."""
         self._closed_until = max(self._closed_until, self.clock.monotonic() + seconds)
@@ -134,7 +150,7 @@ class Admission:
                 retry_after_s=self._retry_after_s(),
                 code="queue_full",
             )
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
         mine = _Waiting(tokens, places, rated_tokens, next(self._arrivals), turn)
         tier = self._idle if is_idle else self._tiers[_RANKS[priority] + (not again)]
         tier[mine] = None
@@ -155,6 +171,8 @@ class Admission:
                 too_late.cancel()
             if tier.pop(mine, mine) is None:  # still in the queue
                 self._let_in()  # those behind it may be smaller
+        if admitted is None:
+            raise TurnedAwayError
         if not admitted:
             raise LLMRateLimitError(
                 f"no place became free within {self.timeout_s:g} s: {self.running} requests are "

@@ -253,6 +253,8 @@ class Traffic:
             if usage is not None:
                 names = (seen.model or request.model, sheet.requested_model)
                 call.marks.price_usd = self.paid(call.latest.provider, names, usage)
+                if visit is not None:
+                    visit.lane.counts.cost(call.marks.price_usd)
             self.emit(_record(request, sheet, call, seen, usage, failure))
 
     def _begin(self, call_id: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.messages import TextPart
@@ -17,6 +17,7 @@ from headrace.traffic.breaker import Breaker
 from headrace.traffic.counts import Counts
 from headrace.traffic.gauge import Gauge
 from headrace.traffic.health import Health
+from headrace.traffic.keys import Key, Keys
 from headrace.traffic.retry import RetryBudget, RetryPolicy
 
 # What a chat template may put around one message or one tool, in tokens, with room to spare.
@@ -52,10 +53,12 @@ class OnDemand(Protocol):
 
 @frozen
 class Seat:
-    """Who answers a request, and the door that leads there."""
+    """Who answers a request, the door that leads there, and the key by which, where there are
+    several."""
 
     backend: Backend
     admission: Admission
+    key: Key | None = None
 
 
 @frozen(kw_only=True)
@@ -77,6 +80,9 @@ class Lane:
     is not used: places and tokens belong to the engine that runs the request, so that one that is
     full keeps nobody from another. Each attempt chooses anew.
 
+    Where there are several ``keys``, ``backend`` and ``admission`` are those of the first, and each
+    attempt chooses anew among all. ``carried`` makes of a key's backend who is asked in its place.
+
     ``gauge`` has what the engines tell of themselves, where they do.
     """
 
@@ -94,6 +100,8 @@ class Lane:
     gauge: Gauge | None = field(default=None, repr=False, eq=False)
     counts: Counts = field(factory=Counts, repr=False, eq=False)
     doors: Mapping[Backend, Admission] = field(factory=dict, repr=False)
+    keys: Keys | None = field(default=None, repr=False, eq=False)
+    carried: Callable[[Backend], Backend] | None = field(default=None, repr=False, eq=False)
     _seat: Seat = field(init=False, repr=False, eq=False)
 
     @_seat.default
@@ -138,12 +146,18 @@ class Lane:
 
     def seat(self, request: LLMRequest) -> Seat:
         """Who would answer ``request`` now, and through which door."""
+        if self.keys is not None:
+            key = self.keys.choose(self.rated_tokens(request))
+            backend = key.backend if self.carried is None else self.carried(key.backend)
+            return Seat(backend, key.door, key)
         if self.doors and isinstance(self.backend, OfEngines):
             engine = self.backend.choose(request, self.running + self.waiting)
             return Seat(engine, self.doors[engine])
         return self._seat
 
     def _doors(self) -> Iterable[Admission]:
+        if self.keys is not None:
+            return [key.door for key in self.keys]
         return self.doors.values() or (self.admission,)
 
     def takes_over(self) -> bool:
@@ -173,23 +187,28 @@ class Lane:
             return False
         if self.breaker is not None and self.breaker.open_until is not None:
             return False
-        limits = self.admission.limits
-        if limits is not None and limits.wait_s(self.rated_tokens(request)) > 0:
-            return False
-        return any(door.fits(*self._most(request, door)) for door in self._doors())
+        rated_tokens = self.rated_tokens(request)
+        return any(
+            door.fits(*self._most(request, door))
+            and (door.limits is None or door.limits.wait_s(rated_tokens) <= 0)
+            for door in self._doors()
+        )
 
     def stats(self) -> EndpointStats:
         """What it did and how it stands."""
-        return self.counts.stats(
+        stats = self.counts.stats(
             self.name,
             running=self.running,
             waiting=self.waiting,
             circuit=None if self.breaker is None else self.breaker.state,
         )
+        return stats if self.keys is None else evolve(stats, keys=self.keys.stats())
 
     def reset_stats(self) -> None:
         """Count from nothing; calls under way count when they end."""
         self.counts.reset()
+        if self.keys is not None:
+            self.keys.reset_stats()
 
     async def cost(self, request: LLMRequest, seat: Seat | None = None) -> tuple[int, int]:
         """The tokens and places that ``request`` will hold at ``seat``.

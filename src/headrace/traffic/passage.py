@@ -128,14 +128,15 @@ class Passage:
         done = self._traffic.now()
         usage = None if answer is None else answer.usage
         attempt = self._leave(error, usage, done, status, sends)
-        self.ticket.lane.counts.ended(attempt.error_kind, done - self.queued, usage)
+        self.ticket.lane.counts.ended(attempt.error_kind, done - self.queued, usage, error)
         self._live.ended()
         self._record(error, attempt, answer, sent, first_byte)
 
     def record(self, earlier: Earlier) -> None:
         """Nobody went on with the call after ``hand_over``: that attempt was all of it."""
         kind = earlier.attempt.error_kind
-        self.ticket.lane.counts.ended(kind, earlier.attempt.end - self.queued, None)
+        took_s = earlier.attempt.end - self.queued
+        self.ticket.lane.counts.ended(kind, took_s, None, earlier.error)
         self._record(earlier.error, earlier.attempt, None, None, None)
 
     def _record(
@@ -153,6 +154,7 @@ class Passage:
             finish_reason = answer.finish_reason
         if usage is not None:
             price = traffic.paid(ticket.provider, (seen, ticket.requested_model), usage)
+            ticket.lane.counts.cost(price)
         traffic.emit(
             CallRecord(
                 call_id=self.call_id,

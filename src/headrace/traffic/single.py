@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 from attrs import evolve, frozen
 
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
+from headrace.contracts.protocols import Backend
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
@@ -92,4 +93,8 @@ class _Carried:
 
 def _carrying(ask: Ask[Any], lane: Lane) -> Lane:
     """``lane``, with its door and its limits, for this one request."""
-    return evolve(lane, backend=_Carried(lane=lane, ask=ask))
+
+    def carried(backend: Backend) -> Backend:
+        return _Carried(lane=evolve(lane, backend=backend, keys=None), ask=ask)
+
+    return evolve(lane, backend=_Carried(lane=lane, ask=ask), carried=carried)

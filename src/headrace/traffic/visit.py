@@ -12,6 +12,7 @@ from random import Random
 from attrs import define, field
 
 from headrace.contracts.errors import (
+    LLMAuthError,
     LLMCancelledError,
     LLMError,
     LLMOverloadedError,
@@ -24,7 +25,9 @@ from headrace.contracts.responses import LLMDelta, Usage
 from headrace.net.clock import Clock
 from headrace.numbers.live import LiveCall
 from headrace.numbers.usage import fill_totals
+from headrace.traffic.admission import TurnedAwayError
 from headrace.traffic.fallback import Earlier
+from headrace.traffic.keys import Key
 from headrace.traffic.lane import Lane, Seat
 from headrace.traffic.patience import Patience
 
@@ -111,6 +114,8 @@ class Visit:
         self._era: int | None = None
         self._health_era = 0
         self._retries = 0
+        self._moves = 0
+        self._may_move = False
         self._answering = False
         self._failed = failed
         self._hedged = hedged
@@ -145,7 +150,12 @@ class Visit:
             except LLMError as error:
                 await self._leave(error)
                 failure = error
-            await self._before_another(failure)
+            if self._may_move:  # another of its keys may be asked at once
+                self._may_move = False
+                self._moves += 1
+                self.lane.counts.retried()
+            else:
+                await self._before_another(failure)
 
     async def _before_another(self, failure: LLMError) -> None:
         """Wait as the policy has it after an attempt that failed; raises ``failure`` where no other
@@ -189,29 +199,35 @@ class Visit:
             await self._leave(error)
         finally:
             took_s = self._call.clock.monotonic() - self._came
-            self.lane.counts.ended(error_kind(error), took_s, self.usage)
+            self.lane.counts.ended(error_kind(error), took_s, self.usage, error)
 
     async def _enter(self, *, again: bool) -> None:
         lane, request, call = self.lane, self.request, self._call
         with call.patience("waiting for a place"):
             if lane.breaker is not None:
                 lane.breaker.check()  # before the queue: an open circuit fails fast
-            seat = lane.seat(request)
-            door = seat.admission
-            if door.max_tokens is None:
-                tokens, places = 0, request.n or 1
-            else:
-                tokens, places = await lane.cost(request, seat)
             rated_tokens = lane.rated_tokens(request)
-            # An idle one leaves a part of the room to others, which only ``enter`` reckons with.
-            if request.priority == "idle" or not door.enter_now(tokens, places, rated_tokens):
-                await door.enter(
-                    tokens,
-                    places,
-                    rated_tokens=rated_tokens,
-                    priority=request.priority,
-                    again=again,
-                )
+            while True:
+                seat = lane.seat(request)
+                door = seat.admission
+                if door.max_tokens is None:
+                    tokens, places = 0, request.n or 1
+                else:
+                    tokens, places = await lane.cost(request, seat)
+                # An idle one leaves a part of the room to others, which only ``enter`` reckons with.
+                if request.priority != "idle" and door.enter_now(tokens, places, rated_tokens):
+                    break
+                try:
+                    await door.enter(
+                        tokens,
+                        places,
+                        rated_tokens=rated_tokens,
+                        priority=request.priority,
+                        again=again,
+                    )
+                    break
+                except TurnedAwayError:  # another key has become the better one
+                    again = True
         self._begin = call.clock.monotonic()
         self._seat = seat
         self._tokens, self._places, self._rated_tokens = tokens, places, rated_tokens
@@ -233,9 +249,9 @@ class Visit:
         """One attempt, up to its first output."""
         lane, call, seat = self.lane, self._call, self._seat
         assert seat is not None
-        if lane.budget is not None and not self._retries:
+        if lane.budget is not None and not self._retries and not self._moves:
             lane.budget.began()
-        if self._retries:
+        if self._retries or self._moves:
             call.latest = Marks(backend=lane.name, whole=call.whole)
         marks = call.latest
         if lane.retry is not None and lane.retry.retries:
@@ -262,9 +278,7 @@ class Visit:
     def _delay_s(self, retry: int, error: LLMError) -> float | None:
         """How long to wait before the next attempt; ``None`` where there shall be none."""
         lane, call = self.lane, self._call
-        if lane.retry is None or not self._patient:
-            return None
-        delay_s = lane.retry.delay_s(retry, error, call.random)
+        delay_s = self._policy_delay_s(retry, error) if self._patient else None
         if delay_s is None:
             return None
         if lane.breaker is not None and lane.breaker.state == "open":
@@ -278,11 +292,23 @@ class Visit:
             return None
         return delay_s
 
+    def _policy_delay_s(self, retry: int, error: LLMError) -> float | None:
+        policy, keys = self.lane.retry, self.lane.keys
+        if policy is None:
+            return None
+        delay_s = policy.delay_s(retry, error, self._call.random)
+        if keys is None or not isinstance(error, LLMRateLimitError | LLMAuthError):
+            return delay_s
+        # Whichever of its keys is open first: that need not be the one that was asked last.
+        opens_s = keys.opens_in_s() if retry <= policy.retries else None
+        return None if opens_s is None or opens_s > policy.max_retry_after_s else opens_s
+
     def _spare_the_endpoint(self, error: LLMError) -> None:
         """Where it said how long to leave it alone, nobody goes there before that."""
         retry, wait_s = self.lane.retry, error.retry_after_s
         if (
-            retry is not None
+            self.lane.keys is None  # else the key was told
+            and retry is not None
             and wait_s is not None
             and wait_s <= retry.max_retry_after_s
             and isinstance(error, LLMRateLimitError | LLMOverloadedError)
@@ -330,12 +356,30 @@ class Visit:
             else:
                 breaker.left(self._era)
         self._era = None
+        if self._seat is not None and self._seat.key is not None:
+            self._report_key(self._seat.key, error, attempt)
+            if self._may_move:
+                failure = None  # it says nothing of the others
         if self.lane.health is not None:
             if error is None:
                 self.lane.health.succeeded()
             elif failure is not None:
                 shut_s = 0.0 if breaker is None else breaker.shut_s
                 self.lane.health.failed(self._health_era, failure, shut_s)
+
+    def _report_key(self, key: Key, error: BaseException | None, attempt: Attempt) -> None:
+        keys = self.lane.keys
+        assert keys is not None
+        took_s = attempt.end - attempt.begin
+        key.counts.came()
+        key.counts.ended(attempt.error_kind, took_s, self.usage, error)
+        # A call's own key is no business of the others.
+        if "api_key" in self.request.metadata:
+            return
+        if error is None or self._answering:
+            keys.answers(key)
+        elif isinstance(error, LLMError):
+            self._may_move = keys.failed(key, error) and self._moves < len(tuple(keys)) * 2
 
     def _give_back(self, error: BaseException | None) -> None:
         seat, begin = self._seat, self._begin
@@ -354,6 +398,8 @@ class Visit:
                 admission.limits.settle(self._rated_tokens, 0)
         served_s = self._call.clock.monotonic() - begin
         admission.leave(self._tokens, self._places, served_s=served_s if self._answering else None)
+        if self.lane.keys is not None:
+            self.lane.keys.level()
 
     def _publish(self) -> None:
         mine, theirs = self._call.latest, self._call.marks

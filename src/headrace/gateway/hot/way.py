@@ -77,7 +77,7 @@ def remote_of(lane: Lane) -> Remote | None:
 def way_to(lane: Lane) -> HotWay | None:
     """As ``HotWays.to``."""
     remote = remote_of(lane)
-    if lane.doors or remote is None:
+    if lane.doors or lane.keys is not None or remote is None:
         return None
     row, transport = remote.provider, remote.world.transport
     if (
