@@ -38,7 +38,7 @@ from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
 
 if TYPE_CHECKING:
-    from headrace.backends.managed.engine import Managed
+    from headrace.backends.managed.opening import Opened
     from headrace.client.batches import Batches
     from headrace.traffic.retry import RetryPolicy
 
@@ -253,7 +253,7 @@ class Endpoints:
         if not isinstance(engine, Remote):
             await engine.stop()
 
-    def _required_engine(self) -> Managed | Remote:
+    def _required_engine(self) -> Opened:
         if self.engine is None:
             raise LLMInvalidRequestError(
                 "this client has no engine: name one, as in Client(engine='local')", param="engine"
@@ -299,7 +299,7 @@ class Endpoints:
             self._settings.credentials.require(row.name, row.key_env)
         return endpoint
 
-    def _engine_of(self, config: EngineConfig) -> Managed | Remote:
+    def _engine_of(self, config: EngineConfig) -> Opened:
         from headrace.backends.managed.opening import key_of_engine, open_engine
 
         key = key_of_engine(config, self._settings.credentials)
