@@ -11,10 +11,12 @@ PROFILE_READY := $(PROFILE)/.ready
 TORCH ?= torch==2.13.0
 RAY_VENV := .venv-ray
 RAY_READY := $(RAY_VENV)/.ready
+LOCAL := .venv-local
+LOCAL_READY := $(LOCAL)/.ready
 S3_VENV := .venv-s3
 S3_READY := $(S3_VENV)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -64,6 +66,9 @@ bench: $(DEV_READY) ## Measure us and the peers on this machine
 test-profile: $(PROFILE_READY) ## FLOPs judged by torch, profiles of small models, exported models by transformers, in an environment of its own
 	@$(PROFILE)/bin/python -m pytest tests/numbers/architecture tests/bench/test_measured_peaks.py tests/bench/profile tests/cli/test_profile_command.py tests/stores/test_hugging_face_judged.py $(ARGS)
 
+test-local: $(LOCAL_READY) ## Small models computed by transformers and ONNX Runtime, judged by transformers itself, in an environment of its own
+	@$(LOCAL)/bin/python -m pytest tests/local tests/backends/folders $(ARGS)
+
 compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs/compliance.md)
 	@$(BIN)/python -m compliance $(ARGS)
 
@@ -109,6 +114,16 @@ $(PROFILE_READY): requirements/profile.txt requirements/dev.txt requirements/run
 	@$(PROFILE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(LOCAL_READY): requirements/local.txt requirements/dev.txt requirements/run.txt pyproject.toml
+	@echo "Installing torch, transformers and ONNX Runtime into $(LOCAL) (once) ..."
+	@$(PYTHON) -m venv $(LOCAL)
+	@$(LOCAL)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(LOCAL)/bin/python -c 'import sys, torch; sys.exit(f"{torch.__version__} has CUDA; name a CPU wheel: make TORCH=... test-local" if torch.version.cuda else 0)'
+	@$(LOCAL)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/local.txt
+	@$(LOCAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(LOCAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 $(RAY_READY): requirements/dev.txt requirements/ray.txt pyproject.toml
 	@echo "Installing headrace with Ray into $(RAY_VENV) (once) ..."
 	@$(PYTHON) -m venv $(RAY_VENV)
@@ -127,4 +142,4 @@ $(S3_READY): requirements/s3.txt requirements/dev.txt requirements/run.txt pypro
 	@touch $@
 
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) $(PROFILE) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PROFILE) $(LOCAL) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.backends.local.openvino_answers import Answer, Inbox
+from headrace.backends.local.inbox import Inbox
+from headrace.backends.local.openvino_answers import Answer
 from headrace.backends.local.words import Words
 from headrace.contracts.responses import LLMDelta
 

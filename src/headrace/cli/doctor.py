@@ -28,7 +28,11 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)[^;]*(?:;.*extra\s*==\s*['\"]([^'\"
 
 @frozen(kw_only=True)
 class Installed:
-    """Versions; ``None`` is not installed. ``extras`` are what ``headrace[NAME]`` would install."""
+    """Versions; ``None`` is not installed. ``extras`` are what ``headrace[NAME]`` would install.
+
+    ``local_engines`` are those that compute a model out of its folder, each with the line that
+    installs what it lacks, or ``None``.
+    """
 
     python: str
     platform: str
@@ -36,6 +40,7 @@ class Installed:
     engine: dict[str, str | None]
     packages: dict[str, str | None]
     extras: dict[str, dict[str, str | None]]
+    local_engines: dict[str, str | None]
 
 
 @frozen(kw_only=True)
@@ -122,6 +127,8 @@ def _check_known(name: str, names: tuple[str, ...]) -> None:
 def _installed() -> Installed:
     from importlib.metadata import requires, version
 
+    from headrace.backends.local.folders.rows import FOLDER_ENGINES
+
     engine, packages = {}, {}
     extras: dict[str, dict[str, str | None]] = {}
     for requirement in requires("headrace") or ():
@@ -141,6 +148,10 @@ def _installed() -> Installed:
         engine=engine,
         packages=packages,
         extras=extras,
+        local_engines={
+            name: None if row.is_installed() else f"pip install 'headrace[{row.extra}]'"
+            for name, row in FOLDER_ENGINES.items()
+        },
     )
 
 
@@ -178,6 +189,9 @@ def _show_installed(out: Console, installed: Installed, cache: Cache) -> None:
         have = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
         said = have or f"not installed (pip install 'headrace[{extra}]')"
         out.print(f"  extra {extra}: {said}")
+    for name, remedy in installed.local_engines.items():
+        said = "installed" if remedy is None else f"not installed ({remedy})"
+        out.print(f"  models out of folders by {name}: {said}")
     out.print(f"  models: {cache.path}, {cache.size_bytes / 1e6:.0f} MB")
     for name, here in cache.models.items():
         out.print(f"    {name}: {'here' if here else 'not fetched yet'}")

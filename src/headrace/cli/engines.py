@@ -15,8 +15,7 @@ import typer
 from headrace.cli.output import console, print_json, table_of
 
 if TYPE_CHECKING:
-    from headrace.backends.managed.engine import Managed
-    from headrace.backends.remote import Remote
+    from headrace.backends.managed.opening import Opened
     from headrace.contracts.engines import EngineConfig, ServerSnapshot
 
 Config = Annotated[
@@ -34,7 +33,7 @@ engines = typer.Typer(
 @engines.command("list")
 def list_engines(config: Config = None, as_json: Json = False) -> None:
     """List the engines that run on this machine, and those of a file that do not."""
-    from headrace.backends.managed.adapters import known_backends
+    from headrace.backends.managed.opening import is_started_here
     from headrace.contracts.engines import ServerSnapshot
 
     running = asyncio.run(_standing())
@@ -46,7 +45,7 @@ def list_engines(config: Config = None, as_json: Json = False) -> None:
             model=each.model,
             backend=each.backend,
             url=each.endpoint,
-            reused=each.endpoint is not None or each.backend not in known_backends(),
+            reused=not is_started_here(each),
         )
         for each in named
         if each.name not in shown
@@ -167,7 +166,7 @@ def entries_of(path: Path) -> tuple[EngineConfig, ...]:
 @asynccontextmanager
 async def opened(
     configs: Sequence[EngineConfig],
-) -> AsyncGenerator[list[Managed | Remote], None]:
+) -> AsyncGenerator[list[Opened], None]:
     """The backend of each; those that were started are ended at the end, where nobody keeps them."""
     from headrace.backends.managed.opening import key_of_engine, open_engine
     from headrace.net.clock import World
@@ -210,10 +209,17 @@ async def _standing() -> list[ServerSnapshot]:
 
 
 async def _start(config: EngineConfig) -> ServerSnapshot:
+    from headrace.backends.local.folders.engine import FolderEngine
     from headrace.backends.managed.engine import Managed
     from headrace.contracts.errors import LLMInvalidRequestError
 
     async with opened((config,)) as (engine,):
+        if isinstance(engine, FolderEngine):
+            raise LLMInvalidRequestError(
+                f"engine {config.name!r} is a child of who uses it and ends with that, so it cannot "
+                "be left running; serve it by a gateway: headrace serve with this file",
+                param="name",
+            )
         if not isinstance(engine, Managed) or config.endpoint is not None:
             raise LLMInvalidRequestError(
                 f"engine {config.name!r} is run by somebody else ({config.endpoint or config.backend}); "

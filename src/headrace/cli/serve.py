@@ -24,7 +24,10 @@ def serve(
         typer.Argument(envvar="HEADRACE_CONFIG", help="YAML file; every field has a default."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A known model's name, or the path of a GGUF file.")
+        str | None,
+        typer.Option(
+            help="A known model's name, or the path of a GGUF file or of a model's folder."
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")

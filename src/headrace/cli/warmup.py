@@ -20,8 +20,7 @@ from headrace.cli.output import print_json
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from headrace.backends.managed.engine import Managed
-    from headrace.backends.remote import Remote
+    from headrace.backends.managed.opening import Opened
     from headrace.contracts.engines import EngineConfig
     from headrace.contracts.errors import LLMError
 
@@ -78,15 +77,22 @@ async def _warm(meant: list[EngineConfig], *, detach: bool, as_json: bool) -> bo
     return all(isinstance(each, (str, ProgramMissingError)) for each in came)
 
 
-async def _begin(opened: Managed | Remote, *, detach: bool) -> str | LLMError:
+async def _begin(opened: Opened, *, detach: bool) -> str | LLMError:
     """Where it answers, or why it does not."""
+    from headrace.backends.managed.engine import Managed
     from headrace.backends.remote import Remote
-    from headrace.contracts.errors import LLMError
+    from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 
     if isinstance(opened, Remote):
         return opened.base_url
     try:
         if detach and opened.config.endpoint is None:
+            if not isinstance(opened, Managed):
+                raise LLMInvalidRequestError(
+                    f"engine {opened.name!r} is a child of who uses it and ends with that: leave out "
+                    "--detach",
+                    param="detach",
+                )
             await opened.keep()
         return await opened.ensure_running()
     except LLMError as failure:

@@ -38,7 +38,7 @@ from headrace.traffic.lane import Lane
 R = TypeVar("R", EmbeddingRequest, RerankRequest, ClassificationRequest)
 
 if TYPE_CHECKING:
-    from headrace.backends.managed.engine import Managed
+    from headrace.backends.managed.opening import Opened
     from headrace.client.batches import Batches
     from headrace.client.endpoint_config import EndpointConfig
     from headrace.traffic.retry import RetryPolicy
@@ -246,7 +246,7 @@ class Endpoints:
         if not isinstance(engine, Remote):
             await engine.stop()
 
-    def _required_engine(self) -> Managed | Remote:
+    def _required_engine(self) -> Opened:
         if self.engine is None:
             raise LLMInvalidRequestError(
                 "this client has no engine: name one, as in Client(engine='local')", param="engine"
@@ -293,7 +293,7 @@ class Endpoints:
             self._settings.credentials.require(row.name, row.key_env)
         return endpoint
 
-    def _engine_of(self, config: EngineConfig) -> Managed | Remote:
+    def _engine_of(self, config: EngineConfig) -> Opened:
         from headrace.backends.managed.opening import key_of_engine, open_engine
 
         key = key_of_engine(config, self._settings.credentials)

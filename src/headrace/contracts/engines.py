@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OF_A_START = {
     *("program", "port", "command", "extra_serve_flags", "extra_env", "dtype"),
     *("gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "enable_reasoning"),
-    *("reasoning_parser", "gpu_ids"),
+    *("reasoning_parser", "gpu_ids", "device", "attention", "trust_remote_code", "task", "slots"),
 }
 
 
@@ -128,7 +128,8 @@ class EngineConfig:
         validator=_said,
         metadata=_help(
             "the program: vllm_api (or vllm), llama-server, max, ollama_api (or ollama), sglang, "
-            "tgi, tei, ovms, command; or openai and any provider's name for what somebody else runs"
+            "tgi, tei, ovms, command; transformers or onnx for a model's folder in a child of ours; or "
+            "openai and any provider's name for what somebody else runs"
         ),
     )
     endpoint: str | None = field(
@@ -223,6 +224,33 @@ class EngineConfig:
         converter=_as_tuple,
         validator=_devices,
         metadata=_help("the GPUs that it sees; all, if left out"),
+    )
+    device: str | None = field(
+        default=None,
+        validator=_said,
+        metadata=_help("where transformers or onnx compute: cpu, cuda or cuda:0; cpu, if left out"),
+    )
+    attention: str | None = field(
+        default=None,
+        validator=_said,
+        metadata=_help("how transformers computes attention: sdpa, eager, flash_attention_2"),
+    )
+    trust_remote_code: bool = field(
+        default=False,
+        metadata=_help("transformers may run Python code that the model's folder brings along"),
+    )
+    task: str | None = field(
+        default=None,
+        validator=_said,
+        metadata=_help(
+            "what transformers or onnx have the model do: generate, embed or rerank; as its folder "
+            "says, if left out"
+        ),
+    )
+    slots: int | None = field(
+        default=None,
+        validator=_from(1, 256),
+        metadata=_help("how many answers transformers or onnx write at once; 16, if left out"),
     )
     startup_timeout_s: float = field(
         default=600.0,

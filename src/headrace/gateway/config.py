@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from attrs import field, fields, fields_dict, frozen, resolve_types
+from attrs import evolve, field, fields, fields_dict, frozen, resolve_types
 
+from headrace.backends.local.folders.rows import engine_for, name_of
 from headrace.backends.providers import fill_rows, providers
 from headrace.backends.row import OPENAIS, Provider
 from headrace.contracts._yaml import read_yaml
@@ -151,7 +152,10 @@ class EngineConfig:
 
     model: str = field(
         default="smollm2-135m-instruct",
-        metadata={"help": "a known model's name, or the path or URI of a GGUF file"},
+        metadata={
+            "help": "a known model's name, the path or URI of a GGUF file, or a folder with a "
+            "model's config.json, which transformers or onnx compute (engines says more of them)"
+        },
     )
     name: str | None = field(
         default=None, metadata={"help": "the name it answers to; its own, if left out"}
@@ -465,11 +469,29 @@ def load(
             tree["engines"] = [plain_entry(entry, where) for where, entry in found]
         if "engines" in tree:
             tree["engines"] = plain_engines(tree["engines"])
-        config = from_plain(tree, Config)
+        config = _with_folder(from_plain(tree, Config))
         _check_names(config)
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"{source}: {error}", param=error.param) from error
     return config
+
+
+def _with_folder(config: Config) -> Config:
+    """``config``; where its model is a folder, with an engine that takes one in llama.cpp's place."""
+    own = config.engine
+    folder = Path(own.model).expanduser().absolute()
+    is_known = own.model.lower() in PRESETS
+    if not own.enabled or is_known or not (folder / "config.json").is_file():
+        return config
+    entry = EngineEntry(
+        name=own.name or name_of(folder),
+        backend=engine_for(folder).name,
+        model=str(folder),
+        models=(own.name or name_of(folder), *own.aliases),
+        lazy=False,
+    )
+    engines = (entry, *config.engines)
+    return evolve(config, engine=evolve(own, enabled=False), engines=engines)
 
 
 def row_of(config: Config, name: str) -> Provider | None:

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
+from headrace.backends.local.folders.engine import FolderEngine
 from headrace.backends.managed.ending import end_orphans
-from headrace.backends.managed.engine import Managed
-from headrace.backends.managed.opening import key_of_engine, open_engine
+from headrace.backends.managed.opening import Started, key_of_engine, open_engine
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.config import Config
 from headrace.gateway.engines_config import EngineEntry
@@ -83,13 +83,13 @@ class EnginesHere:
         ending: dict[str, asyncio.Task[None]] = {}
         kept = {id(each) for each in placed}
         for old in self._standing:
-            engine = _managed(old)
+            engine = _started(old)
             if id(old) not in kept and engine is not None:
                 ending[old.entry.name] = self._begin(engine.life.retire(patience_s))
         before = {id(each) for each in self._standing}
         self._standing = placed
         for new in placed:
-            engine = _managed(new)
+            engine = _started(new)
             if id(new) in before or engine is None:
                 continue
             if new.entry.name in ending:
@@ -131,18 +131,22 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
             connect_s=5.0, first_byte_s=entry.first_token_timeout_ms / 1000, idle_s=120.0
         ),
     )
+    queue = queue_of(config, entry)
+    if isinstance(engine, FolderEngine):
+        # Who waits, waits here, by priority: in the child nobody passes anybody.
+        queue = evolve(queue, max_running=min(queue.max_running, engine.slots))
     lane = open_lane(
         engine,
         world.clock,
         evolve(
-            queue_of(config, entry),
+            queue,
             retry=_AFTER_DEATH,
             # One of ours knows by itself whether it runs, and when it may be tried again.
-            breaker=None if isinstance(engine, Managed) else BreakerPolicy(),
+            breaker=None if isinstance(engine, Started) else BreakerPolicy(),
             total_s=None,
         ),
     )
-    if isinstance(engine, Managed):
+    if isinstance(engine, Started):
         engine.life.is_used_besides(lambda: (lane.running, lane.stats().requests))
     route = Route(
         model=entry.name,
@@ -154,13 +158,13 @@ def _route(config: Config, entry: EngineEntry, world: World) -> Route:
     return engine_route(entry, route)
 
 
-def _managed(placed: PlacedEngine) -> Managed | None:
+def _started(placed: PlacedEngine) -> Started | None:
     """Its process' keeper; ``None`` where somebody else runs it."""
     backend = placed.route.lane.backend
-    return backend if isinstance(backend, Managed) else None
+    return backend if isinstance(backend, Started) else None
 
 
-async def _start(engine: Managed) -> None:
+async def _start(engine: Started) -> None:
     try:
         await engine.ensure_running()
     except LLMError:

@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 from starlette.types import Receive, Scope, Send
 
 from headrace import __version__
-from headrace.backends.managed.engine import Managed
+from headrace.backends.managed.opening import Started
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import LLMCancelledError, LLMRateLimitError
 from headrace.contracts.snapshot import (
@@ -171,7 +171,7 @@ def _lane(lane: Lane, names: tuple[str, ...]) -> LaneSnapshot:
         provider=getattr(provider, "name", None),
         engines=_engines(backend),
         metrics=lane.metrics(),
-        server=backend.snapshot() if isinstance(backend, Managed) else None,
+        server=backend.snapshot() if isinstance(backend, Started) else None,
     )
 
 
@@ -204,7 +204,7 @@ def _together(
 def _engines(backend: Any) -> tuple[EngineSnapshot, ...]:
     """What a backend in the box says of its processes; others are told of elsewhere."""
     tell = getattr(backend, "snapshot", None)
-    if tell is None or isinstance(backend, Managed):
+    if tell is None or isinstance(backend, Started):
         return ()
     told = cast("Mapping[str, Any]", tell())
     return tuple(

@@ -64,9 +64,11 @@ class Constraints:
 
     ``asked`` counts the requests that were held, ``wrong`` the answers that failed their schema
     all the same, ``cut`` those that their tokens did not suffice for, and ``again`` how many of
-    both were asked for once more.
+    both were asked for once more. ``takes_grammars`` says that the engine has the llguidance of this
+    process; where it is ``None``, llama.cpp's library is looked at.
     """
 
+    takes_grammars: bool | None = None
     asked: int = 0
     wrong: int = 0
     cut: int = 0
@@ -79,7 +81,7 @@ class Constraints:
 
         LLMInvalidRequestError says which keyword of which schema cannot be held.
         """
-        _check_own_grammar(request)
+        _check_own_grammar(request, self._has_llguidance)
         if not must_call(request) and _shape(request) is None:
             return None
         if request.provider_options.get("grammar"):
@@ -136,6 +138,10 @@ class Constraints:
             return None
         return None if found.request == held.request else found.request
 
+    @property
+    def _has_llguidance(self) -> bool:
+        return _llamacpp_has_llguidance() if self.takes_grammars is None else self.takes_grammars
+
     def counts(self) -> dict[str, int]:
         """For diagnostics."""
         return {
@@ -154,7 +160,11 @@ class Constraints:
         bounds = bounds_for(request.max_tokens, shape.schema, tight=tight)
         grammar = self._grammars.grammar(shape, bounds)
         plain = evolve(request, tools=(), tool_choice=None, parallel_tool_calls=None)
-        return Held(request=_asked_with(plain, grammar), caller=request, judges={"": judge})
+        return Held(
+            request=_asked_with(plain, grammar, self._has_llguidance),
+            caller=request,
+            judges={"": judge},
+        )
 
     def _held_call(self, request: LLMRequest, tight: bool) -> Held:
         parts, judges = [], {}
@@ -167,7 +177,7 @@ class Constraints:
         schemas = [part.schema for _, part in parts]
         bounds = bounds_for(request.max_tokens, schemas, most, tight=tight)
         grammar = self._grammars.calls(parts, bounds, most=most)
-        asked = _asked_with(as_json_request(request), grammar)
+        asked = _asked_with(as_json_request(request), grammar, self._has_llguidance)
         return Held(request=asked, caller=request, judges=judges, calls=True)
 
 
@@ -236,10 +246,10 @@ def _shape(request: LLMRequest) -> Part | None:
     return Part(schema=_ANY_OBJECT if schema is None else schema, param="response_format")
 
 
-def _asked_with(request: LLMRequest, grammar: Grammar) -> LLMRequest:
+def _asked_with(request: LLMRequest, grammar: Grammar, has_llguidance: bool) -> LLMRequest:
     """``request`` in the form that the engine enforces."""
     options = {k: v for k, v in request.provider_options.items() if k != "json_schema"}
-    if _engine_has_llguidance():
+    if has_llguidance:
         return evolve(
             request,
             response_schema=None,
@@ -257,7 +267,7 @@ def _asked_with(request: LLMRequest, grammar: Grammar) -> LLMRequest:
 
 
 @cache
-def _engine_has_llguidance() -> bool:
+def _llamacpp_has_llguidance() -> bool:
     """Whether the engine's library was built with llguidance; without it, its grammars kill it."""
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
@@ -269,12 +279,12 @@ def _engine_has_llguidance() -> bool:
     return False
 
 
-def _check_own_grammar(request: LLMRequest) -> None:
+def _check_own_grammar(request: LLMRequest, has_llguidance: bool) -> None:
     """Refuse a caller's llguidance grammar that the engine would leave out without a word."""
     own: Any = request.provider_options.get("grammar")
     if not isinstance(own, str) or not own.startswith("%llguidance"):
         return
-    if not _engine_has_llguidance():
+    if not has_llguidance:
         raise LLMInvalidRequestError(
             "this build of the engine takes GBNF grammars only", param="grammar", code="unsupported"
         )

@@ -19,7 +19,8 @@ from attrs import asdict, evolve, frozen
 
 from headrace.backends.child import Child
 from headrace.backends.fit import Fit, echoed
-from headrace.backends.local.openvino_answers import PROVIDER, Answer, Inbox
+from headrace.backends.local.inbox import Inbox
+from headrace.backends.local.openvino_answers import PROVIDER, Answer, Output
 from headrace.backends.local.openvino_fit import generation_settings, lacks
 from headrace.backends.local.openvino_frames import (
     Add,
@@ -226,7 +227,7 @@ class OpenVino:
             room = self._room(token_ids, hello)
             hello = self._reachable()  # it may have died meanwhile
             assert self._link
-            inbox = Inbox()
+            inbox: Inbox[tuple[Answer, Output]] = Inbox()
             most = min(request.max_tokens or room, room)
             opening = LLMDelta(
                 model=request.model or self.name,
@@ -329,7 +330,7 @@ class OpenVino:
                 answer = answers.get(output[0])
                 if answer is not None:
                     answer.ended = output[3] is not None
-                    answer.inbox.put(answer, output)
+                    answer.inbox.put((answer, output))
         elif isinstance(message, Hello):
             self._hello, self._known = message, {}
             self.context_tokens = min(message.context_tokens, message.cache_tokens)

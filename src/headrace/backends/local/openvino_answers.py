@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TypeAlias
 
 from attrs import define, field
 
+from headrace.backends.local.inbox import Inbox
 from headrace.backends.local.words import Words
-from headrace.contracts.errors import LLMError, LLMProviderError
+from headrace.contracts.errors import LLMProviderError
 from headrace.contracts.responses import LLMDelta, TokenLogprob
 
 PROVIDER = "openvino"
@@ -16,47 +16,6 @@ _MOST_KNOWN = 8192
 
 Output: TypeAlias = tuple[int, list[int], list[float], str | None]
 """As in ``openvino_frames.Step``."""
-
-
-class Inbox:
-    """What the engine has sent for one request and nobody has read yet."""
-
-    __slots__ = ("_error", "_items", "_waiter")
-
-    def __init__(self) -> None:
-        self._items: list[tuple[Answer, Output]] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: LLMError | None = None
-
-    def put(self, answer: Answer, output: Output) -> None:
-        self._items.append((answer, output))
-        self._wake()
-
-    def fail(self, error: LLMError) -> None:
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def take(self) -> list[tuple[Answer, Output]]:
-        """All that has come; waits for something."""
-        if not self._items and self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        if self._error is not None and not self._items:
-            # Each of those who share it raises one of its own.
-            raise self._error.__class__(
-                str(self._error),
-                retry_after_s=self._error.retry_after_s,
-                provider=self._error.provider,
-                transient=self._error.transient,
-            )
-        items, self._items = self._items, []
-        return items
 
 
 @define(eq=False)
@@ -70,7 +29,7 @@ class Answer:
 
     answer_id: int
     index: int
-    inbox: Inbox
+    inbox: Inbox[tuple[Answer, Output]]
     words: Words
     known: dict[int, LLMDelta]
     tokens: int = 0

@@ -7,16 +7,13 @@ the contract of ``headrace.backends.child`` for its start and end, and ``openvin
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, field
+from attrs import define
 
+from headrace.backends.local.child_side import Peer, Peers, gist, run_child
 from headrace.backends.local.openvino_frames import (
     Add,
     Broken,
@@ -26,37 +23,13 @@ from headrace.backends.local.openvino_frames import (
     ToChild,
 )
 from headrace.backends.local.vocabulary import Vocabulary, read_vocabulary
-from headrace.net.frames import FrameError, FrameReader, listen, write_frame
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+_Peer: TypeAlias = Peer[ToChild]
+
 _BLOCK_TOKENS = 32
-# A parent that reads nothing for so long is stuck, and its answers are of no use any more.
-_SEND_S = 30.0
-_READ_BYTES = 1 << 16
-
-
-def main() -> None:
-    # The engine takes every core that there is; whoever hands its tokens on goes before it.
-    os.nice(5)
-    settings = json.loads(sys.stdin.buffer.readline())
-    # The engine may print to standard output, where only our answer belongs.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        engine = Engine(settings)
-    except Exception as failure:  # noqa: BLE001  whatever it was, the parent must hear of it
-        answer.write(json.dumps({"error": _shorten(failure)}) + "\n")
-        answer.flush()
-        os._exit(1)
-    try:
-        answer.write(json.dumps({"ready": {"socket": settings["socket"]}}) + "\n")
-        answer.flush()
-    except OSError:  # the parent died while the model was loading
-        os._exit(0)
-    # Not a return: tearing the pipeline down takes longer than anybody waits for.
-    os._exit(engine.run())
 
 
 @define(eq=False)
@@ -69,15 +42,6 @@ class _Answer:
     logprobs: bool
 
 
-@define(eq=False)
-class _Peer:
-    """One connection."""
-
-    socket: socket.socket
-    reader: FrameReader[ToChild] = field(factory=lambda: FrameReader(ToChild))
-    answers: dict[int, _Answer] = field(factory=dict)
-
-
 class Engine:
     """The pipeline and those who talk to it."""
 
@@ -85,61 +49,38 @@ class Engine:
         path = Path(settings["path"])
         self._vocabulary = read_vocabulary(path)
         self._genai, self._pipeline = _load(path, settings)
-        self._hello = _hello(self._vocabulary, self._genai, settings)
-        self._peers: dict[int, _Peer] = {}
         self._answers: dict[int, _Answer] = {}
         self._next_id = 0
-        self._selector = selectors.DefaultSelector()
-        self._listener = listen(Path(settings["socket"]))
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(0, selectors.EVENT_READ)
+        self._peers: Peers[ToChild] = Peers(
+            Path(settings["socket"]),
+            ToChild,
+            _hello(self._vocabulary, self._genai, settings),
+            on_message=self._heard,
+            on_parted=_part,
+        )
 
     def run(self) -> int:
         """Serve until standard input ends; the exit status, which is not 0 where a step failed."""
         pipeline = self._pipeline
         while True:
-            busy = pipeline.has_non_finished_requests()
-            for key, _ in self._selector.select(0 if busy else None):
-                if key.fileobj == 0:
-                    if not os.read(0, _READ_BYTES):
-                        return 0
-                elif key.fileobj is self._listener:
-                    self._welcome()
-                else:
-                    self._listen_to(key.data)
+            if not self._peers.take(wait=not pipeline.has_non_finished_requests()):
+                return 0
             if not pipeline.has_non_finished_requests():
                 continue
             try:
                 pipeline.step()
             except Exception as failure:  # noqa: BLE001  no step works after one that has failed
                 sys.stderr.write(f"step failed: {failure}\n")
-                for peer in list(self._peers.values()):
-                    self._send(peer, Broken(_shorten(failure)))
+                for peer in self._peers.all():
+                    self._peers.send(peer, Broken(gist(failure)))
                 return 1
             self._hand_out()
 
-    def _welcome(self) -> None:
-        connection, _ = self._listener.accept()
-        connection.settimeout(_SEND_S)
-        peer = _Peer(connection)
-        self._peers[connection.fileno()] = peer
-        self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, self._hello)
-
-    def _listen_to(self, peer: _Peer) -> None:
-        try:
-            data = peer.socket.recv(_READ_BYTES)
-            messages = list(peer.reader.feed(data))
-        except (OSError, FrameError) as broken:
-            sys.stderr.write(f"a connection broke: {broken}\n")
-            data, messages = b"", []
-        for message in messages:
-            if isinstance(message, Add):
-                self._add(peer, message)
-            elif answer := peer.answers.pop(message.answer_id, None):
-                answer.handle.cancel()
-        if not data:
-            self._part_with(peer)
+    def _heard(self, peer: _Peer, message: ToChild) -> None:
+        if isinstance(message, Add):
+            self._add(peer, message)
+        elif answer := peer.asked.pop(message.answer_id, None):
+            answer.handle.cancel()
 
     def _add(self, peer: _Peer, asked: Add) -> None:
         import numpy
@@ -154,10 +95,10 @@ class Engine:
             ids = openvino.Tensor(numpy.array([asked.token_ids], dtype=numpy.int64))
             handle = self._pipeline.add_request(self._next_id, ids, config)
         except Exception as refusal:  # noqa: BLE001  the engine's own errors have no common class
-            self._send(peer, Refused(asked.answer_id, _shorten(refusal)))
+            self._peers.send(peer, Refused(asked.answer_id, gist(refusal)))
             return
         answer = _Answer(peer, asked.answer_id, handle, logprobs)
-        self._answers[self._next_id] = peer.answers[asked.answer_id] = answer
+        self._answers[self._next_id] = peer.asked[asked.answer_id] = answer
 
     def _hand_out(self) -> None:
         """Send each peer what the last step brought for it; a step of prompts alone brings nothing,
@@ -180,33 +121,23 @@ class Engine:
                 reason = "ignored"
             if reason is not None:
                 over.append(own_id)
-            is_wanted = answer.peer.answers.get(answer.answer_id) is answer
+            is_wanted = answer.peer.asked.get(answer.answer_id) is answer
             if is_wanted and (tokens or reason):
                 output = (answer.answer_id, tokens, logprobs, reason)
                 brought.setdefault(answer.peer.socket.fileno(), []).append(output)
         for own_id in over:
             answer = self._answers.pop(own_id)
-            if answer.peer.answers.get(answer.answer_id) is answer:
-                del answer.peer.answers[answer.answer_id]
-        for number, peer in list(self._peers.items()):
-            if number in brought or peer.answers:
-                self._send(peer, Step(brought.get(number, [])))
+            if answer.peer.asked.get(answer.answer_id) is answer:
+                del answer.peer.asked[answer.answer_id]
+        for peer in self._peers.all():
+            number = peer.socket.fileno()
+            if number in brought or peer.asked:
+                self._peers.send(peer, Step(brought.get(number, [])))
 
-    def _send(self, peer: _Peer, message: object) -> None:
-        try:
-            peer.socket.sendall(write_frame(message))
-        except OSError as broken:
-            sys.stderr.write(f"a connection broke: {broken}\n")
-            self._part_with(peer)
 
-    def _part_with(self, peer: _Peer) -> None:
-        if self._peers.pop(peer.socket.fileno(), None) is None:
-            return
-        self._selector.unregister(peer.socket)
-        peer.socket.close()
-        for answer in peer.answers.values():
-            answer.handle.cancel()
-        peer.answers.clear()
+def _part(peer: _Peer) -> None:
+    for answer in peer.asked.values():
+        answer.handle.cancel()
 
 
 _REASONS = {"STOP": "stop", "LENGTH": "length"}
@@ -250,11 +181,5 @@ def _hello(vocabulary: Vocabulary, genai: ModuleType, settings: dict[str, Any]) 
     )
 
 
-def _shorten(failure: Exception) -> str:
-    """The gist of an engine's error: it comes with the path of its source file."""
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    return f"{type(failure).__name__}: {' '.join(lines)[-500:] or 'no reason given'}"
-
-
 if __name__ == "__main__":
-    main()
+    run_child(Engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from headrace.backends.managed import processes
 from headrace.backends.managed.adapters import adapter_for
 from headrace.backends.managed.launch import Adapter
 from headrace.backends.managed.life import Life
+from headrace.backends.managed.scales import Scales
 from headrace.backends.managed.server import Server, Serving
-from headrace.backends.managed.state import Started
 from headrace.backends.providers import Provider, provider
 from headrace.backends.remote import Remote
 from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
@@ -43,7 +41,6 @@ PATIENT = TimeLimits(connect_s=5.0, first_byte_s=600.0, idle_s=120.0)
 T = TypeVar("T")
 
 _RETRY_AFTER_S = 1.0
-_MEMORY_EVERY_S = 2.0
 
 
 class EngineDiedError(LLMUnavailableError):
@@ -73,7 +70,7 @@ class Managed:
         self._adapter = adapter or adapter_for(config.backend)
         self._world, self._key, self._limits = world, key, limits
         self._server = Server(config, self._adapter, world, key=key, state=state)
-        self.life = Life(
+        self.life: Life[Remote, Serving] = Life(
             config.name,
             self._server,
             self._way,
@@ -81,8 +78,7 @@ class Managed:
             lazy=config.lazy,
             idle_s=config.idle_timeout_s,
         )
-        self._memory: tuple[int | None, int | None, float] = None, None, 0.0
-        self._weighing: asyncio.Task[None] | None = None
+        self._scales = Scales(world.clock)
 
     @property
     def provider(self) -> Provider:
@@ -231,7 +227,9 @@ class Managed:
             started=began,
             uptime_s=None if began is None else max(0.0, self._world.clock.wall() - began),
             restarts=self.life.restarts,
-            memory_bytes=self._memory_bytes(),
+            memory_bytes=None
+            if started is None
+            else self._scales.bytes_of(started.pid, started.born),
             reused=serving is not None and serving.started is None,
             log=None if started is None else started.log,
             error=None if failure is None else str(failure),
@@ -266,40 +264,3 @@ class Managed:
                 retry_after_s=_RETRY_AFTER_S,
                 provider=self.provider.name,
             ) from error
-
-    def _memory_bytes(self) -> int | None:
-        """What its processes hold, as it was found within the last seconds.
-
-        Who asks first waits for that, and so does who asks outside of an event loop; else it is
-        looked at aside, for there may be thousands of processes.
-        """
-        started, now = self._server.started, self._world.clock.monotonic()
-        if started is None:
-            return None
-        seen, _, at = self._memory
-        is_old = seen == started.pid and now - at > _MEMORY_EVERY_S
-        if seen != started.pid or (is_old and not _in_a_loop()):
-            self._memory = started.pid, _held_bytes(started), now
-        elif is_old and self._weighing is None:
-            self._weighing = asyncio.create_task(self._weigh(started))
-        return self._memory[1]
-
-    async def _weigh(self, started: Started) -> None:
-        try:
-            held = await asyncio.to_thread(_held_bytes, started)
-            self._memory = started.pid, held, self._world.clock.monotonic()
-        finally:
-            self._weighing = None
-
-
-def _held_bytes(started: Started) -> int | None:
-    held = processes.members(started.pid, started.born)
-    return sum(each.rss_bytes for each in held) or None
-
-
-def _in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

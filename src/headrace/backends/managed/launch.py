@@ -17,6 +17,11 @@ SAID = (
     "tensor_parallel_size",
     "enable_reasoning",
     "reasoning_parser",
+    "device",
+    "attention",
+    "trust_remote_code",
+    "task",
+    "slots",
 )
 """The settings that are said to a program, each by a flag or a variable of its own, if it has one."""
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from headrace.backends.managed.server import Server, Serving, how_ended
-from headrace.backends.remote import Remote
+from headrace.backends.managed.server import how_ended
+from headrace.contracts.capabilities import BackendStatus
 from headrace.contracts.engines import ServerState
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.net.clock import Clock, Timer
@@ -30,7 +30,45 @@ def _none_besides() -> tuple[int, int]:
     return 0, 0
 
 
-class Life:
+class Answers(Protocol):
+    """The way to a server that answers."""
+
+    async def status(self) -> BackendStatus:
+        """Whether it answers now."""
+
+
+class Serves(Protocol):
+    """A server that answers at ``base_url``; without ``started`` it is somebody else's."""
+
+    @property
+    def base_url(self) -> str: ...
+
+    @property
+    def started(self) -> object: ...
+
+
+_W = TypeVar("_W", bound=Answers)
+_S = TypeVar("_S", bound=Serves)
+_S_co = TypeVar("_S_co", bound=Serves, covariant=True)
+
+
+class Starts(Protocol[_S_co]):
+    """What has a server run."""
+
+    async def start(self) -> _S_co:
+        """Have it run, and wait until it answers; raises an LLMError where it does not."""
+
+    async def ended(self) -> int | None:
+        """Wait until it has ended by itself; its exit status, where that is known."""
+
+    async def leave(self) -> None:
+        """Use it no more, which ends it where nobody else does."""
+
+    def tail(self) -> str:
+        """The end of what it said."""
+
+
+class Life(Generic[_W, _S]):
     """Starts ``server`` for the first who uses it, and stops it when nobody has for a while.
 
     Who comes while it starts waits for it. One that dies is started again, at once the first time
@@ -42,8 +80,8 @@ class Life:
     def __init__(
         self,
         name: str,
-        server: Server,
-        way: Callable[[Serving], Remote],
+        server: Starts[_S],
+        way: Callable[[_S], _W],
         clock: Clock,
         *,
         lazy: bool,
@@ -52,12 +90,12 @@ class Life:
         self.restarts = 0
         self.failure: LLMError | None = None
         """Why it does not run; None where it does, or has not been asked to."""
-        self.remote: Remote | None = None
+        self.remote: _W | None = None
         """The way to it, while it answers."""
-        self.serving: Serving | None = None
+        self.serving: _S | None = None
         self._name, self._server, self._way, self._clock = name, server, way, clock
         self._lazy, self._idle_s = lazy, idle_s
-        self._coming: asyncio.Future[Remote | LLMError] | None = None
+        self._coming: asyncio.Future[_W | LLMError] | None = None
         self._course: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._idle: Timer | None = None
@@ -105,7 +143,7 @@ class Life:
         """Do not start before ``predecessor`` is done, who has what this one needs."""
         self._predecessor = predecessor
 
-    async def ready(self) -> Remote:
+    async def ready(self) -> _W:
         """The way to it, once it answers; raises the LLMError that its start came to."""
         while self._ending is not None:
             await asyncio.shield(self._ending)
@@ -121,11 +159,11 @@ class Life:
             if self._course is None:
                 self._course = asyncio.create_task(self._run(), name=f"engine {self._name}")
         come = await asyncio.shield(self._coming)
-        if isinstance(come, Remote):
-            return come
-        raise _again(come, max(self._wait_s, _LEAST_RETRY_AFTER_S))
+        if isinstance(come, LLMError):
+            raise _again(come, max(self._wait_s, _LEAST_RETRY_AFTER_S))
+        return come
 
-    async def is_gone(self, remote: Remote) -> bool:
+    async def is_gone(self, remote: _W) -> bool:
         """Whether what ``remote`` led to has ended; that may show a moment later than its errors."""
         if self.serving is not None and self.serving.started is None:
             # Somebody else's; the next call looks whether it is there again. Another call may have
@@ -205,7 +243,7 @@ class Life:
         self._wait_longer()
         self.restarts += 1
 
-    def _came(self, serving: Serving) -> None:
+    def _came(self, serving: _S) -> None:
         self.failure, self.serving = None, serving
         self.remote = self._way(serving)
         log.info("engine %s answers at %s", self._name, serving.base_url)
@@ -218,7 +256,7 @@ class Life:
         self._not_before = self._clock.monotonic() + self._wait_s
         self._tell(failure)
 
-    def _tell(self, come: Remote | LLMError) -> None:
+    def _tell(self, come: _W | LLMError) -> None:
         coming, self._coming = self._coming, None
         if coming is not None and not coming.done():
             coming.set_result(come)

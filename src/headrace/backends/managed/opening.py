@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
+from headrace.backends.local.folders.engine import FolderEngine
+from headrace.backends.local.folders.rows import (
+    FOLDER_ENGINES,
+    TRANSFORMERS,
+    check_folder_engine,
+    engine_for,
+    name_of,
+)
 from headrace.backends.managed.adapters import known_backends
 from headrace.backends.managed.engine import PATIENT, Managed
 from headrace.backends.providers import provider, providers, usual_base_url
@@ -16,10 +25,18 @@ from headrace.net.transport import TimeLimits
 from headrace.stores.credentials import Credentials
 from headrace.stores.secret import Secret
 
+Started: TypeAlias = Managed | FolderEngine
+"""What runs while somebody uses it."""
+
+Opened: TypeAlias = Started | Remote
+
 
 def check_engine(config: EngineConfig) -> None:
     """Raises LLMInvalidRequestError where nobody knows its backend, or has to start it and cannot."""
     row_of_engine(config)
+    if config.backend in FOLDER_ENGINES:
+        check_folder_engine(config)
+        return
     if config.backend in known_backends():
         return
     for name in of_a_start(config):
@@ -32,6 +49,8 @@ def check_engine(config: EngineConfig) -> None:
 
 def row_of_engine(config: EngineConfig) -> Provider:
     """The provider's row by which it is asked."""
+    if config.backend in FOLDER_ENGINES:
+        return FOLDER_ENGINES[config.backend].provider
     program = known_backends().get(config.backend)
     if program is not None:
         return provider(program.provider)
@@ -39,7 +58,8 @@ def row_of_engine(config: EngineConfig) -> Provider:
     if row is None:
         from difflib import get_close_matches
 
-        known = [*known_backends(), *(name for name in providers() if name not in known_backends())]
+        ours = [*known_backends(), *FOLDER_ENGINES]
+        known = [*ours, *(name for name in providers() if name not in ours)]
         near = get_close_matches(config.backend, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise LLMInvalidRequestError(
@@ -48,6 +68,12 @@ def row_of_engine(config: EngineConfig) -> Provider:
             param="backend",
         )
     return row
+
+
+def is_started_here(config: EngineConfig) -> bool:
+    """Whether we start it, and nobody else does."""
+    is_ours = config.backend in known_backends() or config.backend in FOLDER_ENGINES
+    return is_ours and config.endpoint is None
 
 
 def key_of_engine(config: EngineConfig, credentials: Credentials) -> Secret | None:
@@ -66,7 +92,7 @@ def key_of_engine(config: EngineConfig, credentials: Credentials) -> Secret | No
             )
         return found.secret
     row = row_of_engine(config)
-    if config.backend in known_backends() and config.endpoint is None:
+    if is_started_here(config):
         return None  # what we start asks for the key that its entry has, and for no other
     if row.needs_key:
         return credentials.require(row.name, row.key_env).secret
@@ -81,12 +107,14 @@ def open_engine(
     key: Secret | None = None,
     state: Path | None = None,
     limits: TimeLimits | None = None,
-) -> Managed | Remote:
+) -> Opened:
     """The backend of ``config``, of which nothing has been started or asked yet.
 
     ``limits`` are for asking it, once it runs.
     """
     check_engine(config)
+    if config.backend in FOLDER_ENGINES:
+        return FolderEngine(config, world)
     if config.backend in known_backends():
         return Managed(config, world, key=key, state=state, limits=limits or PATIENT)
     row = row_of_engine(config)
@@ -105,3 +133,21 @@ def open_engine(
         model=config.model,
         limits=limits or TimeLimits(),
     )
+
+
+def engine_on(model: str, device: str, world: World, *, name: str | None = None) -> FolderEngine:
+    """The engine that computes the model in the folder ``model`` on ``device`` (``cpu``, ``cpu:0``,
+    ``cuda:1``), of which nothing has been started yet.
+
+    ``model`` may also be a name on the Hugging Face hub. Raises LLMInvalidRequestError for a device
+    that is none.
+    """
+    folder = Path(model).expanduser()
+    row = engine_for(folder) if folder.is_dir() else TRANSFORMERS
+    config = EngineConfig(
+        name=name or name_of(folder),
+        backend=row.name,
+        model=model,
+        device="cpu" if device == "cpu:0" else device,
+    )
+    return FolderEngine(config, world)
