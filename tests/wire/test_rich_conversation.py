@@ -127,6 +127,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("max_tokens", {"max_tokens": 7}),
     ("tools", {"tools": (WEATHER,)}),
     ("tools.strict", {"tools": (evolve(WEATHER, strict=True),)}),
+    ("tools.strict", {"tools": (WEATHER, evolve(WEATHER, name="wind", strict=False))}),
     ("tools.cache", {"tools": (evolve(WEATHER, cache="5m"),)}),
     ("response_schema", {"response_schema": {"type": "object"}}),
     (
