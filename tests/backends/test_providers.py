@@ -141,8 +141,14 @@ def test_an_answer_is_read_with_its_usage(row):
 def test_the_request_goes_where_the_row_says(row):
     _, sent, body, _ = ask(row)
     assert sent.method == "POST"
-    last = row.chat_path.rpartition("/")[2]
-    assert sent.url.target.partition("?")[0].endswith(f"/{last}")
+    path, _, query = (row.stream_path or row.chat_path).partition("?")
+    last = path.rpartition("/")[2]
+    assert sent.url.target.partition("?")[0].endswith(f"/{last}".replace("{model}", "some%2Fmodel"))
+    assert query in sent.url.target
+    if "{model}" in last:
+        # Both stand in the address.
+        assert not {"model", "stream"} & body.keys()
+        return
     assert last in ("completions", "messages", "responses", "chat")
     assert body["model"] == "some/model"
     assert body["stream"] is True
@@ -217,6 +223,10 @@ def test_a_body_has_one_limit_of_tokens_by_the_rows_name(row):
     _, _, body, _ = ask(row, evolve(ASK, max_tokens=7))
     if row.format == "ollama":
         assert body["options"] == {"num_predict": 7}
+        return
+    if row.format == "gemini":
+        assert body.pop("generationConfig") == {"maxOutputTokens": 7}
+        assert body.keys() == {"contents"}
         return
     assert body[row.dialect.max_tokens] == 7
     assert len({"max_tokens", "max_completion_tokens", "max_output_tokens"} & body.keys()) == 1
