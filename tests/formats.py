@@ -77,4 +77,28 @@ def _responses(texts: tuple[str, ...]) -> tuple[bytes, ...]:
     )
 
 
-_WRITERS = {"openai": _openai, "anthropic": _anthropic, "openai-responses": _responses}
+def _gemini(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    events: list[dict[str, Any]] = []
+    for done, text in enumerate(texts, 1):
+        usage = {
+            "promptTokenCount": 3,
+            "candidatesTokenCount": done,
+            "totalTokenCount": 3 + done,
+        }
+        candidate: dict[str, Any] = {
+            "content": {"parts": [{"text": text}], "role": "model"},
+            "index": 0,
+        }
+        if done == len(texts):
+            candidate["finishReason"] = "STOP"
+        head = {"modelVersion": "m", "responseId": "r-1"}
+        events.append({"candidates": [candidate], "usageMetadata": usage, **head})
+    return tuple(b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in events)
+
+
+_WRITERS = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "openai-responses": _responses,
+    "gemini": _gemini,
+}

@@ -230,6 +230,17 @@ def test_the_model_in_the_box_answers_through_any_worker(boxed):
     assert boxed.chat(model="m", headers={"authorization": "Bearer wrong"}).status == 401
 
 
+def test_a_model_that_stands_in_the_address_is_found_by_it(boxed):
+    body = {"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": {"maxOutputTokens": 2}}
+    for model, key in ((MODEL, "right"), ("m", "right"), (MODEL, "wrong"), ("none", "right")):
+        path = f"/v1beta/models/{model}:streamGenerateContent?alt=sse&key={key}"
+        reply = boxed.post(path, body)
+        assert reply.status == (401 if key == "wrong" else 404 if model == "none" else 200)
+        if reply.status == 200:
+            assert b'"finishReason"' in reply.body
+    assert "key=" not in boxed.log
+
+
 def test_a_caller_that_leaves_frees_its_place_at_the_engine(boxed):
     with boxed.streaming(model=MODEL, max_tokens=3000, ignore_eos=True):
         assert boxed.metric("vllm:num_requests_running", model_name=MODEL) == 1

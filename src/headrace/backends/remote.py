@@ -122,7 +122,8 @@ class Remote:
         try:
             asked = self._fit.request(request, Marks())
             body = provider.chat.write_count_request(asked, model=self.model or request.model)
-            reply = await self._send("POST", provider.count_path, body, self.limits, key)
+            path = self._named(provider.count_path, request)
+            reply = await self._send("POST", path, body, self.limits, key)
             try:
                 answer = await reply.read(_MOST_ERROR_BYTES)
             finally:
@@ -233,7 +234,9 @@ class Remote:
         key = self._key_of(request)
         try:
             request = self._fit.request(request, marks)
-            marks.dropped += lost(request, self.provider.chat.LOSSES, self.provider.dialect)
+            chat = self.provider.chat
+            own_seals: str | None = getattr(chat, "OWN_SEALS", None)
+            marks.dropped += lost(request, chat.LOSSES, self.provider.dialect, own_seals)
             reply, codec = await self._sent(request, marks, key)
             try:
                 if reply.status != 200:

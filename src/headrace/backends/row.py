@@ -37,6 +37,11 @@ FORMATS: dict[str, Format] = {
         embeddings="headrace.wire.openai_embeddings",
     ),
     "anthropic": Format(chat="headrace.wire.anthropic", models="headrace.wire.anthropic_models"),
+    "gemini": Format(
+        chat="headrace.wire.gemini",
+        models="headrace.wire.gemini_models",
+        embeddings="headrace.wire.gemini_embeddings",
+    ),
     "openai-responses": Format(
         chat="headrace.wire.openai_responses",
         completions="headrace.wire.openai_completions",

@@ -210,6 +210,30 @@ HOSTED: tuple[Provider, ...] = (
         # https://platform.claude.com/docs/en/build-with-claude/batch-processing
         batch="anthropic",
     ),
+    # https://ai.google.dev/api/generate-content: the model and the method stand in the path. The
+    # same models by OpenAI's format (https://ai.google.dev/gemini-api/docs/openai) are a row of
+    # one's own, like openai-compatible; it has no signatures of thoughts, and no counts of tokens.
+    Provider(
+        name="gemini",
+        format="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        needs_key=True,
+        key_header="x-goog-api-key",
+        key_scheme="",
+        chat_path="/models/{model}:generateContent",
+        stream_path="/models/{model}:streamGenerateContent?alt=sse",
+        completions_path=None,
+        embeddings_path="/models/{model}:batchEmbedContents",
+        models_path="/models?pageSize=1000",
+        count_path="/models/{model}:countTokens",
+        unsupported=frozenset({"min_p", "repetition_penalty", "logit_bias"}),
+        ignored=frozenset({"parallel_tool_calls", "user"}),
+        stream_usage=False,
+        prices="google",
+        # https://ai.google.dev/gemini-api/docs/structured-output
+        structured=Structured(models=("gemini-*",)),
+    ),
 )
 
 # Servers of one's own, at the place where each listens if it is not told otherwise.

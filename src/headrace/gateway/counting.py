@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from attrs import evolve, frozen
 from starlette.types import Receive, Scope, Send
 
@@ -21,23 +23,34 @@ from headrace.wire.inbound import Inbound
 
 @frozen(kw_only=True)
 class TokenCount:
-    """An ASGI application that counts as the backend would for the same request; it never guesses."""
+    """An ASGI application that counts as the backend would for the same request; it never guesses.
+
+    ``codec`` is the face's wire module and ``format`` the name of its format.
+    """
+
+    codec: ModuleType = anthropic
+    format: str = "anthropic"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         standing = standing_of(scope)
         body = await read_body(scope, receive, standing.config.server)
-        inbound = anthropic.read_count_request(body)
+        inbound = self._read(scope, body)
         del body
         route = standing.routes.pick(inbound.request.model)
         scope["headrace.model"] = route.model
         await while_connected(receive, self._answer(inbound, route, scope, send))
 
+    def _read(self, scope: Scope, body: bytes) -> Inbound:
+        """The request in ``body``."""
+        inbound: Inbound = self.codec.read_count_request(body)
+        return inbound
+
     async def _answer(self, inbound: Inbound, route: Route, scope: Scope, send: Send) -> None:
         named = evolve(inbound.request, model=route.asked(inbound.request.model))
         way = choose(headers_of(scope), route, inbound).ways[0]
-        request, _ = for_backend(named, way, anthropic.OWN_FIELDS, "anthropic")
+        request, _ = for_backend(named, way, self.codec.OWN_FIELDS, self.format)
         tokens = await _count(route.model, way.lane.backend, request)
-        await answer(send, 200, anthropic.write_count(tokens), scope["headrace.headers"])
+        await answer(send, 200, self.codec.write_count(tokens), scope["headrace.headers"])
 
 
 async def _count(model: str, backend: Backend, request: LLMRequest) -> int:

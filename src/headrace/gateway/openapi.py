@@ -45,7 +45,7 @@ def describe(
         "info": {
             "title": "headrace",
             "version": version,
-            "description": "Language models behind one endpoint, in OpenAI's form and in Anthropic's.",
+            "description": "Language models behind one endpoint, in the forms of OpenAI, Anthropic and Gemini.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": _paths(),

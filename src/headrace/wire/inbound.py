@@ -14,7 +14,8 @@ class Inbound:
     ``stream`` asks for the answer in pieces and ``include_usage`` for token counts at a stream's
     end. A text completion may bring several ``prompts``; ``request`` then has the first of them.
     ``tells_cache`` is whether the answer should say which tokens of the prompt were had from a
-    cache: some formats say so only to those who asked for caching. ``dropped`` names what was asked
+    cache: some formats say so only to those who asked for caching. ``tells_reasoning`` is whether the
+    caller is shown what was thought. ``dropped`` names what was asked
     of the face itself and is not done by it, and fields that our words have no place for.
     """
 
@@ -23,6 +24,7 @@ class Inbound:
     include_usage: bool = False
     prompts: tuple[str | tuple[int, ...], ...] = ()
     tells_cache: bool = True
+    tells_reasoning: bool = True
     dropped: tuple[str, ...] = ()
 
 

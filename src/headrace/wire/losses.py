@@ -15,17 +15,22 @@ from headrace.contracts.requests import LLMRequest
 from headrace.wire.openai_params import COMMON, Dialect
 
 _OF_TURNS = ("name", "tool_name", "tool_error", "refusal")
-_OF_PARTS = ("cache", "detail")
+_OF_PARTS = ("cache", "detail", "filename")
 _REASONING = "messages.reasoning"
 _PIECES = "messages.reasoning_parts"
+_LATER = "messages.role.later"
 
 
 def lost(
-    request: LLMRequest, losses: Mapping[str, str], dialect: Dialect = COMMON
+    request: LLMRequest,
+    losses: Mapping[str, str],
+    dialect: Dialect = COMMON,
+    own_seals: str | None = None,
 ) -> tuple[str, ...]:
     """What of the conversation in ``request`` is left out by the format whose table this is.
 
     ``dialect`` is the backend's: some take no reasoning back although their format could hold it.
+    Pieces of reasoning whose ``part_id`` begins with ``own_seals`` are the format's own, and go.
     """
     found: dict[str, None] = {}
     turns, parts = _looked_for(tuple(losses))
@@ -34,13 +39,15 @@ def lost(
             if getattr(message, name):
                 found[f"messages.{name}"] = None
         if message.reasoning or message.reasoning_parts:
-            for name in _of_reasoning(message, losses, dialect):
+            for name in _of_reasoning(message, losses, dialect, own_seals):
                 found[name] = None
         if not isinstance(message.content, str):
             for part in message.content:
                 for name in parts:
                     if getattr(part, name, None) is not None:
                         found[f"messages.content.{name}"] = None
+    if _LATER in losses and _has_later_system(request):
+        found[_LATER] = None
     if (
         request.tools
         and "tools.cache" in losses
@@ -50,12 +57,21 @@ def lost(
     return tuple(found)
 
 
+def _has_later_system(request: LLMRequest) -> bool:
+    """Whether a system turn comes behind one that is none."""
+    roles = [message.role for message in request.messages]
+    opening = next((i for i, role in enumerate(roles) if role != "system"), len(roles))
+    return "system" in roles[opening:]
+
+
 def _of_reasoning(
-    message: LLMMessage, losses: Mapping[str, str], dialect: Dialect
+    message: LLMMessage, losses: Mapping[str, str], dialect: Dialect, own_seals: str | None
 ) -> Iterator[str]:
     """What of one turn's reasoning does not go."""
     no_text = dialect.reasoning is None or _REASONING in losses
     for part in message.reasoning_parts:
+        if own_seals is not None and (part.part_id or "").startswith(own_seals):
+            continue
         if (part.signature or part.encrypted) and _PIECES in losses:
             yield _PIECES
         for name in ("signature", "part_id"):

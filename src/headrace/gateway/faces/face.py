@@ -29,7 +29,8 @@ class Face:
     """One way in which callers speak to the gateway.
 
     ``codec`` has ``write_error`` and ``status_of``, in whose form callers are told what went wrong.
-    A request is this face's where its path is one of ``exact`` or begins with one of ``prefixes``.
+    A request is this face's where its path is one of ``exact``, begins with one of ``prefixes`` or
+    ends in one of ``suffixes``.
     The request's id goes back in ``id_headers``. A key may come in one of ``key_headers`` besides
     the bearer's header, or as ``key_query`` in the address. ``paths`` are what it answers at,
     ``openapi`` these same paths and ``schemas`` what they refer to, in OpenAPI's words.
@@ -39,6 +40,7 @@ class Face:
     codec: ModuleType
     exact: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     key_headers: tuple[bytes, ...] = (b"x-api-key",)
     key_query: bytes | None = None
@@ -48,7 +50,7 @@ class Face:
 
     def owns(self, path: str) -> bool:
         """Whether what is asked at ``path`` is asked in this face's words."""
-        return path in self.exact or path.startswith(self.prefixes)
+        return path in self.exact or path.startswith(self.prefixes) or path.endswith(self.suffixes)
 
     def key_in(self, scope: Scope) -> bytes | None:
         """The key in one of this face's own places."""

@@ -148,14 +148,15 @@ class _ByModel:
             return
         standing = standing_of(scope)
         body = await read_body(scope, receive, standing.config.server)
-        if self._is_elsewhere(standing.routes, body):
+        if self._is_elsewhere(standing.routes, scope, body):
             await self._handing.pass_on(scope, receive, send, body)
         else:
             await self._here(scope, _again(body, receive), send)
 
-    def _is_elsewhere(self, routes: Routes, body: bytes) -> bool:
+    def _is_elsewhere(self, routes: Routes, scope: Scope, body: bytes) -> bool:
         try:
-            model = _named.decode(body).model
+            # Some formats name it in the address.
+            model = scope["path_params"].get("model") or _named.decode(body).model
             return (model is None and self._needs_name) or is_elsewhere(routes.pick(model))
         except (msgspec.MsgspecError, UnicodeError, RecursionError, LLMModelNotFoundError):
             return False  # what is wrong with it is told here as well as there
