@@ -94,6 +94,7 @@ MODELS = {
     "deepseek": "deepseek-chat",
     "xai": "grok-4",
     "anthropic": "claude-sonnet-4-5",
+    "gemini": "gemini-2.5-flash",
 }
 
 

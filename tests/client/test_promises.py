@@ -99,8 +99,10 @@ def test_an_answer_comes_whole_with_where_it_came_from(row: Provider, face: str)
     if row.key_env:
         assert dict(request.headers)[row.key_header] == row.key_scheme + KEY
     said = json.loads(request.body)
-    (turn,) = said["input"] if row.format == "openai-responses" else said["messages"]
-    assert {"role": "user", "content": "hello"}.items() <= turn.items()
+    places = {"openai-responses": "input", "gemini": "contents"}
+    (turn,) = said[places.get(row.format, "messages")]
+    words = {"parts": [{"text": "hello"}]} if row.format == "gemini" else {"content": "hello"}
+    assert {"role": "user", **words}.items() <= turn.items()
 
 
 @every_face
