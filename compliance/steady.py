@@ -1,9 +1,9 @@
-"""``python -m compliance.steady``: OpenAI's own specification judges the requests that we write.
+"""``python -m compliance.steady``: the makers' own specifications judge the requests that we write.
 
 The judge is Steady (npm ``@stdy/cli``), a server made of an OpenAPI document, which says in headers
-whether a request is valid. The document is that of OpenAI's API; it lies beside the checkout, in
-``../shared/specs/openai.json``, or where ``--spec`` says. Where it, or npm, is missing, the job is
-skipped and says why. Exits with 0 only if every request is valid.
+whether a request is valid. The documents are those of OpenAI's and Ollama's APIs; they lie beside
+the checkout, in ``../shared/specs``, or where ``--specs`` says. Where one, or npm, is missing, what
+it judges is skipped and says why. Exits with 0 only if every request is valid.
 """
 
 from __future__ import annotations
@@ -21,9 +21,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+import yaml
+from attrs import evolve, field, frozen
 
-from compliance.steady_requests import CHATS, COMPLETIONS, EMBEDDINGS
+from compliance.steady_requests import (
+    CHATS,
+    COMPLETIONS,
+    EMBEDDINGS,
+    OLLAMA_CHATS,
+    OLLAMA_EMBEDDINGS,
+    OLLAMA_PROMPTS,
+)
 from headrace import AsyncClient, LLMCapabilityError, LLMError, LLMRequest
 from headrace.net.pool import PooledTransport
 from headrace.net.transport import HttpReply, HttpRequest, TimeLimits, parse_url
@@ -31,16 +39,13 @@ from headrace.stores.models.store import default_cache
 from headrace.traffic.endpoint import EndpointSettings
 
 ROOT = Path(__file__).parent.parent
-SPEC = ROOT.parent / "shared" / "specs" / "openai.json"
+SPECS = next(
+    (found for f in (ROOT, *ROOT.parents) if (found := f / "shared" / "specs").is_dir()),
+    ROOT.parent / "shared" / "specs",
+)
 VERSION = "0.22.2"
 _START_S = 120.0
 _INSTALL_S = 600.0
-_SCHEMAS = {
-    "/chat/completions": "CreateChatCompletionRequest",
-    "/completions": "CreateCompletionRequest",
-    "/embeddings": "CreateEmbeddingRequest",
-    "/responses": "CreateResponse",
-}
 
 
 @frozen(kw_only=True)
@@ -49,6 +54,22 @@ class Verdict:
 
     path: str
     faults: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Subject:
+    """What one document judges.
+
+    ``schemas`` are its bodies' by path, ``asked`` the requests of each provider's row, ``vectors``
+    those for embeddings of the first one, and ``wrong`` a request with two faults.
+    """
+
+    spec: str
+    schemas: dict[str, str]
+    asked: dict[str, dict[str, LLMRequest]]
+    vectors: dict[str, dict[str, Any]] = field(repr=False)
+    model: str
+    wrong: tuple[str, bytes]
 
 
 class Judge:
@@ -96,57 +117,62 @@ def _cannot_tell(path: str, message: str, place: str) -> bool:
 def main() -> int:
     """Judge every request; print what is wrong with which."""
     reader = argparse.ArgumentParser(prog="python -m compliance.steady", description=__doc__)
-    reader.add_argument("--spec", type=Path, default=SPEC, help="OpenAI's API as OpenAPI")
-    spec: Path = reader.parse_args().spec
-    if not spec.is_file():
-        print(f"steady: skipped, there is no specification at {spec}; name one with --spec")
-        return 0
+    reader.add_argument("--specs", type=Path, default=SPECS, help="the folder of the documents")
+    specs: Path = reader.parse_args().specs
     if shutil.which("npm") is None:
         print("steady: skipped, npm is not installed (it fetches the judge, @stdy/cli)")
         return 0
-    with serving(installed(default_cache() / "compliance" / "steady"), spec) as base:
-        return asyncio.run(judge(base, fields_of(spec)))
-
-
-async def judge(base: str, fields: dict[str, frozenset[str]]) -> int:
-    """The exit status after all requests were sent to the judge at ``base``."""
-    transport = Judge(fields)
     bad = 0
-    if not await _is_awake(base, fields):
-        print("steady: it calls a request valid that is not; its verdicts are worth nothing")
-        return 1
-    for name in ("openai", "openai-responses"):
-        client = AsyncClient(
-            provider=name,
-            base_url=base,
-            api_key="sk-not-a-key",
-            model="gpt-4o",
-            endpoint=EndpointSettings(retry=None, breaker=None),
-            transport=transport,
-        )
-        async with client:
-            bad += await _judged(name, client, transport)
-    await transport.aclose()
+    for subject in SUBJECTS:
+        spec = specs / subject.spec
+        if not spec.is_file():
+            print(f"steady: skipped, there is no specification at {spec}; name a folder by --specs")
+            continue
+        with serving(installed(default_cache() / "compliance" / "steady"), spec) as base:
+            bad += asyncio.run(judge(base, subject, fields_of(spec, subject.schemas)))
     print("steady: every request is valid" if not bad else f"steady: {bad} requests are not valid")
     return 1 if bad else 0
 
 
-async def _is_awake(base: str, fields: dict[str, frozenset[str]]) -> bool:
-    """Whether the judge finds the fault in a request that has one."""
+async def judge(base: str, subject: Subject, fields: dict[str, frozenset[str]]) -> int:
+    """How many of the requests that were sent to the judge at ``base`` are not valid."""
+    transport = Judge(fields)
+    bad = 0
+    if not await _is_awake(base, subject, fields):
+        print("steady: it calls a request valid that is not; its verdicts are worth nothing")
+        return 1
+    for name, asked in subject.asked.items():
+        client = AsyncClient(
+            provider=name,
+            base_url=base,
+            api_key="sk-not-a-key",
+            model=subject.model,
+            endpoint=EndpointSettings(retry=None, breaker=None),
+            transport=transport,
+        )
+        async with client:
+            bad += await _judged(name, client, transport, asked)
+            if name == next(iter(subject.asked)):
+                bad += await _judged_besides(name, client, transport, subject.vectors)
+    await transport.aclose()
+    return bad
+
+
+async def _is_awake(base: str, subject: Subject, fields: dict[str, frozenset[str]]) -> bool:
+    """Whether the judge finds the faults in a request that has two."""
     control = Judge(fields)
-    body = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 1}], "no_such": 1}'
-    await _post(control, f"{base}/chat/completions", body)
+    path, body = subject.wrong
+    await _post(control, f"{base}{path}", body)
     await control.aclose()
     (verdict,) = control.verdicts
     return len(verdict.faults) == 2
 
 
-async def _judged(provider: str, client: AsyncClient, transport: Judge) -> int:
+async def _judged(
+    provider: str, client: AsyncClient, transport: Judge, asked: dict[str, LLMRequest]
+) -> int:
     """How many of the requests that ``client`` writes for ``provider`` are not valid."""
     bad = 0
-    asked = {**CHATS, **COMPLETIONS} if provider == "openai" else CHATS
-    if provider != "openai":
-        asked = {name: _without_chats_own(request) for name, request in asked.items()}
     for name, request in asked.items():
         for way in ("streamed", "whole"):
             label = f"{provider}: {name}, {way}"
@@ -161,9 +187,15 @@ async def _judged(provider: str, client: AsyncClient, transport: Judge) -> int:
             except LLMError:
                 pass  # the judge's answers are made up; they are not what is judged
             bad += _told(label, transport)
-    if provider != "openai":
-        return bad
-    for name, asked in EMBEDDINGS.items():
+    return bad
+
+
+async def _judged_besides(
+    provider: str, client: AsyncClient, transport: Judge, vectors: dict[str, dict[str, Any]]
+) -> int:
+    """The same of its requests for embeddings and for its models."""
+    bad = 0
+    for name, asked in vectors.items():
         with contextlib.suppress(LLMError):
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
         bad += _told(f"{provider}: {name}", transport)
@@ -206,9 +238,49 @@ def _told(name: str, transport: Judge) -> int:
     return 1 if faults else 0
 
 
-def fields_of(spec: Path) -> dict[str, frozenset[str]]:
-    """The body's fields of each endpoint that we write for, as the specification has them."""
-    schemas: dict[str, Any] = json.loads(spec.read_text(encoding="utf-8"))["components"]["schemas"]
+SUBJECTS = (
+    Subject(
+        spec="openai.json",
+        schemas={
+            "/chat/completions": "CreateChatCompletionRequest",
+            "/completions": "CreateCompletionRequest",
+            "/embeddings": "CreateEmbeddingRequest",
+            "/responses": "CreateResponse",
+        },
+        asked={
+            "openai": {**CHATS, **COMPLETIONS},
+            "openai-responses": {name: _without_chats_own(chat) for name, chat in CHATS.items()},
+        },
+        vectors=EMBEDDINGS,
+        model="gpt-4o",
+        wrong=(
+            "/chat/completions",
+            b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 1}], "no_such": 1}',
+        ),
+    ),
+    Subject(
+        spec="ollama.yaml",
+        schemas={
+            "/api/chat": "ChatRequest",
+            "/api/generate": "GenerateRequest",
+            "/api/embed": "EmbedRequest",
+        },
+        asked={"ollama": {**OLLAMA_CHATS, **OLLAMA_PROMPTS}},
+        vectors=OLLAMA_EMBEDDINGS,
+        model="gemma4",
+        wrong=(
+            "/api/chat",
+            b'{"model": "m", "messages": [{"role": "user", "content": 1}], "no_such": 1}',
+        ),
+    ),
+)
+
+
+def fields_of(spec: Path, bodies: dict[str, str]) -> dict[str, frozenset[str]]:
+    """The fields of each body that we write, as the specification has them."""
+    text = spec.read_text(encoding="utf-8")
+    document = json.loads(text) if spec.suffix == ".json" else yaml.safe_load(text)
+    schemas: dict[str, Any] = document["components"]["schemas"]
 
     def names(schema: dict[str, Any]) -> frozenset[str]:
         if "$ref" in schema:
@@ -218,7 +290,7 @@ def fields_of(spec: Path) -> dict[str, frozenset[str]]:
         ]
         return frozenset(schema.get("properties", ())).union(*parts)
 
-    return {path: names(schemas[name]) for path, name in _SCHEMAS.items()}
+    return {path: names(schemas[name]) for path, name in bodies.items()}
 
 
 def installed(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Requests with everything in them that we write for OpenAI, each by what is special about it."""
+"""Requests with everything in them that we write, each by what is special about it."""
 
 from __future__ import annotations
 
@@ -165,5 +165,70 @@ EMBEDDINGS: dict[str, dict[str, Any]] = {
         "model": "text-embedding-3-small",
         "dimensions": 256,
         "user": "user-1",
+    },
+}
+
+_OWN: dict[str, object] = {"keep_alive": "5m", "num_ctx": 4096, "repeat_last_n": 32}
+
+OLLAMA_CHATS: dict[str, LLMRequest] = {
+    "chat with nothing but a message": _chat(),
+    "chat with every setting": _chat(
+        temperature=0.7,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        max_tokens=64,
+        seed=7,
+        stop=("END", "\n\n"),
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        repetition_penalty=1.1,
+        logprobs=True,
+        top_logprobs=5,
+        provider_options=_OWN,
+    ),
+    "chat with every role": _chat(
+        LLMMessage(role="system", content="Be brief."),
+        _USER,
+        LLMMessage(role="assistant", content="", reasoning="Hm.", tool_calls=(_CALL, _CALL)),
+        LLMMessage(role="tool", content="rain", tool_call_id="call_1", tool_name="weather"),
+        LLMMessage(role="assistant", content="Rain."),
+        LLMMessage(role="user", content="Thanks."),
+        tools=(_WEATHER, ToolSpec(name="now")),
+    ),
+    "chat with images": _chat(
+        _said(ImagePart(data=_PNG, media_type="image/png"), ImagePart(data=_PNG))
+    ),
+    "chat with a schema": _chat(response_schema=_PLACE),
+    "chat with a response format": _chat(response_format={"type": "json_object"}),
+    "chat that stays in memory": _chat(provider_options={"keep_alive": -1}),
+    **{
+        f"chat with effort {effort}": _chat(reasoning_effort=effort)
+        for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+    },
+}
+
+OLLAMA_PROMPTS: dict[str, LLMRequest] = {
+    "prompt to be continued": LLMRequest(messages=(), prompt="Once upon"),
+    "prompt with everything": LLMRequest(
+        messages=(),
+        prompt="Once upon",
+        suffix="The end.",
+        temperature=0.5,
+        max_tokens=16,
+        seed=3,
+        stop=("END",),
+        logprobs=True,
+        top_logprobs=3,
+        provider_options=_OWN,
+    ),
+}
+
+OLLAMA_EMBEDDINGS: dict[str, dict[str, Any]] = {
+    "embedding of one text": {"inputs": "rain", "model": "embeddinggemma"},
+    "embedding of several, shortened": {
+        "inputs": ["rain", "snow"],
+        "model": "embeddinggemma",
+        "dimensions": 256,
     },
 }

@@ -11,6 +11,11 @@ def streamed(format_name: str, *texts: str) -> tuple[bytes, ...]:
     return _WRITERS[format_name](texts)
 
 
+def stream_headers(format_name: str) -> tuple[tuple[str, str], ...]:
+    """The headers of such a stream."""
+    return (("content-type", _STREAM_TYPES.get(format_name, "text/event-stream")),)
+
+
 def _openai(texts: tuple[str, ...]) -> tuple[bytes, ...]:
     opening = {"role": "assistant", "content": ""}
     deltas = [opening, *({"content": text} for text in texts)]
@@ -77,4 +82,21 @@ def _responses(texts: tuple[str, ...]) -> tuple[bytes, ...]:
     )
 
 
-_WRITERS = {"openai": _openai, "anthropic": _anthropic, "openai-responses": _responses}
+def _ollama(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    head = {"model": "m", "created_at": "2025-10-17T23:14:07.414671Z"}
+    lines: list[dict[str, Any]] = [
+        {**head, "message": {"role": "assistant", "content": text}, "done": False} for text in texts
+    ]
+    counts = {"prompt_eval_count": 3, "eval_count": len(texts), "total_duration": 174560334}
+    empty = {"role": "assistant", "content": ""}
+    lines.append({**head, "message": empty, "done": True, "done_reason": "stop", **counts})
+    return tuple(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+_WRITERS = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "openai-responses": _responses,
+    "ollama": _ollama,
+}
+_STREAM_TYPES = {"ollama": "application/x-ndjson"}

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from formats import streamed
+from formats import stream_headers, streamed
 from headrace.backends.providers import PROVIDERS, Provider
 from headrace.backends.remote import Remote
 from headrace.contracts.messages import LLMMessage, ReasoningPart
@@ -16,7 +16,6 @@ from headrace.contracts.requests import LLMRequest
 from headrace.net.clock import World
 from headrace.net.scripted import ScriptedAnswer, ScriptedTransport
 
-EVENTS = (("content-type", "text/event-stream"),)
 # What each form of it says, in words that nothing else in a request has.
 FORMS: dict[str, tuple[LLMMessage, tuple[str, ...]]] = {
     "text": (LLMMessage(role="assistant", content="Well.", reasoning="PONDERED"), ("PONDERED",)),
@@ -55,7 +54,8 @@ def sent(row: Provider, turn: LLMMessage) -> tuple[str, list[str]]:
     request = LLMRequest(messages=(hello, turn, hello), model="some-model", max_tokens=5)
 
     async def main() -> tuple[str, list[str]]:
-        script = ScriptedAnswer(body=b"".join(streamed(row.format, "Hi")), headers=EVENTS)
+        body = b"".join(streamed(row.format, "Hi"))
+        script = ScriptedAnswer(body=body, headers=stream_headers(row.format))
         transport = ScriptedTransport([script])
         remote = Remote(
             name="there",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from attrs import evolve, fields
 
-from formats import streamed
+from formats import stream_headers, streamed
 from headrace.backends import providers as table
 from headrace.backends.providers import (
     PROVIDERS,
@@ -43,7 +43,6 @@ from headrace.stores.secret import Secret
 from headrace.wire.assemble import assemble
 
 KEY = "a-key-of-nobody-0123456789"
-EVENTS = (("content-type", "text/event-stream"),)
 ASK = LLMRequest(messages=(LLMMessage(role="user", content="hello"),), model="some/model")
 # A value of each setting that asks for something.
 SETTINGS: dict[str, Any] = {
@@ -102,8 +101,9 @@ def ask(
 ) -> tuple[LLMResponse, HttpRequest, dict[str, Any], Marks]:
     """The answer, the request that went out, its body, and the marks."""
 
-    body = b"".join(streamed("openai" if request.prompt else row.format, "Hi"))
-    script = answer or ScriptedAnswer(body=body, headers=EVENTS)
+    form = "openai" if request.prompt and row.format.startswith("openai") else row.format
+    body = b"".join(streamed(form, "Hi"))
+    script = answer or ScriptedAnswer(body=body, headers=stream_headers(form))
 
     async def main() -> tuple[LLMResponse, HttpRequest, dict[str, Any], Marks]:
         transport = ScriptedTransport([script])
@@ -143,7 +143,7 @@ def test_the_request_goes_where_the_row_says(row):
     assert sent.method == "POST"
     last = row.chat_path.rpartition("/")[2]
     assert sent.url.target.partition("?")[0].endswith(f"/{last}")
-    assert last in ("completions", "messages", "responses")
+    assert last in ("completions", "messages", "responses", "chat")
     assert body["model"] == "some/model"
     assert body["stream"] is True
 
@@ -215,6 +215,9 @@ def test_an_unsupported_setting_among_the_options_is_refused_all_the_same(row):
 @every_row
 def test_a_body_has_one_limit_of_tokens_by_the_rows_name(row):
     _, _, body, _ = ask(row, evolve(ASK, max_tokens=7))
+    if row.format == "ollama":
+        assert body["options"] == {"num_predict": 7}
+        return
     assert body[row.dialect.max_tokens] == 7
     assert len({"max_tokens", "max_completion_tokens", "max_output_tokens"} & body.keys()) == 1
 
@@ -224,7 +227,9 @@ def test_text_completions_are_refused_where_there_are_none(row):
     request = LLMRequest(messages=(), prompt="Once", model="m")
     if row.completions_path is not None:
         _, sent, body, _ = ask(row, request)
-        assert sent.url.target.partition("?")[0].endswith("/completions")
+        last = row.completions_path.rpartition("/")[2]
+        assert sent.url.target.partition("?")[0].endswith(f"/{last}")
+        assert last in ("completions", "generate")
         assert body["prompt"] == "Once"
         return
     with pytest.raises(LLMCapabilityError, match="no text completions"):
@@ -290,7 +295,7 @@ def test_a_row_in_yaml_says_how_it_is_asked_for_objects():
     [
         *("openai", "azure", "groq", "mistral", "deepseek", "openrouter", "together", "fireworks"),
         *("xai", "vllm", "sglang", "max", "lmstudio", "llama-server", "anthropic"),
-        "openai-responses",
+        *("openai-responses", "ollama", "ollama-openai"),
     ],
 )
 def test_there_is_a_row_for(name):
@@ -429,7 +434,7 @@ def test_a_header_in_a_wrong_row_is_not_shown():
         ("- name: corp\n  key_env: KEY", "expected a list, got 'KEY'"),
         ("- name: corp\n  unsupported: top_k", "expected a list, got 'top_k'"),
         ("- name: Corp/x", "no provider's name"),
-        ("- name: corp\n  format: soap", "unknown format 'soap'; known: anthropic, openai"),
+        ("- name: corp\n  format: soap", "unknown format 'soap'; known: anthropic, .*openai"),
         ("- name: corp\n  chat_path: chat", "must begin with '/'"),
         (
             "- name: corp\n  like: grok",
@@ -497,6 +502,34 @@ def test_the_environment_may_say_where_a_server_is():
     assert usual_base_url(row, {"VLLM_BASE_URL": "http://gpu:9000/v1/"}) == "http://gpu:9000/v1"
     assert usual_base_url(row, {"VLLM_BASE_URL": " "}) == "http://127.0.0.1:8000/v1"
     assert usual_base_url(PROVIDERS["azure"], {}) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ("gpu", "http://gpu:11434"),
+        ("gpu:9000", "http://gpu:9000"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        (":9000", "http://127.0.0.1:9000"),
+        ("[::]:9000", "http://127.0.0.1:9000"),
+        ("[fd00::1]", "http://[fd00::1]:11434"),
+        ("https://ollama.example/", "https://ollama.example"),
+        ("http://gpu:9000/behind", "http://gpu:9000/behind"),
+    ],
+)
+def test_ollamas_own_variable_may_name_a_host_alone(said, place):
+    assert usual_base_url(PROVIDERS["ollama"], {"OLLAMA_HOST": said}) == place
+
+
+def test_a_variable_that_names_no_port_says_which_it_is():
+    with pytest.raises(LLMInvalidRequestError, match=r"OLLAMA_HOST is 'gpu:x'.*host:port"):
+        usual_base_url(PROVIDERS["ollama"], {"OLLAMA_HOST": "gpu:x"})
+
+
+def test_ollama_is_asked_at_its_root_whichever_base_is_named():
+    for base in ("http://gpu:11434", "http://gpu:11434/v1"):
+        _, sent, _, _ = ask(evolve(PROVIDERS["ollama"], base_url=base))
+        assert (sent.url.port, sent.url.target) == (11434, "/api/chat")
 
 
 def test_the_key_is_not_in_the_backends_text():

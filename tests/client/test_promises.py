@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from client.faces import FACES, KEY, ROWS, Face, credentials
-from formats import streamed
+from formats import stream_headers, streamed
 from headrace import (
     AudioPart,
     Client,
@@ -31,7 +31,7 @@ from headrace.backends.providers import PROVIDERS, Provider
 from headrace.net.scripted import ScriptedAnswer
 from headrace.stores.credentials import Credentials
 from headrace.traffic.endpoint import EndpointSettings
-from traffic.play import EVENTS, answer, refusal
+from traffic.play import answer, refusal
 
 OTHER_KEY = "sk-of-one-call-only-9876543210"
 SETTINGS: dict[str, Any] = {
@@ -66,7 +66,7 @@ def asking(name: str) -> dict[str, Any]:
 
 def said_by(row: Provider, *texts: str) -> ScriptedAnswer:
     """A streamed answer as that provider would send it."""
-    return ScriptedAnswer(headers=EVENTS, body=streamed(row.format, *texts))
+    return ScriptedAnswer(headers=stream_headers(row.format), body=streamed(row.format, *texts))
 
 
 def rows_and_names(which: str) -> Iterator[Any]:

@@ -230,6 +230,23 @@ def test_the_model_in_the_box_answers_through_any_worker(boxed):
     assert boxed.chat(model="m", headers={"authorization": "Bearer wrong"}).status == 401
 
 
+def test_ollamas_clients_are_answered_through_any_worker(boxed):
+    key = {"authorization": "Bearer right"}
+    body = {
+        "model": f"{MODEL}:latest",
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "options": {"num_predict": 2},
+    }
+    for _ in range(2 * WORKERS):
+        reply = boxed.post("/api/chat", body, key)
+        *_, last = (json.loads(line) for line in reply.body.splitlines())
+        assert (reply.status, last["done_reason"], last["eval_count"]) == (200, "length", 2)
+        running = boxed.get("/api/ps", **key).json["models"]
+        assert MODEL in {model["name"] for model in running}
+        assert boxed.post("/api/pull", {"model": MODEL}, key).status == 501
+    assert boxed.post("/api/chat", body).status == 401
+
+
 def test_a_caller_that_leaves_frees_its_place_at_the_engine(boxed):
     with boxed.streaming(model=MODEL, max_tokens=3000, ignore_eos=True):
         assert boxed.metric("vllm:num_requests_running", model_name=MODEL) == 1

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
@@ -128,6 +129,7 @@ PROVIDERS: dict[str, Provider] = {row.name: row for row in (*HOSTED, *SELF_HOSTE
 
 log = logging.getLogger(__name__)
 
+_ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104  nobody listens here
 _ENTRY_POINTS = "headrace.providers"
 _asked_installed = False
 
@@ -155,10 +157,28 @@ def providers() -> dict[str, Provider]:
 
 
 def usual_base_url(row: Provider, environment: Mapping[str, str] | None = None) -> str | None:
-    """Where ``row`` is reached if nothing else is said: its variables go before its own base."""
+    """Where ``row`` is reached if nothing else is said: its variables go before its own base.
+
+    A variable may name a host alone, with or without a port, as OLLAMA_HOST does: the rest is then
+    as in the row's own base. An address on which a server listens for all is this machine's.
+    """
     environment = os.environ if environment is None else environment
-    named = (environment.get(name, "").strip() for name in row.base_url_env)
-    return next((url.rstrip("/") for url in named if url), row.base_url)
+    named = ((name, environment.get(name, "").strip().rstrip("/")) for name in row.base_url_env)
+    variable, found = next((each for each in named if each[1]), ("", None))
+    if found is None or row.base_url is None or "://" in found:
+        return found or row.base_url
+    usual, told = urlsplit(row.base_url), urlsplit(f"//{found}")
+    try:
+        host, port = told.hostname or "", told.port or usual.port
+    except ValueError as error:
+        raise LLMInvalidRequestError(
+            f"{variable} is {found!r}: {error}; expected a host, host:port or a URL",
+            param="base_url",
+        ) from error
+    host = str(usual.hostname) if host in _ALL_ADDRESSES else host
+    place = f"[{host}]" if ":" in host else host
+    place = place if port is None else f"{place}:{port}"
+    return f"{usual.scheme}://{place}{told.path or usual.path}"
 
 
 def register_provider(row: Provider, *, replace: bool = False) -> Provider:

@@ -61,7 +61,13 @@ class Remote:
     metrics_url: str | None = None
     _whole_limits: dict[float, TimeLimits] = field(factory=dict, init=False, repr=False, eq=False)
     _urls: dict[str, Url] = field(factory=dict, init=False, repr=False, eq=False)
+    _root: str = field(init=False, repr=False, eq=False)
     _fit: Fit = field(init=False, repr=False, eq=False)
+
+    @_root.default
+    def _where_paths_begin(self) -> str:
+        at_root = FORMATS[self.provider.format].at_root
+        return self.base_url.removesuffix("/v1") if at_root else self.base_url
 
     @_fit.default
     def _fit_of_provider(self) -> Fit:
@@ -186,7 +192,7 @@ class Remote:
         if url is None:
             query = urlencode(self.provider.query)
             before = "&" if "?" in path else "?"
-            url = parse_url(self.base_url + path + (f"{before}{query}" if query else ""))
+            url = parse_url(self._root + path + (f"{before}{query}" if query else ""))
             # A model's name may stand in it, and who asks may name many.
             if len(self._urls) < _MOST_URLS:
                 self._urls[path] = url

@@ -20,13 +20,16 @@ BatchApiForm: TypeAlias = Literal["openai", "anthropic", "mistral"]
 class Format:
     """The modules that read and write one wire format; what it does not have is ``None``.
 
-    They are named, and loaded by the first who needs one: most programs speak one format.
+    They are named, and loaded by the first who needs one: most programs speak one format. The paths
+    of one that is ``at_root`` begin at the server's root: where a base ends in ``/v1``, as the same
+    server's does for OpenAI's format, they are asked without that.
     """
 
     chat: str
     models: str
     completions: str | None = None
     embeddings: str | None = None
+    at_root: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -37,6 +40,13 @@ FORMATS: dict[str, Format] = {
         embeddings="headrace.wire.openai_embeddings",
     ),
     "anthropic": Format(chat="headrace.wire.anthropic", models="headrace.wire.anthropic_models"),
+    "ollama": Format(
+        chat="headrace.wire.ollama",
+        completions="headrace.wire.ollama_generate",
+        models="headrace.wire.ollama_models",
+        embeddings="headrace.wire.ollama_embed",
+        at_root=True,
+    ),
     "openai-responses": Format(
         chat="headrace.wire.openai_responses",
         completions="headrace.wire.openai_completions",

@@ -261,10 +261,31 @@ SELF_HOSTED: tuple[Provider, ...] = (
         structured=Structured(modes=("schema", "prompt"), models=("*",), told=True),
         asked_whole=False,  # llama.cpp is inside
     ),
-    # https://docs.ollama.com/api/openai-compatibility (source of 2026-08): fields that it does not
-    # know are left out without a word.
+    # https://docs.ollama.com/api (source of 0.32.15): its own format, which has all of a model's
+    # settings, what is to become of it in memory, and how long everything took. A key is asked for
+    # by ollama.com alone.
     Provider(
         name="ollama",
+        format="ollama",
+        base_url="http://127.0.0.1:11434",
+        base_url_env=("OLLAMA_BASE_URL", "OLLAMA_HOST"),
+        key_env=("OLLAMA_API_KEY",),
+        chat_path="/api/chat",
+        completions_path="/api/generate",
+        embeddings_path="/api/embed",
+        models_path="/api/tags",
+        metrics_path="/api/ps",
+        unsupported=frozenset({"logit_bias", "n", "tool_choice"}),
+        ignored=frozenset({"user", "parallel_tool_calls"}),
+        stream_usage=False,
+        echoes=False,
+        structured=ENGINE,
+        asked_whole=False,  # llama.cpp is inside
+    ),
+    # The same server by https://docs.ollama.com/api/openai-compatibility (source of 2026-08):
+    # fields that it does not know are left out without a word.
+    Provider(
+        name="ollama-openai",
         base_url="http://127.0.0.1:11434/v1",
         base_url_env=("OLLAMA_BASE_URL",),
         unsupported=_NOT_OPENAI | {"logit_bias", "n", "tool_choice"},

@@ -165,6 +165,10 @@ class Routes:
         for route in self._routes:
             if route.fits(model):
                 return route
+        # What Ollama's clients add to a name that says no tag.
+        untagged = self._known.get(model.removesuffix(":latest"))
+        if untagged is not None:
+            return untagged
         names = list(self._known)
         near = get_close_matches(model, names, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

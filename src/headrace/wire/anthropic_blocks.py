@@ -22,6 +22,7 @@ from headrace.contracts.messages import (
     ImagePart,
     TextPart,
 )
+from headrace.wire.image_types import image_type
 from headrace.wire.openai_fields import (
     filled_text,
     mapping,
@@ -38,12 +39,6 @@ ANY_PART = ("text", "image", "document")
 IMAGE_FILE = "image/*"
 """The media type of a FilePart that stands for an uploaded image, of which only the id is known."""
 
-_MAGIC = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"RIFF", "image/webp"),
-)
 _ttl = one_of("5m", "1h")
 _text_type = one_of("text/plain")
 
@@ -156,7 +151,7 @@ def _image(source: dict[str, Any], path: str, cache: CacheFor | None) -> Content
 def _image_to_wire(part: ImagePart) -> dict[str, object]:
     if part.data is None:
         return {"type": "url", "url": part.url}
-    media_type = part.media_type or _sniff(part.data)
+    media_type = part.media_type or image_type(part.data) or "image/png"
     return {"type": "base64", "media_type": media_type, "data": b64encode(part.data).decode()}
 
 
@@ -218,10 +213,3 @@ def _base64(source: dict[str, Any], path: str) -> bytes:
         return b64decode(content, validate=True)
     except (binascii.Error, ValueError):
         refuse(f"{path}.data", content, "valid base64")
-
-
-def _sniff(data: bytes) -> str:
-    for magic, media_type in _MAGIC:
-        if data.startswith(magic):
-            return media_type
-    return "image/png"

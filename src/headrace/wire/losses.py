@@ -41,12 +41,10 @@ def lost(
                 for name in parts:
                     if getattr(part, name, None) is not None:
                         found[f"messages.content.{name}"] = None
-    if (
-        request.tools
-        and "tools.cache" in losses
-        and any(tool.cache is not None for tool in request.tools)
-    ):
-        found["tools.cache"] = None
+    for tool in request.tools:
+        for name in ("cache", "strict"):
+            if getattr(tool, name) and f"tools.{name}" in losses:
+                found[f"tools.{name}"] = None
     return tuple(found)
 
 

@@ -38,6 +38,7 @@ from headrace.wire.openai_fields import (
 from headrace.wire.openai_params import read_settings
 
 __all__ = [
+    "numbers",
     "read_error",
     "read_request",
     "read_response",
@@ -208,7 +209,7 @@ def write_response(
     result: EmbeddingResult, *, model: str | None = None, encoding: Encoding = "float"
 ) -> bytes:
     """``result`` as a body; ``model`` replaces what the result itself says."""
-    write = _to_base64 if encoding == "base64" else _to_numbers
+    write = _to_base64 if encoding == "base64" else numbers
     wire: dict[str, object] = {
         "object": "list",
         "data": [
@@ -253,7 +254,8 @@ def _to_base64(vector: Sequence[float]) -> str:
     return b64encode(floats.tobytes()).decode("ascii")
 
 
-def _to_numbers(vector: Sequence[float]) -> object:
+def numbers(vector: Sequence[float]) -> object:
+    """``vector`` as a list of numbers, none with more digits than it has."""
     if not (isinstance(vector, array) and vector.typecode == "f"):
         return list(vector)
     # Nine digits tell any two 32-bit floats apart; as doubles they would be written with seventeen.

@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart
+from headrace.wire.image_types import image_type
 from headrace.wire.openai_fields import (
     filled_text,
     mapping,
@@ -22,12 +23,6 @@ from headrace.wire.openai_fields import (
 )
 
 _detail = one_of("auto", "low", "high")
-_MAGIC = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"RIFF", "image/webp"),
-)
 
 
 def content_from_wire(wire: Any, path: str, kinds: Sequence[str]) -> str | tuple[ContentPart, ...]:
@@ -92,7 +87,7 @@ def _image(wire: dict[str, Any], path: str) -> ImagePart:
 
 def _image_to_wire(part: ImagePart) -> dict[str, object]:
     if part.data is not None:
-        media_type = part.media_type or _sniff(part.data)
+        media_type = part.media_type or image_type(part.data) or "application/octet-stream"
         wire: dict[str, object] = {"url": _to_data_url(part.data, media_type)}
     else:
         wire = {"url": part.url}
@@ -153,10 +148,3 @@ def _base64(content: str, path: str) -> bytes:
         return b64decode(content, validate=True)
     except (binascii.Error, ValueError):
         refuse(path, content, "valid base64")
-
-
-def _sniff(data: bytes) -> str:
-    for magic, media_type in _MAGIC:
-        if data.startswith(magic):
-            return media_type
-    return "application/octet-stream"

@@ -16,6 +16,7 @@ import threading
 import time
 
 _CHUNKED = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_AS_LINES = ("text/event-stream", "application/x-ndjson")
 
 
 def main() -> None:
@@ -91,6 +92,8 @@ class _Server:
             self._plain(connection, 200, {"object": "list", "data": [{"id": name}]})
         elif method == "POST" and path == f"{self._asked.base_path}/chat/completions":
             self._stream(connection, json.loads(body)["model"])
+        elif method == "POST" and path == "/api/chat":
+            self._lines(connection, json.loads(body)["model"])
         else:
             self._plain(connection, 404, {"error": {"message": "not found"}})
         return True
@@ -114,6 +117,16 @@ class _Server:
         if self._asked.crash_after and self._answered >= self._asked.crash_after:
             print("stand-in: a fault that nobody foresaw", flush=True)
             os._exit(3)
+
+    def _lines(self, connection, model: str) -> None:
+        """As ``_stream``, in Ollama's form."""
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{_CHUNKED}".replace(*_AS_LINES).encode())
+        for i in range(self._asked.pieces + 1):
+            said = "" if i == self._asked.pieces else f"{os.getpid() if i == 0 else ' and on'}"
+            line = {"model": model, "message": {"content": said}, "done": not said}
+            self._chunk(connection, json.dumps(line).encode() + b"\n")
+            time.sleep(self._asked.piece_s)
+        connection.sendall(b"0\r\n\r\n")
 
     def _event(self, connection, value: dict[str, object]) -> None:
         whole = {"id": "c", "object": "chat.completion.chunk", "created": 1, **value}

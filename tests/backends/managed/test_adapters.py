@@ -16,7 +16,7 @@ from headrace.backends.managed.adapters.flags import read_help
 from headrace.backends.managed.adapters.llama_server import LLAMA_SERVER
 from headrace.backends.managed.adapters.programs import MAX, OLLAMA, OVMS, TEI, VLLM
 from headrace.backends.managed.launch import ProgramMissingError
-from headrace.backends.providers import PROVIDERS
+from headrace.backends.providers import FORMATS, PROVIDERS
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMInvalidRequestError, LLMUnavailableError
 from headrace.stores.secret import Secret
@@ -144,7 +144,8 @@ def test_gpus_are_chosen_by_a_variable(row, bin_):
 @rows
 def test_every_row_has_a_provider_whose_usual_place_is_the_programs(row):
     provider = PROVIDERS[row.provider]
-    assert provider.base_url == f"http://127.0.0.1:{row.default_port}{row.base_path}"
+    base = "" if FORMATS[provider.format].at_root else row.base_path
+    assert provider.base_url == f"http://127.0.0.1:{row.default_port}{base}"
 
 
 def test_every_name_leads_to_its_program():

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TypeAlias
 
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
@@ -109,6 +110,16 @@ class Box:
         self._busy_until = float("-inf")
         self._running = 0
         self._loading: asyncio.Task[None] | None = None
+
+    @property
+    def model_path(self) -> Path:
+        """The model's file, which is the same for both engines."""
+        return self.llamacpp.model_path
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether llama.cpp answers now, for then all is answered."""
+        return self.llamacpp.is_ready
 
     async def start(self) -> None:
         """Load the model into llama.cpp; OpenVINO loads from then on, and nobody waits for it."""

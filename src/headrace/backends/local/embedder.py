@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from difflib import get_close_matches
+from pathlib import Path
 
 from attrs import evolve, frozen
 
@@ -69,6 +70,16 @@ class LocalEmbedder:
         self._failure: tuple[float, LLMError] | None = None
         self._closed = False
         self._tokenising = asyncio.Semaphore(_TOKENISED_AT_ONCE)
+
+    @property
+    def model_path(self) -> Path | None:
+        """The model's file, once it was looked for."""
+        return None if self._engine is None else self._engine.model_path
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its engine runs; one that sleeps is woken by the next request."""
+        return self._engine is not None and self._engine.is_ready
 
     async def wake(self) -> LlamaCpp:
         """The engine, once it runs; whoever comes meanwhile waits for the same start.

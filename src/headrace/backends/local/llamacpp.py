@@ -134,6 +134,11 @@ class LlamaCpp:
         """Whether it answers now."""
         return self._remote is not None
 
+    @property
+    def model_path(self) -> Path:
+        """The model's file."""
+        return self._settings.path
+
     async def start(self) -> None:
         """Load the model; requests that come meanwhile wait for it."""
         try:

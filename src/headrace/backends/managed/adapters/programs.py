@@ -157,8 +157,8 @@ TEI = Program(
     offline=_OFFLINE,
 )
 
-# https://docs.ollama.com/faq and https://docs.ollama.com/api/openai-compatibility (source of
-# 2026-08). It serves every model that was pulled, and has no key.
+# https://docs.ollama.com/faq and https://docs.ollama.com/api (source of 0.32.15). It serves every
+# model that was pulled, and has no key. Its models are looked for in OpenAI's form, as all are.
 OLLAMA = Program(
     names=("ollama_api", "ollama"),
     provider="ollama",

@@ -1,0 +1,150 @@
+"""Ollama's own OpenAPI document judges what we write in its format: bodies, answers and lines.
+
+The document lies beside the checkout; where it does not, what is judged there is left out. What it
+says of the fields that we write is held here too, in words of our own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+
+from headrace.contracts.capabilities import ModelInfo
+from headrace.contracts.requests import EmbeddingRequest
+from headrace.contracts.responses import EmbeddingResult, Usage
+from headrace.wire import ollama, ollama_embed, ollama_generate, ollama_models
+from headrace.wire.assemble import deltas
+
+from .ollama_strategies import answers, chat_requests, embedding_requests, prompt_requests
+
+ROOT = Path(__file__).parents[2]
+SPEC = next(
+    (
+        found
+        for folder in (ROOT, *ROOT.parents)
+        if (found := folder / "shared" / "specs" / "ollama.yaml").is_file()
+    ),
+    None,
+)
+modest = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+CARD = ollama_models.ModelCard(
+    name="m",
+    created=1_700_000_000,
+    size_bytes=5,
+    format="gguf",
+    family="llama",
+    parameters=134_515_008,
+    quantization="Q8_0",
+    context_tokens=2048,
+    on_cpu=True,
+    capabilities=("completion", "tools"),
+    settings={"temperature": 0.2, "num_ctx": 2048},
+    license="apache-2.0",
+    metadata={"general.architecture": "llama", "llama.context_length": 2048},
+)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    if SPEC is None:
+        pytest.skip("Ollama's specification is not beside the checkout (../shared/specs)")
+    document: dict[str, Any] = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+
+    def valid(body: bytes, name: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(body)
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(said)
+        return said
+
+    valid(b'{"model": "m", "messages": []}', "ChatRequest")
+    with pytest.raises(jsonschema.ValidationError):
+        valid(b'{"model": "m", "messages": [{"role": "robot", "content": ""}]}', "ChatRequest")
+    return valid
+
+
+@given(request=chat_requests())
+@modest
+def test_a_chat_is_one_by_the_specification(judge, request):
+    judge(ollama.write_request(request, stream=True), "ChatRequest")
+
+
+@given(request=prompt_requests())
+@modest
+def test_a_prompt_is_one_by_the_specification(judge, request):
+    judge(ollama_generate.write_request(request, stream=False), "GenerateRequest")
+
+
+@given(request=embedding_requests)
+@modest
+def test_a_request_for_embeddings_is_one_by_the_specification(judge, request):
+    judge(ollama_embed.write_request(request), "EmbedRequest")
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind"), [(ollama, "Chat"), (ollama_generate, "Generate")], ids=["chat", "generate"]
+)
+def test_an_answer_is_one_by_the_specification(judge, codec, kind):
+    @given(response=answers(chat=codec is ollama))
+    @modest
+    def whole_and_in_pieces(response):
+        judge(codec.write_response(response), f"{kind}Response")
+        writer = codec.stream_writer(response_id="", model="m", created=1)
+        said = b"".join(writer.write(delta) for delta in deltas(response)) + writer.finish()
+        for line in said.splitlines():
+            judge(line, f"{kind}StreamEvent")
+            judge(line, f"{kind}Response")
+
+    whole_and_in_pieces()
+
+
+def test_lists_of_models_are_by_the_specification(judge):
+    listed = judge(ollama_models.write_models([CARD]), "ListResponse")
+    running = judge(ollama_models.write_running([CARD], 1_700_000_000.0), "PsResponse")
+    judge(ollama_models.write_description(CARD), "ShowResponse")
+    judge(ollama_models.write_version("1"), "VersionResponse")
+    result = EmbeddingResult(vectors=[[1.0]], usage=Usage(prompt_tokens=2))
+    judge(ollama_embed.write_response(result, total_duration=1), "EmbedResponse")
+    assert listed["models"][0]["details"]["parameter_size"] == "134.52M"
+    assert running["models"][0]["context_length"] == 2048
+
+
+def test_a_model_is_described_by_what_is_known_and_no_more():
+    (known,) = json.loads(ollama_models.write_models([CARD]))["models"]
+    assert len(known["digest"]) == 64
+    assert known["details"]["families"] == ["llama"]
+    plain = ollama_models.ModelCard(name="far")
+    (unknown,) = json.loads(ollama_models.write_models([plain]))["models"]
+    assert unknown["details"] == {"parent_model": ""}
+    assert "size" not in unknown
+    assert len(unknown["digest"]) == 64
+    assert unknown["digest"] != known["digest"]
+    (found,) = ollama_models.read_models(ollama_models.write_models([CARD]))
+    assert found == ModelInfo(model_id="m", created=1_700_000_000, owned_by="")
+    (running,) = json.loads(ollama_models.write_running([plain], 0.0))["models"]
+    assert "size_vram" not in running
+    assert running["expires_at"].startswith("2262-")
+
+
+def test_whether_to_stream_is_always_said_for_streams_come_unasked():
+    request = EmbeddingRequest(inputs=("a",), model="m")
+    assert "stream" not in json.loads(ollama_embed.write_request(request))
+    assert json.loads(_chat(stream=False))["stream"] is False
+    assert json.loads(_chat(stream=True))["stream"] is True
+
+
+def _chat(stream: bool) -> bytes:
+    from headrace.contracts.messages import LLMMessage
+    from headrace.contracts.requests import LLMRequest
+
+    request = LLMRequest(messages=(LLMMessage(role="user", content="hi"),), model="m")
+    return ollama.write_request(request, stream=stream)
