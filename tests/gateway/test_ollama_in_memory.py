@@ -275,6 +275,44 @@ def test_a_stream_of_an_ollama_goes_on_piece_by_piece():
             choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]
         ]
         assert "".join(filter(None, said_there)) == "a b"
+        # Times that nobody asked for are no chunk of their own, nor a field that is not OpenAI's.
+        assert all(chunk["choices"] for chunk in chunks)
+        _, _, body = await gateway.ask("/v1/chat/completions", CHAT)
+        assert "total_duration" not in json.loads(body)
+
+    run(main)
+
+
+def test_calls_of_another_format_go_as_whole_ones():
+    def chunk(**delta):
+        choice = {"index": 0, "delta": delta}
+        return f"data: {json.dumps({'id': 'c', 'model': 'm', 'choices': [choice]})}\n\n".encode()
+
+    def call(index, said, **more):
+        return {"index": index, "function": {"arguments": said, **more.pop("named", {})}, **more}
+
+    end = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    pieces = (
+        chunk(tool_calls=[call(0, "", id="c1", named={"name": "look"})]),
+        chunk(tool_calls=[call(1, "", id="c2", named={"name": "ask"})]),
+        chunk(tool_calls=[call(0, '{"city": '), call(1, "{")]),
+        chunk(tool_calls=[call(1, "}"), call(0, '"Bergen"}')]),
+        f"data: {json.dumps({'id': 'c', 'model': 'm', 'choices': [end]})}\n\n".encode(),
+        b"data: [DONE]\n\n",
+    )
+
+    async def main():
+        gateway = front(ScriptedAnswer(headers=OPENAI_STREAM, body=pieces))
+        _, _, body = await gateway.ask("/api/chat", CHAT)
+        *called, last = lines(body)
+        found = [each for line in called for each in line["message"].get("tool_calls", ())]
+        assert [(each["id"], each["function"]) for each in found] == [
+            ("c1", {"index": 0, "name": "look", "arguments": {"city": "Bergen"}}),
+            ("c2", {"index": 1, "name": "ask", "arguments": {}}),
+        ]
+        assert last["done_reason"] == "stop"
+        _, _, body = await gateway.ask("/api/chat", {**CHAT, "stream": False})
+        assert json.loads(body)["message"]["tool_calls"] == found
 
     run(main)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import ollama
 import pytest
+from attrs import frozen
 
 from gateway.served import MODEL, Served
 from headrace import Client, LLMCapabilityError
@@ -35,6 +36,25 @@ CITY = {
     "required": ["city"],
     "additionalProperties": False,
 }
+
+
+def in_celsius(fahrenheit: float) -> float:
+    """Turn one scale into the other.
+
+    Args:
+        fahrenheit: A temperature.
+
+    Returns:
+        float: The same in Celsius.
+    """
+    return (fahrenheit - 32) / 1.8
+
+
+@frozen
+class Place:
+    """Where something is."""
+
+    city: str
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +151,8 @@ def test_a_conversation_with_calls_goes_on(there):
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "get_weather", "content": "sunny"},
     ]
-    answer = client.chat(model=model, messages=turns, tools=[WEATHER], options=EXACT, think=False)
+    offered = [WEATHER, in_celsius]
+    answer = client.chat(model=model, messages=turns, tools=offered, options=EXACT, think=False)
     assert answer.done
     assert answer.message.role == "assistant"
 
@@ -142,7 +163,8 @@ def test_a_prompt_is_answered_or_gone_on_with(there):
     chat = client.chat(model=model, messages=FRANCE, options=EXACT)
     assert answer.response == chat.message.content
     assert answer.eval_count == chat.eval_count
-    raw = {"model": model, "prompt": "The capital of France is", "raw": True, "options": EXACT}
+    short = {**EXACT, "num_predict": 8}
+    raw = {"model": model, "prompt": "The capital of France is", "raw": True, "options": short}
     pieces = list(client.generate(**raw, stream=True))
     assert "".join(piece.response for piece in pieces) == client.generate(**raw).response
     assert pieces[-1].done
@@ -228,6 +250,8 @@ def test_we_are_an_ollamas_client_too(gateway, monkeypatch):
         )
         assert told.finish_reason == "length"
         assert MODEL in client.healthcheck().details["models"]
+        found = client.chat(FRANCE[0]["content"], output=Place, max_tokens=64)
+        assert isinstance(found.output, Place)
         with pytest.raises(LLMCapabilityError, match="tool_choice"):
             client.chat("hi", tool_choice="none")
 

@@ -22,7 +22,7 @@ from .ollama_strategies import (
 from .strategies import choppings
 
 modest = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -33,7 +33,7 @@ SPEC = next(
     None,
 )
 modest = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

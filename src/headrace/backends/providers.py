@@ -159,14 +159,17 @@ def providers() -> dict[str, Provider]:
 def usual_base_url(row: Provider, environment: Mapping[str, str] | None = None) -> str | None:
     """Where ``row`` is reached if nothing else is said: its variables go before its own base.
 
-    A variable may name a host alone, with or without a port, as OLLAMA_HOST does: the rest is then
-    as in the row's own base. An address on which a server listens for all is this machine's.
+    A variable that is called a host (OLLAMA_HOST) may name one alone, with or without a port: the
+    rest is then as in the row's own base. An address on which a server listens for all is this
+    machine's.
     """
     environment = os.environ if environment is None else environment
     named = ((name, environment.get(name, "").strip().rstrip("/")) for name in row.base_url_env)
     variable, found = next((each for each in named if each[1]), ("", None))
-    if found is None or row.base_url is None or "://" in found:
+    if found is None or row.base_url is None:
         return found or row.base_url
+    if "://" in found or not variable.endswith("_HOST"):
+        return found
     usual, told = urlsplit(row.base_url), urlsplit(f"//{found}")
     try:
         host, port = told.hostname or "", told.port or usual.port

@@ -80,6 +80,11 @@ class TokenLogprob:
     top: tuple[TopLogprob, ...] = ()
 
 
+TIMES = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+"""Those of ``provider_fields`` that an Ollama tells with every answer, in nanoseconds: who asked in
+another format did not ask for them."""
+
+
 @quick_init
 @frozen(kw_only=True)
 class LLMChoice:
@@ -107,7 +112,7 @@ class LLMResponse:
     otherwise it is empty. ``raw_output`` and ``raw`` are the provider's payload, where it was kept.
     ``dropped`` lists settings of the request that the backend could not be given.
     ``system_fingerprint`` names the build and settings that answered; ``provider_fields`` are what
-    else a provider told because its ``provider_options`` asked for it. ``reasoning_parts`` are as in
+    else a provider told, because its ``provider_options`` asked for it or unasked (TIMES). ``reasoning_parts`` are as in
     LLMMessage; ``stop_sequence`` is the one of the request's ``stop`` that ended the answer, where
     the backend tells.
     """

@@ -17,7 +17,7 @@ from headrace.backends.row import FORMATS, codec
 from headrace.contracts.errors import LLMContextLengthError, LLMError
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
+from headrace.contracts.responses import TIMES, LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.behind import is_behind
 from headrace.gateway.merge import side_by_side
@@ -71,6 +71,8 @@ class Asked:
 
     def told(self, delta: LLMDelta) -> LLMDelta:
         """``delta`` as this caller is to be told it."""
+        if delta.provider_fields is not None:
+            delta = evolve(delta, provider_fields=_without_times(delta.provider_fields))
         if delta.usage_delta is None or self.inbound.tells_cache:
             return delta
         return evolve(delta, usage_delta=_without_cache(delta.usage_delta))
@@ -306,6 +308,11 @@ def _singles(request: LLMRequest) -> list[LLMRequest]:
         evolve(request, n=None, seed=None if request.seed is None else request.seed + place)
         for place in range(request.n or 1)
     ]
+
+
+def _without_times(fields: dict[str, object]) -> dict[str, object] | None:
+    """``fields`` without those that come unasked; a face that has them tells its own."""
+    return {name: value for name, value in fields.items() if name not in TIMES} or None
 
 
 def _without_cache(usage: Usage) -> Usage:

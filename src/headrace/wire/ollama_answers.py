@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Annotated, Any, Protocol, TypeAlias
 
 from msgspec import DecodeError, Meta, Struct, json
@@ -15,6 +16,7 @@ from msgspec import DecodeError, Meta, Struct, json
 from headrace.contracts.errors import LLMBadResponseError
 from headrace.contracts.messages import ToolCall
 from headrace.contracts.responses import (
+    TIMES,
     FinishReason,
     LLMResponse,
     TokenLogprob,
@@ -29,7 +31,7 @@ from headrace.wire.ollama_messages import call_to_wire
 Durations: TypeAlias = Mapping[str, int]
 """Some of DURATIONS by name, in nanoseconds; what nobody measured is not there."""
 
-DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+DURATIONS = TIMES
 
 _Byte = Annotated[int, Meta(ge=0, le=255)]
 
@@ -159,12 +161,16 @@ def said_in(answer: AnswerWire) -> MessageWire:
     )
 
 
-def calls_from_wire(wire: Iterable[ToolCallWire], answer: AnswerWire, first: int) -> list[ToolCall]:
+def calls_from_wire(
+    wire: Iterable[ToolCallWire] | None, answer: AnswerWire, first: int
+) -> list[ToolCall]:
     """Tool calls, of which the first is number ``first`` of its answer.
 
     Where the server gives no ids they are made of the answer's time, so that they are no other
     turn's.
     """
+    if not wire:
+        return []
     found = []
     when = "".join(filter(str.isalnum, answer.created_at or ""))
     for number, call in enumerate(wire, first):
@@ -263,7 +269,7 @@ def read_answer(body: bytes, *, keep_raw: bool = False) -> LLMResponse:
     if answer.message is None and answer.response is None:
         raise LLMBadResponseError("The backend's answer has neither a message nor a response.")
     said = said_in(answer)
-    calls = calls_from_wire(said.tool_calls or (), answer, 0)
+    calls = calls_from_wire(said.tool_calls, answer, 0)
     return LLMResponse(
         text=said.content or "",
         model=answer.model,
@@ -304,8 +310,14 @@ def write_answer(
 
 def date(when: float) -> str:
     """Unix seconds as Ollama writes an instant."""
-    instant = datetime.fromtimestamp(when, timezone.utc).replace(tzinfo=None)
-    return f"{instant.isoformat(timespec='microseconds')}Z"
+    second, fraction = divmod(when, 1)
+    return f"{_second(int(second))}.{int(fraction * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(when: int) -> str:
+    # Many lines are written within one.
+    return datetime.fromtimestamp(when, timezone.utc).replace(tzinfo=None).isoformat()
 
 
 def seconds(stamp: str | None) -> int | None:

@@ -83,12 +83,17 @@ class StreamReader:
     def _read(self, line: bytes, deltas: list[LLMDelta]) -> None:
         answer = decode_answer(line)
         said, model = said_in(answer), answer.model
+        if said.content and not (answer.done or answer.logprobs or said.thinking):
+            deltas.append(LLMDelta(text_delta=said.content, model=model))
+            if not said.tool_calls:  # nearly every line is a text and no more
+                return
+            said.content = None
         if said.thinking:
             deltas.append(LLMDelta(reasoning_delta=said.thinking, model=model))
         logprobs = logprobs_from_wire(answer.logprobs)
         if said.content or logprobs is not None:
             deltas.append(LLMDelta(text_delta=said.content or "", logprobs=logprobs, model=model))
-        for call in calls_from_wire(said.tool_calls or (), answer, self._calls):
+        for call in calls_from_wire(said.tool_calls, answer, self._calls):
             piece = ToolCallDelta(
                 call_id=call.call_id,
                 name=call.name,
