@@ -75,8 +75,9 @@ compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs
 compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain: compliance-%: $(RUN_READY)
 	@$(BIN)/python -m compliance $* $(ARGS)
 
-compliance-steady: $(RUN_READY) ## OpenAI's and Ollama's specifications judge the requests that we write (needs npm)
+compliance-steady: $(RUN_READY) ## The specifications of OpenAI, Ollama, TGI and TEI judge the requests that we write (needs npm)
 	@$(BIN)/python -m compliance.steady $(ARGS)
+	@$(BIN)/python -m compliance.steady_hugging_face
 
 compliance-schemas: $(DEV_READY) ## Answers to many JSON Schemas and forced calls, judged (ARGS="--folder DIR")
 	@$(BIN)/python -m compliance.schemas $(ARGS)

@@ -177,7 +177,7 @@ async def _is_awake(base: str, subject: Subject, fields: dict[str, frozenset[str
     """Whether the judge finds the faults in a request that has two."""
     control = Judge(fields)
     path, body = subject.wrong
-    await _post(control, f"{base}{path}", body)
+    await post(control, f"{base}{path}", body)
     await control.aclose()
     (verdict,) = control.verdicts
     return len(verdict.faults) == 2
@@ -201,7 +201,7 @@ async def _judged(
                 continue
             except LLMError:
                 pass  # the judge's answers are made up; they are not what is judged
-            bad += _told(label, transport)
+            bad += told(label, transport)
     return bad
 
 
@@ -213,11 +213,11 @@ async def _judged_besides(
     for name, asked in subject.vectors.items():
         with contextlib.suppress(LLMError):
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
-        bad += _told(f"{provider}: {name}", transport)
+        bad += told(f"{provider}: {name}", transport)
     if subject.speaks:
         bad += await _judged_speech(provider, client, transport)
     await client.healthcheck()
-    return bad + _told(f"{provider}: models", transport)
+    return bad + told(f"{provider}: models", transport)
 
 
 async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -> int:
@@ -233,11 +233,11 @@ async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -
                 else:
                     async for _ in client.stream_transcription(**asked):
                         pass
-            bad += _told(f"{provider}: {name}, {way}", transport)
+            bad += told(f"{provider}: {name}, {way}", transport)
     for name, asked in SPEECHES.items():
         with contextlib.suppress(LLMError):
             await client.speak(**asked)
-        bad += _told(f"{provider}: {name}", transport)
+        bad += told(f"{provider}: {name}", transport)
     return bad
 
 
@@ -254,7 +254,8 @@ async def _stream(client: AsyncClient, request: LLMRequest) -> None:
         pass
 
 
-async def _post(transport: Judge, url: str, body: bytes) -> None:
+async def post(transport: Judge, url: str, body: bytes) -> None:
+    """Send ``body`` to the judge as it is."""
     headers = (("content-type", "application/json"), ("authorization", "Bearer sk-not-a-key"))
     asked = HttpRequest(method="POST", url=parse_url(url), headers=headers, body=body)
     reply = await transport.send(asked, TimeLimits(first_byte_s=60.0))
@@ -264,7 +265,7 @@ async def _post(transport: Judge, url: str, body: bytes) -> None:
         await reply.aclose()
 
 
-def _told(name: str, transport: Judge) -> int:
+def told(name: str, transport: Judge) -> int:
     """Print the verdicts on ``name``; 1 if it is not valid, or was never sent."""
     verdicts, transport.verdicts = transport.verdicts, []
     faults = [fault for verdict in verdicts for fault in verdict.faults]
