@@ -39,6 +39,7 @@ TOPICS = {
     "headrace.contracts.messages": "Messages and tools",
     "headrace.contracts.requests": "Requests",
     "headrace.contracts.responses": "Responses",
+    "headrace.contracts.ranking": "Ranking and classes",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.routing": "Records",

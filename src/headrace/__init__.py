@@ -102,9 +102,19 @@ if TYPE_CHECKING:
     )
     from headrace.contracts.protocols import (
         Backend,
+        Classifier,
         Embedder,
         LLMClient,
         LLMProviderAdapter,
+        Reranker,
+    )
+    from headrace.contracts.ranking import (
+        ClassificationRequest,
+        ClassificationResult,
+        LabelScore,
+        RankedDocument,
+        RerankRequest,
+        RerankResult,
     )
     from headrace.contracts.record import (
         Attempt,
@@ -258,9 +268,19 @@ _HOMES = {
     ),
     "headrace.contracts.protocols": (
         "Backend",
+        "Classifier",
         "Embedder",
         "LLMClient",
         "LLMProviderAdapter",
+        "Reranker",
+    ),
+    "headrace.contracts.ranking": (
+        "ClassificationRequest",
+        "ClassificationResult",
+        "LabelScore",
+        "RankedDocument",
+        "RerankRequest",
+        "RerankResult",
     ),
     "headrace.contracts.record": (
         "Attempt",
@@ -346,6 +366,9 @@ __all__ = [
     "CacheFor",
     "CallRecord",
     "CircuitState",
+    "ClassificationRequest",
+    "ClassificationResult",
+    "Classifier",
     "Client",
     "ClientPolicy",
     "ContentPart",
@@ -400,6 +423,7 @@ __all__ = [
     "LLMTimeoutError",
     "LLMToolResult",
     "LLMUnavailableError",
+    "LabelScore",
     "LaneSnapshot",
     "LatencySummary",
     "Marks",
@@ -413,10 +437,14 @@ __all__ = [
     "Priority",
     "Provenance",
     "Provider",
+    "RankedDocument",
     "ReasoningEffort",
     "ReasoningPart",
     "RecentCall",
     "RecordSink",
+    "RerankRequest",
+    "RerankResult",
+    "Reranker",
     "ResponseMode",
     "RetryPolicy",
     "RouteCandidate",

@@ -8,6 +8,12 @@ from typing import Protocol, Self, runtime_checkable
 
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.ranking import (
+    ClassificationRequest,
+    ClassificationResult,
+    RerankRequest,
+    RerankResult,
+)
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
@@ -113,6 +119,29 @@ class Embedder(Protocol):
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input; raises an LLMError.
+
+        What happens on the way is written into ``marks``.
+        """
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """What a Backend that can put documents in order offers besides."""
+
+    async def rerank(self, request: RerankRequest, marks: Marks) -> RerankResult:
+        """The documents, the most relevant first, at most ``top_n``; raises an LLMError.
+
+        What happens on the way is written into ``marks``. The texts need not be in the result:
+        whoever asked has them.
+        """
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """What a Backend that can put texts in classes offers besides."""
+
+    async def classify(self, request: ClassificationRequest, marks: Marks) -> ClassificationResult:
+        """The classes of each input; raises an LLMError.
 
         What happens on the way is written into ``marks``.
         """

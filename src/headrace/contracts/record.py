@@ -18,6 +18,7 @@ Operation: TypeAlias = Literal[
     "completion",
     "embeddings",
     "rerank",
+    "classification",
     "transcription",
     "translation",
     "speech",
