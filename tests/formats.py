@@ -77,4 +77,26 @@ def _responses(texts: tuple[str, ...]) -> tuple[bytes, ...]:
     )
 
 
-_WRITERS = {"openai": _openai, "anthropic": _anthropic, "openai-responses": _responses}
+def _tgi(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    # As the server writes them: no space behind the colon, and the last token with all of the text.
+    end = {"finish_reason": "eos_token", "generated_tokens": len(texts), "seed": None}
+    said = [
+        {
+            "index": place,
+            "token": {"id": place, "text": text, "logprob": -0.5, "special": False},
+            "generated_text": "".join(texts) if place == len(texts) else None,
+            "details": {**end, "input_length": 3} if place == len(texts) else None,
+        }
+        for place, text in enumerate(texts, 1)
+    ]
+    return tuple(b"data:" + json.dumps(each).encode() + b"\n\n" for each in said)
+
+
+_WRITERS = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "openai-responses": _responses,
+    # Conversations at Cohere are in OpenAI's format.
+    "cohere": _openai,
+    "tgi": _tgi,
+}

@@ -360,7 +360,9 @@ def test_the_default_takes_a_name_without_a_provider():
 
 @pytest.mark.parametrize("name", ["gpt-4o", "grok/grok-4", "/x", ""])
 def test_a_name_without_a_known_provider_is_refused_with_the_known_ones(name):
-    with pytest.raises(LLMInvalidRequestError, match="azure, deepseek, fireworks, groq") as caught:
+    with pytest.raises(
+        LLMInvalidRequestError, match=r"azure, .*deepseek, .*fireworks, .*groq"
+    ) as caught:
         split_model(name)
     assert repr(name) in str(caught.value)
 
@@ -429,7 +431,7 @@ def test_a_header_in_a_wrong_row_is_not_shown():
         ("- name: corp\n  key_env: KEY", "expected a list, got 'KEY'"),
         ("- name: corp\n  unsupported: top_k", "expected a list, got 'top_k'"),
         ("- name: Corp/x", "no provider's name"),
-        ("- name: corp\n  format: soap", "unknown format 'soap'; known: anthropic, openai"),
+        ("- name: corp\n  format: soap", "unknown format 'soap'; known: anthropic, .*openai"),
         ("- name: corp\n  chat_path: chat", "must begin with '/'"),
         (
             "- name: corp\n  like: grok",

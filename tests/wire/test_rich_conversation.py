@@ -32,7 +32,7 @@ from headrace.contracts.responses import (
     TopLogprob,
     Usage,
 )
-from headrace.wire import anthropic, openai_chat, openai_completions, openai_responses
+from headrace.wire import anthropic, openai_chat, openai_completions, openai_responses, tgi
 from headrace.wire.assemble import assemble, deltas
 from headrace.wire.losses import lost
 
@@ -41,7 +41,10 @@ CODECS = {
     "openai_completions": openai_completions,
     "openai_responses": openai_responses,
     "anthropic": anthropic,
+    "tgi": tgi,
 }
+OF_PROMPTS = {openai_completions, tgi}
+"""Those that take a prompt in the place of a conversation."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 WEATHER = ToolSpec(
@@ -202,6 +205,8 @@ ANSWERS: list[tuple[str, dict[str, Any]]] = [
     ("answer.system_fingerprint", {"system_fingerprint": "fp_1"}),
     ("answer.provider_fields", {"provider_fields": {"timings": {"n": 1}}}),
 ]
+# What is asked for by name, where not every answer has it.
+KEPT = ("timings", "logprobs")
 # What we know of an answer by having asked, and what we make of it.
 NOT_SAID = {
     *("provider", "latency_ms", "raw_output", "raw", "provenance", "request_id", "price_usd"),
@@ -221,7 +226,7 @@ def reason_of(codec: Any, key: str) -> str | None:
 
 
 def base(codec: Any) -> LLMRequest:
-    if codec is openai_completions:
+    if codec in OF_PROMPTS:
         return LLMRequest(messages=(), prompt="Hello", model="m", max_tokens=5)
     return LLMRequest(messages=(LLMMessage(role="user", content="Hello"),), model="m", max_tokens=5)
 
@@ -270,7 +275,7 @@ def test_a_feature_arrives_or_its_loss_is_in_the_table(face, format_name, key, c
         return
     assert heard is not None
     to = CODECS[format_name]
-    if (to is openai_completions) is not (heard.prompt is not None):
+    if (to in OF_PROMPTS) is not (heard.prompt is not None):
         assert reason_of(to, "prompt") or reason_of(to, "messages")
         return
     assert arrives_whole(key, heard, carried(to, heard)) or reason_of(to, key), (
@@ -294,8 +299,8 @@ def test_what_the_table_calls_lost_is_lost(name):
 @pairs
 def test_the_whole_conversation_arrives_but_for_what_the_tables_say(face, format_name):
     here, there = CODECS[face], CODECS[format_name]
-    if openai_completions in (here, there):
-        assert reason_of(openai_completions, "messages")
+    if OF_PROMPTS & {here, there}:
+        assert all(reason_of(codec, "messages") for codec in OF_PROMPTS)
         return
     fit = [
         (key, turn)
@@ -322,10 +327,16 @@ def test_the_whole_conversation_arrives_but_for_what_the_tables_say(face, format
             assert reason_of(here, key) or reason_of(there, key), each.name
 
 
+def without(codec: Any, sent: LLMResponse, changes: dict[str, Any]) -> LLMResponse:
+    """``sent`` without what every answer of ours has and the format, by its table, has not."""
+    names = [name for name in ("model", "response_id") if name not in changes]
+    return evolve(sent, **{name: None for name in names if f"answer.{name}" in codec.LOSSES})
+
+
 def said_by(codec: Any, changes: dict[str, Any]) -> tuple[LLMResponse, LLMResponse]:
     """An answer with one feature, and what arrives of it."""
     sent = evolve(SAID, **changes)
-    keep = {"keep": ("timings",)} if sent.provider_fields else {}
+    keep = {"keep": KEPT} if sent.provider_fields or sent.logprobs else {}
     body = codec.write_response(sent)
     arrived: LLMResponse = codec.read_response(body, **keep)
     # The words in which a format says its reasons are its own, and its dates our clock's.
@@ -334,7 +345,7 @@ def said_by(codec: Any, changes: dict[str, Any]) -> tuple[LLMResponse, LLMRespon
         arrived = evolve(arrived, raw_finish_reason=None, choices=plain)
     if "created" not in changes:
         arrived = evolve(arrived, created=None)
-    return sent, arrived
+    return without(codec, sent, changes), arrived
 
 
 @pytest.mark.parametrize(
@@ -361,13 +372,13 @@ def test_a_streamed_answer_loses_no_more_than_a_whole_one(name, key, changes):
         system_fingerprint=sent.system_fingerprint,
     )
     said = b"".join(writer.write(delta) for delta in deltas(sent)) + writer.finish()
-    reader = codec.stream_reader(("timings",) if sent.provider_fields else ())
+    reader = codec.stream_reader(KEPT if sent.provider_fields or sent.logprobs else ())
     arrived = assemble([*reader.feed(said), *reader.close()])
     if "raw_finish_reason" not in changes:
         plain = tuple(evolve(choice, raw_finish_reason=None) for choice in arrived.choices)
         arrived = evolve(arrived, raw_finish_reason=None, choices=plain)
     # Streams have no date of their own.
-    expected = evolve(sent, created=None)
+    expected = evolve(without(codec, sent, changes), created=None)
     assert arrived == expected or reason_of(codec, key), f"{name} loses {key}"
 
 

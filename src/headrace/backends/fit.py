@@ -234,3 +234,44 @@ async def without_alternatives(
                 continue
             alone = tuple(evolve(each, top=()) for each in delta.logprobs)
             yield evolve(delta, logprobs=alone)
+
+
+async def without_stop(
+    pieces: AsyncGenerator[LLMDelta, None], stops: Collection[str]
+) -> AsyncGenerator[LLMDelta, None]:
+    """``pieces`` of one answer without the stop string at its end, which is named instead.
+
+    Text that may be the beginning of one waits until it is known.
+    """
+    held: list[LLMDelta] = []
+    longest = max(map(len, stops))
+    async with aclosing(pieces):
+        async for delta in pieces:
+            held.append(delta)
+            if delta.finish_reason is not None:
+                for each in _ended(held, stops):
+                    yield each
+                held = []
+                continue
+            # A piece can go once more text than any stop string has come behind it.
+            while len(held) > 1 and sum(len(d.text_delta or "") for d in held[1:]) >= longest:
+                yield held.pop(0)
+        for each in held:
+            yield each
+
+
+def _ended(held: list[LLMDelta], stops: Collection[str]) -> list[LLMDelta]:
+    """The last pieces of an answer, of which the last has the reason, without its stop string."""
+    last = held[-1]
+    text = "".join(each.text_delta or "" for each in held)
+    found = [stop for stop in stops if stop and text.endswith(stop)]
+    if last.finish_reason != "stop" or not found:
+        return held
+    stop = max(found, key=len)
+    left, kept = len(text) - len(stop), []
+    for each in held:
+        said = (each.text_delta or "")[:left]
+        left -= len(said)
+        kept.append(evolve(each, text_delta=said or None))
+    kept[-1] = evolve(kept[-1], stop_sequence=stop)
+    return kept

@@ -95,6 +95,7 @@ LLAMA_CPP_SERVER = Provider(
     chat_path="/v1/chat/completions",
     completions_path="/v1/completions",
     embeddings_path="/v1/embeddings",
+    rerank_path="/v1/rerank",
     models_path="/v1/models",
     metrics_path="/metrics",
     dialect=LLAMA_CPP,
@@ -120,6 +121,7 @@ _LLAMA_SERVER = evolve(
     chat_path="/chat/completions",
     completions_path="/completions",
     embeddings_path="/embeddings",
+    rerank_path="/rerank",
     models_path="/models",
 )
 

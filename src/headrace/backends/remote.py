@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from functools import lru_cache
 from types import ModuleType
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 
-from headrace.backends.fit import Fit, echoed, without_alternatives
+from headrace.backends.fit import Fit, echoed, without_alternatives, without_stop
 from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import FORMATS, Provider
 from headrace.backends.row import codec as codec_named
@@ -24,15 +25,24 @@ from headrace.contracts.errors import (
     LLMError,
     LLMInvalidRequestError,
 )
+from headrace.contracts.ranking import (
+    ClassificationRequest,
+    ClassificationResult,
+    RerankRequest,
+    RerankResult,
+)
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
-from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
+from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance, Usage
 from headrace.net.clock import World
 from headrace.net.transport import Headers, HttpReply, HttpRequest, TimeLimits, Url, parse_url
 from headrace.stores.secret import Secret, as_secret, redact_error
 from headrace.wire import json as wire_json
 from headrace.wire.assemble import deltas
 from headrace.wire.losses import lost
+
+Asked: TypeAlias = LLMRequest | EmbeddingRequest | RerankRequest | ClassificationRequest
+"""What a backend may be asked for: each names a model, and may bring a key of its own."""
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
@@ -81,14 +91,46 @@ class Remote:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):
             pieces = without_alternatives(pieces)
+        if self.provider.stop_in_text and request.stop and request.prompt is not None:
+            pieces = without_stop(pieces, request.stop)
         return pieces
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input."""
+        from headrace.backends.one_answer import embed
+
+        return await embed(self, self._fit.inputs(request, marks), marks)
+
+    async def rerank(self, request: RerankRequest, marks: Marks) -> RerankResult:
+        """The documents, the most relevant first."""
+        from headrace.backends.one_answer import rerank
+
+        return await rerank(self, request, marks)
+
+    async def classify(self, request: ClassificationRequest, marks: Marks) -> ClassificationResult:
+        """The classes of each input."""
+        from headrace.backends.one_answer import classify
+
+        return await classify(self, request, marks)
+
+    async def answer_to(
+        self, request: Asked, path: str, body: bytes, codec: Any, marks: Marks
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """The whole answer to ``body``, which is ``request`` as ``codec`` writes it; and its headers."""
         marks.backend, marks.provider = self.name, self.provider.name
-        key = self._key_of(request)
+        key, once = self._key_of(request), marks.idempotency_key
+        more = () if once is None else (("idempotency-key", once),)
         try:
-            return await self._vectors(self._fit.inputs(request, marks), marks, key)
+            path = self._named(path, request)
+            reply = await self._send("POST", path, body, self.limits, key, more)
+            _note(reply, marks)
+            try:
+                if reply.status != 200:
+                    refusal = await reply.read(_MOST_ERROR_BYTES)
+                    raise codec.read_error(reply.status, refusal, reply.headers)
+                return await reply.read(_MOST_ANSWER_BYTES), reply.headers
+            finally:
+                await reply.aclose()
         except LLMError as failure:
             failure.provider = failure.provider or self.provider.name
             redact_error(failure, (key,))
@@ -192,7 +234,7 @@ class Remote:
                 self._urls[path] = url
         return url
 
-    def _named(self, path: str, request: LLMRequest | EmbeddingRequest) -> str:
+    def _named(self, path: str, request: Asked) -> str:
         """``path`` with the model's name, where it has a place for one."""
         if _MODEL not in path:
             return path
@@ -209,7 +251,7 @@ class Remote:
         redact_error(error, (self.key,))
         return error
 
-    def _key_of(self, request: LLMRequest | EmbeddingRequest) -> Secret | None:
+    def _key_of(self, request: Asked) -> Secret | None:
         own = request.metadata.get("api_key")
         if own is None or own == "":
             return self.key
@@ -239,7 +281,7 @@ class Remote:
                 if reply.status != 200:
                     refusal = await reply.read(_MOST_ERROR_BYTES)
                     raise codec.read_error(reply.status, refusal, reply.headers)
-                keep = _asked_for(request.provider_options)
+                keep = _asked_for(request)
                 if codec.STREAM_TYPE not in reply.headers.get("content-type", ""):
                     # Asked so, or it did not stream although asked to.
                     answer = await reply.read(_MOST_ANSWER_BYTES)
@@ -250,6 +292,9 @@ class Remote:
                         else codec.read_whole(answer, keep=keep)
                     ):
                         yield delta
+                    usage = _told_beside(codec, reply)
+                    if usage is not None:
+                        yield LLMDelta(usage_delta=usage)
                     return
                 reader = codec.stream_reader(keep)
                 async for piece in reply:
@@ -282,8 +327,9 @@ class Remote:
                 f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
             )
         whole = self._asks_whole(request, marks)
-        if is_chat and not whole and provider.stream_path is not None:
-            path = provider.stream_path
+        stream_path = provider.stream_path if is_chat else provider.completions_stream_path
+        if not whole and stream_path is not None:
+            path = stream_path
         body = codec.write_request(
             request,
             model=self.model or request.model,
@@ -324,34 +370,6 @@ class Remote:
             found = self._whole_limits[whole_s] = evolve(self.limits, first_byte_s=whole_s)
         return found
 
-    async def _vectors(
-        self, request: EmbeddingRequest, marks: Marks, key: Secret | None
-    ) -> EmbeddingResult:
-        codec, path = self.provider.embeddings, self.provider.embeddings_path
-        if codec is None or path is None:
-            raise LLMCapabilityError(
-                f"{self.name} ({self.provider.name}) makes no embeddings; ask another backend",
-                param="model",
-            )
-        body = codec.write_request(request, model=self.model or request.model)
-        once = marks.idempotency_key
-        more = () if once is None else (("idempotency-key", once),)
-        reply = await self._send("POST", self._named(path, request), body, self.limits, key, more)
-        _note(reply, marks)
-        try:
-            if reply.status != 200:
-                refusal = await reply.read(_MOST_ERROR_BYTES)
-                raise codec.read_error(reply.status, refusal, reply.headers)
-            result: EmbeddingResult = codec.read_response(await reply.read(_MOST_ANSWER_BYTES))
-        finally:
-            await reply.aclose()
-        if len(result.vectors) != len(request.inputs):
-            raise LLMBadResponseError(
-                f"{self.name} was given {len(request.inputs)} inputs and answered with "
-                f"{len(result.vectors)} vectors"
-            )
-        return result
-
     def _send(
         self,
         method: str,
@@ -377,11 +395,20 @@ def _accept(format_name: str) -> str:
     return f"application/json, {codec_named(FORMATS[format_name].chat).STREAM_TYPE}"
 
 
-def _asked_for(options: Mapping[str, object]) -> Collection[str]:
-    """What of an answer ``options`` ask for beyond the format."""
-    if not options:
+def _asked_for(request: LLMRequest) -> Collection[str]:
+    """What of an answer ``request`` asks for that not every answer has."""
+    options = request.provider_options
+    if not options and not request.logprobs:
         return ()
-    return [name for name, option in _ASKED_BY.items() if options.get(option)]
+    found = [name for name, option in _ASKED_BY.items() if options.get(option)]
+    return [*found, "logprobs"] if request.logprobs else found
+
+
+def _told_beside(codec: ModuleType, reply: HttpReply) -> Usage | None:
+    """What an answer used, where its headers tell it and its body does not."""
+    read = getattr(codec, "usage_from_headers", None)
+    found: Usage | None = None if read is None else read(reply.headers)
+    return found
 
 
 def _note(reply: HttpReply, marks: Marks) -> None:

@@ -27,6 +27,8 @@ class Format:
     models: str
     completions: str | None = None
     embeddings: str | None = None
+    rerank: str | None = None
+    classify: str | None = None
 
 
 FORMATS: dict[str, Format] = {
@@ -35,6 +37,7 @@ FORMATS: dict[str, Format] = {
         completions="headrace.wire.openai_completions",
         models="headrace.wire.openai_models",
         embeddings="headrace.wire.openai_embeddings",
+        rerank="headrace.wire.rerank",
     ),
     "anthropic": Format(chat="headrace.wire.anthropic", models="headrace.wire.anthropic_models"),
     "openai-responses": Format(
@@ -42,6 +45,25 @@ FORMATS: dict[str, Format] = {
         completions="headrace.wire.openai_completions",
         models="headrace.wire.openai_models",
         embeddings="headrace.wire.openai_embeddings",
+    ),
+    "cohere": Format(
+        chat="headrace.wire.openai_chat",
+        models="headrace.wire.cohere_models",
+        embeddings="headrace.wire.openai_embeddings",
+        rerank="headrace.wire.rerank_cohere",
+    ),
+    # TGI has conversations in OpenAI's format alone.
+    "tgi": Format(
+        chat="headrace.wire.tgi",
+        completions="headrace.wire.tgi",
+        models="headrace.wire.openai_models",
+    ),
+    "tei": Format(
+        chat="headrace.wire.tei",
+        models="headrace.wire.hf_info",
+        embeddings="headrace.wire.tei",
+        rerank="headrace.wire.tei_rerank",
+        classify="headrace.wire.tei_predict",
     ),
 }
 
@@ -119,8 +141,8 @@ class Provider:
     ``base_url`` ends where the format's paths begin (``/chat/...``); ``base_url_env`` are variables
     that name another. A path is ``None`` where there is no such service, and ``{model}`` in it
     stands for the model's name; ``count_path`` counts a prompt's tokens. A streamed chat is asked for at
-    ``stream_path``, where that is another than ``chat_path``. ``query`` goes behind every path,
-    ``headers`` with every request.
+    ``stream_path``, where that is another than ``chat_path``, and a streamed text completion at
+    ``completions_stream_path``. ``query`` goes behind every path, ``headers`` with every request.
 
     ``metrics_path`` is where it tells how it is, from the server's root (the base without /v1), on
     ``metrics_port`` where that is another one; ``None`` where it tells nobody.
@@ -140,7 +162,8 @@ class Provider:
     data, ``None`` where nobody publishes a price.
 
     ``echoes`` says that it puts the prompt before a text completion where asked to; for others we
-    do. ``logprobs_alone`` says that it gives log probabilities without alternatives too; of others
+    do. ``stop_in_text`` says that the text of a completion ends with the stop string that ended it,
+    which we take away. ``logprobs_alone`` says that it gives log probabilities without alternatives too; of others
     we ask one alternative and leave it out.
 
     ``asked_whole`` says that it is asked for a whole answer where the caller wants one, which
@@ -165,7 +188,10 @@ class Provider:
     chat_path: str | None = field(default="/chat/completions", validator=_from_root)
     stream_path: str | None = field(default=None, validator=_from_root)
     completions_path: str | None = field(default="/completions", validator=_from_root)
+    completions_stream_path: str | None = field(default=None, validator=_from_root)
     embeddings_path: str | None = field(default="/embeddings", validator=_from_root)
+    rerank_path: str | None = field(default=None, validator=_from_root)
+    classify_path: str | None = field(default=None, validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)
     count_path: str | None = field(default=None, validator=_from_root)
     metrics_path: str | None = field(default=None, validator=_from_root)
@@ -180,6 +206,7 @@ class Provider:
     echoes: bool = True
     asked_whole: bool = True
     streams_logprobs_with_tools: bool = True
+    stop_in_text: bool = False
     logprobs_alone: bool = True
     structured: Structured = field(factory=Structured)
     batch: BatchApiForm | None = field(default=None, validator=_known_batch)
@@ -204,4 +231,16 @@ class Provider:
     def embeddings(self) -> ModuleType | None:
         """Reads and writes embeddings; ``None`` where the format has none."""
         name = FORMATS[self.format].embeddings
+        return None if name is None else codec(name)
+
+    @property
+    def rerank(self) -> ModuleType | None:
+        """Reads and writes rankings; ``None`` where the format has none."""
+        name = FORMATS[self.format].rerank
+        return None if name is None else codec(name)
+
+    @property
+    def classify(self) -> ModuleType | None:
+        """Reads and writes classes; ``None`` where the format has none."""
+        name = FORMATS[self.format].classify
         return None if name is None else codec(name)

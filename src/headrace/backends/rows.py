@@ -150,6 +150,7 @@ HOSTED: tuple[Provider, ...] = (
         dialect=Dialect(counted_logprobs=True),
         unsupported=frozenset({"parallel_tool_calls"}),
         ignored=frozenset({"user"}),
+        rerank_path="/rerank",  # https://docs.together.ai/reference/rerank-1
         prices="together",
     ),
     # https://docs.fireworks.ai/api-reference/post-chatcompletions;
@@ -175,6 +176,39 @@ HOSTED: tuple[Provider, ...] = (
         unsupported=_NOT_OPENAI | {"logit_bias"},
         prices="x-ai",
         structured=Structured(models=("grok-*",)),
+    ),
+    # https://docs.cohere.com/reference/rerank; conversations and vectors by
+    # https://docs.cohere.com/docs/compatibility-api, whose lists say what it takes: no logit_bias,
+    # top_logprobs, n, parallel_tool_calls, user, metadata or store. The base is without a version.
+    Provider(
+        name="cohere",
+        format="cohere",
+        base_url="https://api.cohere.ai",
+        base_url_env=("CO_API_URL",),
+        key_env=("CO_API_KEY", "COHERE_API_KEY"),
+        needs_key=True,
+        chat_path="/compatibility/v1/chat/completions",
+        completions_path=None,
+        embeddings_path="/compatibility/v1/embeddings",
+        rerank_path="/v2/rerank",
+        models_path="/v1/models",
+        dialect=Dialect(reasoning=None),
+        unsupported=_NOT_OPENAI | {"logit_bias", "logprobs", "top_logprobs", "n"},
+        ignored=frozenset({"metadata", "parallel_tool_calls", "store", "user"}),
+        prices="cohere",
+        structured=Structured(models=("command-*",)),
+    ),
+    # https://api.jina.ai/redoc: rankings and vectors, and no conversations.
+    Provider(
+        name="jina",
+        base_url="https://api.jina.ai/v1",
+        base_url_env=("JINA_BASE_URL",),
+        key_env=("JINA_API_KEY",),
+        needs_key=True,
+        chat_path=None,
+        completions_path=None,
+        rerank_path="/rerank",
+        ignored=frozenset({"user"}),
     ),
     # https://platform.claude.com/docs/en/api/messages: a body's further fields are refused by name.
     # The base is without /v1, as its own SDKs have it in ANTHROPIC_BASE_URL.
@@ -220,6 +254,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:8000/v1",
         base_url_env=("VLLM_BASE_URL",),
         key_env=("VLLM_API_KEY",),
+        rerank_path="/rerank",
         metrics_path="/metrics",
         structured=ENGINE,
         # "This will be ignored by vLLM" (vllm/entrypoints/openai/chat_completion/protocol.py).
@@ -231,6 +266,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         base_url="http://127.0.0.1:30000/v1",
         base_url_env=("SGLANG_BASE_URL",),
         key_env=("SGLANG_API_KEY",),
+        rerank_path="/rerank",
         metrics_path="/metrics",
         structured=ENGINE,
     ),
@@ -297,12 +333,56 @@ SELF_HOSTED: tuple[Provider, ...] = (
         chat_path=None,
         completions_path=None,
     ),
+    # The same two servers by what is their own, which OpenAI's format has no place for. They have
+    # names of their own because their base ends before /v1: an address that is set up for the
+    # others goes on meaning what it did.
+    Provider(
+        name="tgi-native",
+        format="tgi",
+        base_url="http://127.0.0.1:3000",
+        base_url_env=("TGI_NATIVE_BASE_URL",),
+        key_env=("TGI_API_KEY",),
+        # Conversations are the other row's: what they can be asked for differs.
+        chat_path=None,
+        completions_path="/generate",
+        completions_stream_path="/generate_stream",
+        embeddings_path=None,
+        models_path="/v1/models",
+        metrics_path="/metrics",
+        unsupported=frozenset(
+            {
+                *("min_p", "presence_penalty", "logit_bias", "n", "reasoning_effort", "suffix"),
+                *("tools", "tool_choice"),
+            }
+        ),
+        ignored=frozenset({"user", "parallel_tool_calls", "metadata", "store"}),
+        echoes=False,
+        stop_in_text=True,
+        structured=ENGINE,
+        asked_whole=False,
+    ),
+    Provider(
+        name="tei-native",
+        format="tei",
+        base_url="http://127.0.0.1:3000",
+        base_url_env=("TEI_NATIVE_BASE_URL",),
+        key_env=("TEI_API_KEY",),
+        chat_path=None,
+        completions_path=None,
+        embeddings_path="/embed",
+        rerank_path="/rerank",
+        classify_path="/predict",
+        models_path="/info",
+        metrics_path="/metrics",
+        ignored=frozenset({"user"}),
+    ),
     # https://docs.openvino.ai/latest/model-server/ovms_docs_rest_api_chat.html (source of 2026-08)
     Provider(
         name="ovms",
         base_url="http://127.0.0.1:8000/v3",
         base_url_env=("OVMS_BASE_URL",),
         key_env=("OVMS_API_KEY",),
+        rerank_path="/rerank",
         unsupported=frozenset({"logit_bias"}),
         ignored=frozenset({"user"}),
         structured=ENGINE,
@@ -310,7 +390,8 @@ SELF_HOSTED: tuple[Provider, ...] = (
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     # Most have no batch API, and say so when they are asked; our gateway has one.
-    Provider(name="openai-compatible", asked_whole=False, batch="openai"),
+    # So it is with rankings, for which most have Jina's form.
+    Provider(name="openai-compatible", asked_whole=False, batch="openai", rerank_path="/rerank"),
     # The same for servers of the Responses format; https://www.openresponses.org/specification
     Provider(
         name="open-responses",

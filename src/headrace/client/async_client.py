@@ -18,6 +18,12 @@ from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.ranking import (
+    ClassificationRequest,
+    ClassificationResult,
+    RerankRequest,
+    RerankResult,
+)
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
@@ -237,11 +243,50 @@ class AsyncClient:
 
         texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         request = EmbeddingRequest(inputs=texts, model=model, **settings)
-        endpoint, asked = self._endpoints.pick_embedding(request)
+        endpoint, asked = self._endpoints.pick_single(request)
         sheet = sheet_of(
             self._endpoints, "embeddings", request.model, endpoint.provider, stream=False
         )
         return await embed(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        **settings: Any,
+    ) -> RerankResult:
+        """``documents`` by how much they have to do with ``query``, the most relevant first;
+        ``settings`` are fields of RerankRequest by name."""
+        from headrace.traffic.ranking import rerank
+
+        request = RerankRequest(
+            query=query, documents=tuple(documents), model=model, top_n=top_n, **settings
+        )
+        endpoint, asked = self._endpoints.pick_single(request)
+        sheet = sheet_of(self._endpoints, "rerank", asked.model, endpoint.provider, stream=False)
+        return await rerank(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
+
+    async def classify(
+        self,
+        inputs: str | Sequence[str | tuple[str, str]],
+        *,
+        model: str | None = None,
+        **settings: Any,
+    ) -> ClassificationResult:
+        """The classes of each text, or pair of texts, the likeliest first; ``settings`` are fields of
+        ClassificationRequest by name."""
+        from headrace.traffic.ranking import classify
+
+        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        request = ClassificationRequest(inputs=texts, model=model, **settings)
+        endpoint, asked = self._endpoints.pick_single(request)
+        sheet = sheet_of(
+            self._endpoints, "classification", asked.model, endpoint.provider, stream=False
+        )
+        return await classify(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.

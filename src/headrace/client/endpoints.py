@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -23,6 +23,7 @@ from headrace.contracts.errors import (
     LLMUnavailableError,
 )
 from headrace.contracts.quick import changed
+from headrace.contracts.ranking import ClassificationRequest, RerankRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.routing import RouteDecision
 from headrace.net.clock import SystemClock, World
@@ -36,6 +37,8 @@ from headrace.traffic.endpoint import open_lane
 from headrace.traffic.fallback import Alternative, without_key
 from headrace.traffic.hedge import Hedging
 from headrace.traffic.lane import Lane
+
+R = TypeVar("R", EmbeddingRequest, RerankRequest, ClassificationRequest)
 
 if TYPE_CHECKING:
     from headrace.backends.managed.engine import Managed
@@ -186,8 +189,8 @@ class Endpoints:
             self._hedgings[asked] = Hedging(self._settings.hedge)
         return self._hedgings[asked]
 
-    def pick_embedding(self, request: EmbeddingRequest) -> tuple[Endpoint, EmbeddingRequest]:
-        """Where ``request`` goes, and what is asked there."""
+    def pick_single(self, request: R) -> tuple[Endpoint, R]:
+        """Where ``request``, whose answer is one object, goes; and what is asked there."""
         self._refuse_if_closed()
         row, model = self.named(request.model)
         own_key = bool(request.metadata.get("api_key"))

@@ -15,6 +15,7 @@ from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.ranking import ClassificationResult, RerankResult
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 from headrace.contracts.responses import (
     EmbeddingResult,
@@ -207,6 +208,32 @@ class Client:
         """One vector for each input."""
         core = self.on_portal()
         return portal().run(lambda: core.embed(inputs, model=model, **settings))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        **settings: Any,
+    ) -> RerankResult:
+        """``documents`` by how much they have to do with ``query``, the most relevant first."""
+        core = self.on_portal()
+        return portal().run(
+            lambda: core.rerank(query, documents, model=model, top_n=top_n, **settings)
+        )
+
+    def classify(
+        self,
+        inputs: str | Sequence[str | tuple[str, str]],
+        *,
+        model: str | None = None,
+        **settings: Any,
+    ) -> ClassificationResult:
+        """The classes of each text, or pair of texts, the likeliest first."""
+        core = self.on_portal()
+        return portal().run(lambda: core.classify(inputs, model=model, **settings))
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> SyncBatches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""

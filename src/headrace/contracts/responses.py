@@ -63,11 +63,15 @@ class Provenance:
 
 @frozen(kw_only=True)
 class TopLogprob:
-    """One alternative at a position; ``logprob`` is a natural logarithm."""
+    """One alternative at a position; ``logprob`` is a natural logarithm.
+
+    ``token_id`` is its number in the model's vocabulary, where the backend tells.
+    """
 
     token: str
     logprob: float
     token_bytes: bytes | None = None
+    token_id: int | None = None
 
 
 @frozen(kw_only=True)
@@ -78,6 +82,7 @@ class TokenLogprob:
     logprob: float
     token_bytes: bytes | None = None
     top: tuple[TopLogprob, ...] = ()
+    token_id: int | None = None
 
 
 @quick_init

@@ -30,7 +30,7 @@ from headrace.contracts.errors import (
     LLMUnavailableError,
 )
 from headrace.contracts.profiling import ProfileService
-from headrace.gateway.asgi import Handler, Headers, answer, header, id_for
+from headrace.gateway.asgi import CODEC, Handler, Headers, answer, header, id_for
 from headrace.gateway.batches import Batches
 from headrace.gateway.behind import is_behind
 from headrace.gateway.config import Config
@@ -311,7 +311,7 @@ class Around:
             if not status:
                 late = _stopping("before it could answer")
                 late.request_id = request_id
-                await _send_error(noting, late, headers, codec)
+                await _send_error(noting, late, headers, scope.get(CODEC, codec))
         except HTTPException as refused:
             allow = (refused.headers or {}).get("Allow", "").encode()
             allowed: Headers = [(b"allow", allow)] if allow else []
@@ -322,12 +322,12 @@ class Around:
             error.request_id = request_id
             if status:
                 raise  # the answer has begun: the server must cut it, not end it cleanly
-            await _send_error(noting, _for_caller(error), headers, codec)
+            await _send_error(noting, _for_caller(error), headers, scope.get(CODEC, codec))
         except Exception:
             log.exception("unexpected error", extra={"request_id": request_id})
             if status:
                 raise
-            await _send_error(noting, _plain_500(request_id), headers, codec)
+            await _send_error(noting, _plain_500(request_id), headers, scope.get(CODEC, codec))
         finally:
             # What was handed to another process has its line there.
             if standing.config.logging.requests and not scope.get("headrace.handed"):
@@ -335,7 +335,8 @@ class Around:
 
     def _admit(self, scope: Scope, standing: Standing, face: Face) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
-        if scope["path"] not in _OPEN_PATHS and not is_behind(scope):
+        is_open = scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
+        if not is_open and not is_behind(scope):
             standing.guard.check(header(scope, b"authorization"), face.key_in(scope))
         is_new = "headrace.earlier" not in scope
         if scope["method"] == "POST" and is_new and self._gateway.draining:

@@ -15,6 +15,10 @@ from headrace.gateway.config import ServerConfig
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
+CODEC = "headrace.codec"
+"""Where a request's scope holds the codec in whose form its caller is told what went wrong, where the
+path alone did not tell whose request it is."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -129,3 +133,17 @@ class Handler:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._handle(scope, send)
+
+
+def again(body: bytes, receive: Receive) -> Receive:
+    """``receive`` as it was before ``body`` was taken from it."""
+    told = False
+
+    async def from_the_start() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return from_the_start

@@ -10,6 +10,7 @@ from headrace.backends.local.box import Box
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
 from headrace.backends.local.llamacpp import LlamaCppSettings
 from headrace.backends.local.openvino import EngineLostError, OpenVinoSettings, is_installed
+from headrace.backends.local.similarity import SimilarityRanker
 from headrace.backends.local.templates import read_template
 from headrace.backends.pricing import price_of
 from headrace.contracts.errors import LLMInvalidRequestError
@@ -265,7 +266,8 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
         store.find(wanted.model)
     own_most = preset.max_input_tokens if preset is not None else None
     most = wanted.max_input_tokens or own_most or 512
-    embedder = LocalEmbedder(
+    kind = SimilarityRanker if wanted.rank_by_similarity else LocalEmbedder
+    embedder = kind(
         EmbedderSettings(
             name=name,
             slots=batching.max_batch_size,

@@ -219,6 +219,13 @@ class EmbeddingsConfig:
         default=False,
         metadata={"help": "true: fetch and start it with the server, behind the chat model"},
     )
+    rank_by_similarity: bool = field(
+        default=False,
+        metadata={
+            "help": "true: it answers requests to rank documents too, by how alike their vectors are "
+            "to the query's; worse than a model made for ranking"
+        },
+    )
 
 
 @frozen(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from attrs import evolve, frozen
 from starlette.types import Receive, Scope, Send
@@ -10,9 +11,11 @@ from starlette.types import Receive, Scope, Send
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
+from headrace.contracts.requests import EmbeddingRequest
+from headrace.contracts.responses import EmbeddingResult
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.behind import is_behind
-from headrace.gateway.routes import Route, Routes
+from headrace.gateway.routes import Route, Routes, Way
 from headrace.gateway.standing import standing_of
 from headrace.gateway.tasks import (
     ROUTE_HEADER,
@@ -41,49 +44,67 @@ class Embeddings:
         body = await read_body(scope, receive, standing.config.server)
         inbound = openai_embeddings.read_request(body)
         del body
-        route = _pick(standing.routes, inbound.request.model)
+        route = pick_embedder(standing.routes, inbound.request.model)
         scope["headrace.model"] = route.model
         await while_connected(receive, self._answer(inbound, route, queued, scope, send))
 
     async def _answer(
         self, inbound: Inbound, route: Route, queued: float, scope: Scope, send: Send
     ) -> None:
-        marks, asked = Marks(), inbound.request
-        model, headers = route.asked(asked.model), headers_of(scope)
-        profile = task_profile(asked, headers)
-        asked = without_profile(asked)
-        chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
-        able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
-        # One that makes no embeddings is no fallback; as the only one it is refused by name.
-        chosen = chosen.among(able or chosen.ways[:1], "it makes no embeddings")
-        first, *others = chosen.ways
-        told: Headers = scope["headrace.headers"]
-        if chosen.decision is not None:
-            told.append((ROUTE_HEADER, route_header(chosen.decision)))
-        result = await embed(
-            self.traffic,
-            evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
-            first.lane,
-            CallSheet(
-                call_id=uuid.uuid4().hex,
-                operation="embeddings",
-                queued=queued,
-                requested_model=asked.model,
-                route=route.model,
-                decision=chosen.decision,
-            ),
-            marks,
-            fallbacks=[evolve(way, model=way.model or model) for way in others],
-            priority="idle" if is_behind(scope) else "normal",
-        )
+        asked = inbound.request
+        result, told = await vectors_for(self.traffic, asked, route, queued, scope)
+        model = route.asked(asked.model)
         body = openai_embeddings.write_response(result, model=model, encoding=inbound.encoding)
-        if marks.dropped:
-            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-            told = [*told, (b"x-headrace-dropped", dropped)]
         await answer(send, 200, body, told)
 
 
-def _pick(routes: Routes, model: str | None) -> Route:
+async def vectors_for(
+    traffic: Traffic,
+    asked: EmbeddingRequest,
+    route: Route,
+    queued: float,
+    scope: Scope,
+    check: Callable[[EmbeddingRequest, Way], None] = lambda _, __: None,
+) -> tuple[EmbeddingResult, Headers]:
+    """One vector for each input, by ``route``, and the answer's headers; ``check`` raises what one of
+    its backends cannot be asked."""
+    marks = Marks()
+    model, headers = route.asked(asked.model), headers_of(scope)
+    profile = task_profile(asked, headers)
+    asked = without_profile(asked)
+    chosen = route.choose(AsEmbedding(request=asked, model=model, profile=profile))
+    able = [way for way in chosen.ways if isinstance(way.lane.backend, Embedder)]
+    # One that makes no embeddings is no fallback; as the only one it is refused by name.
+    chosen = chosen.among(able or chosen.ways[:1], "it makes no embeddings")
+    for way in chosen.ways:
+        check(asked, way)
+    first, *others = chosen.ways
+    told: Headers = scope["headrace.headers"]
+    if chosen.decision is not None:
+        told.append((ROUTE_HEADER, route_header(chosen.decision)))
+    result = await embed(
+        traffic,
+        evolve(asked, model=first.model or model, request_id=scope["headrace.request_id"]),
+        first.lane,
+        CallSheet(
+            call_id=uuid.uuid4().hex,
+            operation="embeddings",
+            queued=queued,
+            requested_model=asked.model,
+            route=route.model,
+            decision=chosen.decision,
+        ),
+        marks,
+        fallbacks=[evolve(way, model=way.model or model) for way in others],
+        priority="idle" if is_behind(scope) else "normal",
+    )
+    if marks.dropped:
+        dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
+        told = [*told, (b"x-headrace-dropped", dropped)]
+    return result, told
+
+
+def pick_embedder(routes: Routes, model: str | None) -> Route:
     """The route of ``model``; where none is named, our own embedding model's, or the first."""
     if model is not None:
         return routes.pick(model)

@@ -16,10 +16,11 @@ from attrs import evolve
 
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.ranking import ClassificationRequest, RerankRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest, TaskProfile
 from headrace.contracts.routing import RouteDecision
 
-R = TypeVar("R", LLMRequest, EmbeddingRequest)
+R = TypeVar("R", LLMRequest, EmbeddingRequest, RerankRequest, ClassificationRequest)
 
 TASK_HEADER = "x-headrace-task"
 ROUTE_HEADER = b"x-headrace-route"
@@ -53,7 +54,8 @@ def without_profile(request: R) -> R:
 
 
 def task_profile(
-    request: LLMRequest | EmbeddingRequest, headers: Mapping[str, str]
+    request: LLMRequest | EmbeddingRequest | RerankRequest | ClassificationRequest,
+    headers: Mapping[str, str],
 ) -> TaskProfile | None:
     """The task profile of ``request``; raises as ``with_profile``."""
     told, header = request.provider_options.get(TASK_FIELD), headers.get(TASK_HEADER)

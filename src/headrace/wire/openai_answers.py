@@ -53,9 +53,10 @@ class UsageWire(Struct, gc=False):
 
 
 class TopWire(Struct, gc=False):
-    """An alternative token."""
+    """An alternative token; ``id`` is llama.cpp's."""
 
     token: str
+    id: Any = None
     logprob: float | None = None
     bytes: list[Annotated[int, Meta(ge=0, le=255)]] | None = None
 
@@ -255,17 +256,23 @@ def logprobs_from_wire(wire: LogprobsWire | None) -> tuple[TokenLogprob, ...] | 
             token=each.token,
             logprob=_float(each.logprob),
             token_bytes=None if each.bytes is None else bytes(each.bytes),
+            token_id=_token_id(each),
             top=tuple(
                 TopLogprob(
                     token=top.token,
                     logprob=_float(top.logprob),
                     token_bytes=None if top.bytes is None else bytes(top.bytes),
+                    token_id=_token_id(top),
                 )
                 for top in each.top_logprobs or ()
             ),
         )
         for each in tokens
     )
+
+
+def _token_id(wire: TopWire) -> int | None:
+    return wire.id if type(wire.id) is int else None
 
 
 def chat_logprobs_to_wire(logprobs: Iterable[TokenLogprob], *, refusal: bool) -> dict[str, Any]:

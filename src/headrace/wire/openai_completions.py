@@ -171,6 +171,8 @@ def write_request(
             body[name] = getattr(request, name)
     if request.logprobs:
         body["logprobs"] = request.top_logprobs or 0
+    if request.stop:
+        body.update(dialect.beside_stop)
     return encode(finish_body(body, request, stream=stream, include_usage=include_usage))
 
 

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _RETRY_START_S = 30.0
 _TOKENISED_AT_ONCE = 32
 _LEAST_CONTEXT = 512
+_TRUNCATION = ("truncate", "truncation_direction")
 
 
 @frozen(kw_only=True)
@@ -105,8 +106,14 @@ class LocalEmbedder:
         if request.user is not None:
             marks.dropped.append("user")
         inputs = await asyncio.gather(*(self._tokens(engine, each) for each in request.inputs))
+        if request.provider_options.get("truncate"):
+            left = request.provider_options.get("truncation_direction") == "Left"
+            inputs = [_cut(tokens, self._most_tokens(), left=left) for tokens in inputs]
         self._check_lengths(inputs)
-        return evolve(request, inputs=tuple(inputs), dimensions=None, user=None)
+        kept = {k: v for k, v in request.provider_options.items() if k not in _TRUNCATION}
+        return evolve(
+            request, inputs=tuple(inputs), dimensions=None, user=None, provider_options=kept
+        )
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input, of length 1."""
@@ -227,8 +234,13 @@ class LocalEmbedder:
                 f"have them shortened to {request.dimensions}; leave 'dimensions' out",
                 param="dimensions",
             )
+        truncate = request.provider_options.get("truncate")
+        if not isinstance(truncate, bool | None):
+            raise LLMInvalidRequestError(
+                f"truncate is {truncate!r}, must be true or false", param="truncate"
+            )
         for name, value in request.provider_options.items():
-            if value is not None:
+            if value is not None and name not in _TRUNCATION:
                 near = get_close_matches(name, openai_embeddings.ROWS, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LLMInvalidRequestError(
@@ -243,12 +255,13 @@ class LocalEmbedder:
         async with self._tokenising:
             return await engine.prompt_tokens(LLMRequest(messages=(), prompt=given))
 
-    def _check_lengths(self, inputs: Sequence[tuple[int, ...]]) -> None:
+    def _most_tokens(self) -> int:
         assert self._engine is not None
-        most = min(
-            self._settings.max_input_tokens,
-            self._engine.context_tokens or self._settings.max_input_tokens,
-        )
+        most = self._settings.max_input_tokens
+        return min(most, self._engine.context_tokens or most)
+
+    def _check_lengths(self, inputs: Sequence[tuple[int, ...]]) -> None:
+        most = self._most_tokens()
         for place, tokens in enumerate(inputs):
             if len(tokens) > most:
                 where = "input" if len(inputs) == 1 else f"input[{place}]"
@@ -257,3 +270,13 @@ class LocalEmbedder:
                     "divide it into shorter pieces",
                     param=where,
                 )
+
+
+def _cut(tokens: tuple[int, ...], most: int, *, left: bool) -> tuple[int, ...]:
+    """At most so many of ``tokens``, from the end or, with ``left``, from the beginning; the marks at
+    either end stay."""
+    if len(tokens) <= most or most < 3:
+        return tokens
+    if left:
+        return (tokens[0], *tokens[len(tokens) - most + 1 :])
+    return (*tokens[: most - 1], tokens[-1])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import evolve
 
@@ -26,6 +27,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
     LLMUnavailableError,
 )
+from headrace.contracts.ranking import RerankRequest, RerankResult
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, Provenance
@@ -35,6 +37,8 @@ from headrace.stores.secret import Secret
 
 PATIENT = TimeLimits(connect_s=5.0, first_byte_s=600.0, idle_s=120.0)
 """For a server of ours: a prompt of any length may be computed before the first byte comes."""
+
+T = TypeVar("T")
 
 _RETRY_AFTER_S = 1.0
 _MEMORY_EVERY_S = 2.0
@@ -126,11 +130,19 @@ class Managed:
 
     async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
         """One vector for each input, once its server is there."""
+        return await self._once(lambda remote: remote.embed(request, marks), marks)
+
+    async def rerank(self, request: RerankRequest, marks: Marks) -> RerankResult:
+        """The documents, the most relevant first, once its server is there."""
+        return await self._once(lambda remote: remote.rerank(request, marks), marks)
+
+    async def _once(self, ask: Callable[[Remote], Awaitable[T]], marks: Marks) -> T:
+        """What ``ask`` gets from its server, in one piece."""
         marks.backend, marks.provider = self.name, self._adapter.provider
         with self.life.use():
             remote = await self._for_a_call()
             try:
-                return await remote.embed(request, marks)
+                return await ask(remote)
             except (LLMUnavailableError, LLMBadResponseError) as error:
                 await self._explain(error, remote)
                 raise

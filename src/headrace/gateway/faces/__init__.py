@@ -6,6 +6,8 @@ from starlette.types import Scope
 
 from headrace.gateway.asgi import header
 from headrace.gateway.faces.face import Face
+from headrace.gateway.faces.tei import RANKING, TEI
+from headrace.gateway.faces.tgi import TGI
 from headrace.wire import anthropic, openai_chat
 
 __all__ = ["ANTHROPIC", "FACES", "OPENAI", "Face", "face_of", "speaks_anthropic"]
@@ -16,7 +18,7 @@ _MESSAGES = "/messages"
 OPENAI = Face(name="openai", codec=openai_chat)
 ANTHROPIC = Face(name="anthropic", codec=anthropic, id_headers=(b"x-request-id", b"request-id"))
 
-FACES: tuple[Face, ...] = ()
+FACES: tuple[Face, ...] = (TGI, TEI, RANKING)
 """Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs."""
 
 

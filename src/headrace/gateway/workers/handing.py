@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from attrs import evolve
 from starlette.routing import Route as Path
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.contracts.errors import LLMError, LLMModelNotFoundError, LLMUnavailableError
-from headrace.gateway.asgi import read_body, while_connected
+from headrace.gateway.asgi import again, read_body, while_connected
 from headrace.gateway.batches.bodies import FORM_ROOM, LargeBody, check_length
 from headrace.gateway.batches.uploads import next_piece
 from headrace.gateway.counting import TokenCount
@@ -151,7 +151,7 @@ class _ByModel:
         if self._is_elsewhere(standing.routes, body):
             await self._handing.pass_on(scope, receive, send, body)
         else:
-            await self._here(scope, _again(body, receive), send)
+            await self._here(scope, again(body, receive), send)
 
     def _is_elsewhere(self, routes: Routes, body: bytes) -> bool:
         try:
@@ -166,17 +166,3 @@ class _Named(msgspec.Struct):
 
 
 _named = msgspec.json.Decoder(_Named)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """``receive`` as it was before ``body`` was taken from it."""
-    told = False
-
-    async def from_the_start() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return from_the_start

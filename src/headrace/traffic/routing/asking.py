@@ -133,6 +133,28 @@ class AsEmbedding:
         return b""
 
 
+@frozen(kw_only=True)
+class AsTexts:
+    """An Asking of a request that takes texts and has no answer in tokens: a ranking, or classes."""
+
+    texts: Sequence[str]
+    model: str | None
+    profile: TaskProfile | None = None
+
+    def prompt_tokens(self) -> int:
+        return sum(map(text_tokens, self.texts))
+
+    def answer_tokens(self, unbounded: int) -> int:
+        return 0
+
+    def session(self, names: Sequence[str]) -> str | None:
+        return None
+
+    def head(self, most_bytes: int) -> bytes:
+        # As with vectors.
+        return b""
+
+
 def text_tokens(text: str | Sequence[int]) -> int:
     """About how many tokens ``text`` has, or exactly, where they are told."""
     return (
