@@ -525,3 +525,33 @@ def test_a_limit_a_minute_with_workers_is_said_in_one_line(tmp_path):
     assert done.returncode == 1
     assert "requests_per_minute is 5" in done.stderr
     assert run_headrace("serve", str(path), "--check").returncode == 0
+
+
+def test_the_other_faces_are_answered_by_every_worker(boxed):
+    asked = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 4}}
+    texts = set()
+    for pid in workers_of(boxed):
+        with contextlib.closing(connect_to(boxed, pid)) as connection:
+            for path, body in (
+                ("/generate", asked),
+                ("/generate_stream", asked),
+                ("/", asked),
+                ("/rerank", {"query": "a", "texts": ["b"]}),
+                ("/v2/rerank", {"query": "a", "documents": ["b"]}),
+                ("/embed", {"inputs": "a"}),
+            ):
+                headers = {"content-type": "application/json", **RIGHT}
+                connection.request("POST", path, json.dumps(body), headers)
+                reply = connection.getresponse()
+                wire = reply.read().decode()
+                if body is asked:
+                    assert reply.status == 200, wire
+                    last = wire.strip().rpartition("\n")[2].removeprefix("data: ").strip("[]")
+                    texts.add(json.loads(last)["generated_text"])
+                else:  # nobody here does that, and it is said in the caller's own form
+                    assert reply.status >= 400
+                    assert ("error_type" in wire) is (path != "/v2/rerank")
+            connection.request("GET", "/info", headers=RIGHT)
+            assert json.loads(connection.getresponse().read())["model_id"] == MODEL
+    assert len(texts) == 1
+    assert boxed.post("/generate", asked).status == 401
