@@ -70,8 +70,9 @@ compliance: $(RUN_READY) ## Run other projects' own tests against us (slow; docs
 compliance-openai compliance-anthropic compliance-llamacpp compliance-langchain: compliance-%: $(RUN_READY)
 	@$(BIN)/python -m compliance $* $(ARGS)
 
-compliance-steady: $(RUN_READY) ## OpenAI's specification judges the requests that we write (needs npm)
+compliance-steady: $(RUN_READY) ## OpenAI's, TGI's and TEI's specifications judge the requests that we write (needs npm)
 	@$(BIN)/python -m compliance.steady $(ARGS)
+	@$(BIN)/python -m compliance.steady_hugging_face
 
 compliance-schemas: $(DEV_READY) ## Answers to many JSON Schemas and forced calls, judged (ARGS="--folder DIR")
 	@$(BIN)/python -m compliance.schemas $(ARGS)

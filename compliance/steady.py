@@ -135,7 +135,7 @@ async def _is_awake(base: str, fields: dict[str, frozenset[str]]) -> bool:
     """Whether the judge finds the fault in a request that has one."""
     control = Judge(fields)
     body = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 1}], "no_such": 1}'
-    await _post(control, f"{base}/chat/completions", body)
+    await post(control, f"{base}/chat/completions", body)
     await control.aclose()
     (verdict,) = control.verdicts
     return len(verdict.faults) == 2
@@ -160,15 +160,15 @@ async def _judged(provider: str, client: AsyncClient, transport: Judge) -> int:
                 continue
             except LLMError:
                 pass  # the judge's answers are made up; they are not what is judged
-            bad += _told(label, transport)
+            bad += told(label, transport)
     if provider != "openai":
         return bad
     for name, asked in EMBEDDINGS.items():
         with contextlib.suppress(LLMError):
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
-        bad += _told(f"{provider}: {name}", transport)
+        bad += told(f"{provider}: {name}", transport)
     await client.healthcheck()
-    return bad + _told(f"{provider}: models", transport)
+    return bad + told(f"{provider}: models", transport)
 
 
 def _without_chats_own(request: LLMRequest) -> LLMRequest:
@@ -184,7 +184,8 @@ async def _stream(client: AsyncClient, request: LLMRequest) -> None:
         pass
 
 
-async def _post(transport: Judge, url: str, body: bytes) -> None:
+async def post(transport: Judge, url: str, body: bytes) -> None:
+    """Send ``body`` to the judge as it is."""
     headers = (("content-type", "application/json"), ("authorization", "Bearer sk-not-a-key"))
     asked = HttpRequest(method="POST", url=parse_url(url), headers=headers, body=body)
     reply = await transport.send(asked, TimeLimits(first_byte_s=60.0))
@@ -194,7 +195,7 @@ async def _post(transport: Judge, url: str, body: bytes) -> None:
         await reply.aclose()
 
 
-def _told(name: str, transport: Judge) -> int:
+def told(name: str, transport: Judge) -> int:
     """Print the verdicts on ``name``; 1 if it is not valid, or was never sent."""
     verdicts, transport.verdicts = transport.verdicts, []
     faults = [fault for verdict in verdicts for fault in verdict.faults]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.overlap import KEY, Overlap, overlap
-from gateway.served import Served, until
+from gateway.served import Served, free_port, until
 from headrace import Client, EndpointSettings, RetryPolicy
 from headrace.contracts.errors import (
     LLMAuthError,
@@ -57,7 +57,18 @@ def front(far, tmp_path_factory) -> Iterator[Served]:
         {"name": "talker", "provider": "anthropic", "base_url": far.url, "api_key": "x"}
     )
     records = tmp_path_factory.mktemp("records") / "calls.jsonl"
-    config = {**OFF, "backends": backends, "records": {"file": str(records)}}
+    backends.append(
+        {
+            "name": "nowhere",
+            "provider": "jina",
+            "base_url": f"http://127.0.0.1:{free_port()}/v1",
+            "api_key": KEY,
+            "max_retries": 0,
+        }
+    )
+    ways = [{"backend": "nowhere"}, {"backend": "talker"}, {"backend": "by-tei-native"}]
+    routes = [{"name": "either", "backends": ways}]
+    config = {**OFF, "backends": backends, "records": {"file": str(records)}, "routes": routes}
     served = Served(tmp_path_factory.mktemp("front"), config)
     served.records_path = records
     try:
@@ -210,8 +221,17 @@ def test_coheres_own_field_goes_to_cohere_and_is_told_as_dropped_elsewhere(front
 
 
 def test_who_names_no_model_gets_the_first_that_can(front):
-    assert front.post("/v1/rerank", shared_body()).json["model"] == "by-cohere"
+    assert front.post("/v1/rerank", shared_body()).json["model"] == "either"
     assert front.post("/predict", {"inputs": "good good bad"}).json[0]["label"] == "GOOD"
+
+
+def test_where_one_backend_is_gone_the_next_that_can_answers(front, far):
+    reply = front.post("/v2/rerank", shared_body(model="either"))
+    assert (reply.status, order_of(reply.json)) == (200, ORDER)
+    assert reply.json["model"] == "either"
+    assert far.seen[-1][0] == "/rerank"
+    reply = front.post("/predict", {"inputs": "bad", "model": "either"})
+    assert reply.json[0]["label"] == "BAD"
 
 
 def test_classes_of_one_of_a_pair_and_of_many(front):
