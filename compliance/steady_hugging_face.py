@@ -15,12 +15,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from compliance.steady import ROOT, Judge, installed, post, serving, told
+from compliance.steady import SPECS, Judge, installed, post, serving, told
 from headrace import AsyncClient, LLMError, LLMRequest
 from headrace.stores.models.store import default_cache
 from headrace.traffic.endpoint import EndpointSettings
-
-SPECS = ROOT.parent / "shared" / "specs"
 
 _SCHEMA: dict[str, object] = {
     "type": "object",

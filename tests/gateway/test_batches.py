@@ -14,6 +14,7 @@ from typing import Any
 import openai
 import pytest
 from anthropic import Anthropic
+from mistralai.client import Mistral
 from openai import OpenAI
 
 from gateway.echo import Echo, echoing
@@ -534,14 +535,13 @@ def test_a_job_of_requests_that_came_along_has_its_model_from_the_job(served: Se
 
 
 def test_jobs_by_mistrals_sdk(served: Served) -> None:
-    mistral = pytest.importorskip("mistralai.client")
     text = "\n".join(
         json.dumps(
             {"custom_id": f"{i}", "body": {"messages": [{"role": "user", "content": f"{i}"}]}}
         )
         for i in range(5)
     )
-    with mistral.Mistral(api_key="unused", server_url=served.url) as sdk:
+    with Mistral(api_key="unused", server_url=served.url) as sdk:
         file = sdk.files.upload(
             file={"file_name": "in.jsonl", "content": text.encode()}, purpose="batch"
         )

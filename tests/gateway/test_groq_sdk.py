@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import groq
 import pytest
 
 from gateway.far import NO_MODEL, Far, far
 from gateway.kept import Keeper, Says, keeper
 from gateway.served import MODEL, Served
-
-groq = pytest.importorskip("groq")
 
 ASK = [{"role": "user", "content": "Say hello."}]
 TOOL = {

@@ -164,6 +164,7 @@ def test_a_model_of_another_format_does_not_have_it(served):
     assert reply.status == 501
     assert reply.error["code"] == "not_supported"
     assert reply.error["param"] == "model"
+    assert reply.headers["x-should-retry"] == "false"
     assert served.post("/v1/responses/compact", {"input": "a"}, KEY).error["param"] == "model"
     unknown = served.post("/v1/responses/compact", {"model": "nobody", "input": "a"}, KEY)
     assert unknown.status == 404

@@ -384,6 +384,8 @@ async def _send_error(send: Send, error: LLMError, headers: Headers, codec: Modu
         extra.append((b"www-authenticate", b"Bearer"))
     if error.status == 408:  # nobody can tell where the next request would begin
         extra.append((b"connection", b"close"))
+    if error.status == 501:  # it will not be there a moment later either
+        extra.append((b"x-should-retry", b"false"))
     # A 500 says that this server failed; where a backend did, the right word is 502.
     failed_there = isinstance(error, LLMProviderError) and error.status == 500
     status = 502 if failed_there else codec.status_of(error)

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.contracts.errors import LLMCapabilityError
-from headrace.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart
+from headrace.contracts.messages import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImageDetail,
+    ImagePart,
+    TextPart,
+)
 from headrace.wire.image_types import image_type
 from headrace.wire.openai_fields import (
     filled_text,
@@ -49,7 +56,7 @@ def part_from_wire(wire: Any, path: str, kinds: Sequence[str]) -> ContentPart:
             refuse_absence(f"{path}.text", "a string")
         return TextPart(text=text(wire["text"], f"{path}.text"))
     if kind == "image_url" and type(wire.get(kind)) is str:  # Mistral's shorter form
-        return _image({"url": wire[kind]}, f"{path}.{kind}")
+        return _image_at(wire[kind], f"{path}.{kind}")
     body = member(wire, kind, path, mapping, "an object")
     at = f"{path}.{kind}"
     if kind == "image_url":
@@ -78,12 +85,15 @@ def part_to_wire(part: ContentPart) -> dict[str, object]:
 
 def _image(wire: dict[str, Any], path: str) -> ImagePart:
     url = member(wire, "url", path, filled_text, "an http(s) URL or a data: URL")
-    detail = optional(wire, "detail", path, _detail)
+    return _image_at(url, f"{path}.url", optional(wire, "detail", path, _detail))
+
+
+def _image_at(url: str, path: str, detail: ImageDetail | None = None) -> ImagePart:
     if url.startswith(("http://", "https://")):
         return ImagePart(url=url, detail=detail)
     if not url.startswith("data:"):
-        refuse(f"{path}.url", url, "an http(s) URL or a data: URL with base64")
-    media_type, data = _data_url(url, f"{path}.url")
+        refuse(path, url, "an http(s) URL or a data: URL with base64")
+    media_type, data = _data_url(url, path)
     return ImagePart(data=data, media_type=media_type, detail=detail)
 
 

@@ -126,6 +126,7 @@ def write_response(
         case "json":
             wire: dict[str, object] = {"text": result.text, **result.provider_fields}
             if not translate:
+                wire["language"] = result.language  # Mistral's clients need the field
                 wire |= _usage_to_wire(result.usage, result.duration_s)
             return _JSON, encode(wire)
     wire = {
