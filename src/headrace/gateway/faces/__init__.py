@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from headrace.gateway.asgi import header
+from headrace.gateway.faces import endpoints
 from headrace.gateway.faces.face import Face
 from headrace.wire import anthropic, openai_chat
 
@@ -16,7 +17,7 @@ _MESSAGES = "/messages"
 OPENAI = Face(name="openai", codec=openai_chat)
 ANTHROPIC = Face(name="anthropic", codec=anthropic, id_headers=(b"x-request-id", b"request-id"))
 
-FACES: tuple[Face, ...] = ()
+FACES: tuple[Face, ...] = (endpoints.FACE,)
 """Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs."""
 
 
