@@ -38,7 +38,7 @@ def test_the_model_of_the_extra_is_not_looked_for_elsewhere():
 
 
 def test_another_model_is_a_folder(tmp_path):
-    with pytest.raises(LLMInvalidRequestError, match="model.bin"):
+    with pytest.raises(LLMInvalidRequestError, match=r"model\.bin"):
         find_model(str(tmp_path))
     (tmp_path / "model.bin").write_bytes(b"")
     assert find_model(str(tmp_path)) == tmp_path

@@ -15,7 +15,7 @@ import pytest
 
 import headrace
 from gateway.far import far
-from gateway.served import PATIENCE_S, environment
+from gateway.served import PATIENCE_S, environment, is_alive, until
 from headrace import (
     EmbeddingResult,
     EngineConfig,
@@ -43,8 +43,11 @@ SHORT = {"max_tokens": 8, "temperature": 0.0}
 @pytest.fixture(scope="module")
 def boxed(box_model) -> Iterator[None]:
     """Handlers start what they need; at the end of these tests it is ended."""
-    yield
-    endpoint_handler.close()
+    with pytest.MonkeyPatch.context() as patch:
+        # On a busy machine two threads of one engine wait for one another more than they compute.
+        patch.setenv("HEADRACE_THREADS", "1")
+        yield
+        endpoint_handler.close()
 
 
 @pytest.fixture
@@ -160,23 +163,29 @@ def test_a_call_can_be_given_up(boxed):
 def test_from_many_threads(boxed):
     handler = endpoint_handler(CHAT, "cpu:0")
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: handler(QUESTION, **SHORT).text, range(8)))
+        answers = list(pool.map(lambda _: handler(QUESTION, **SHORT).text, range(4)))
     assert all("Paris" in each for each in answers)
 
 
-@pytest.mark.parametrize(
-    ("given", "settings"),
-    [
+def test_what_a_chat_model_takes(boxed):
+    handler = endpoint_handler(CHAT, "cpu:0")
+    turn = {"role": "user", "content": QUESTION}
+    message = LLMMessage(role="user", content=QUESTION)
+    request = LLMRequest(messages=(message,), max_tokens=2, temperature=0.0)
+    asked = [
         ((QUESTION,), {}),
         ((), {"text": QUESTION}),
         (([LLMMessage(role="user", content=QUESTION)],), {}),
-        (([{"role": "user", "content": QUESTION}],), {}),
-        ((), {"messages": ({"role": "user", "content": QUESTION},)}),
-    ],
-    ids=["text", "text=", "messages", "mappings", "messages="],
-)
-def test_what_a_chat_model_takes(boxed, given, settings):
-    assert "Paris" in endpoint_handler(CHAT, "cpu:0")(*given, **settings, **SHORT).text
+        (([turn],), {}),
+        ((), {"messages": (turn,)}),
+        ((request,), None),
+    ]
+    usual = {"max_tokens": 2, "temperature": 0.0}
+    texts = {
+        handler(*given, **({} if more is None else {**usual, **more})).text for given, more in asked
+    }
+    assert len(texts) == 1
+    assert texts != {""}
 
 
 def test_a_whole_request_a_prompt_and_a_shape(boxed):
@@ -391,7 +400,7 @@ def test_a_providers_row_is_enough_for_an_endpoint(monkeypatch):
     assert endpoint_handler("gpt-5-mini", "remote:openai").task == "chat"
 
 
-def test_a_model_file_of_ones_own(box_model, mine):
+def test_a_model_file_of_ones_own(boxed, box_model, mine):
     handler = register_endpoint(str(box_model.path), "cpu:0")
     mine.append((str(box_model.path), "cpu:0"))
     answer = handler(QUESTION, **SHORT)
@@ -458,24 +467,10 @@ def test_every_engine_in_the_table_can_be_loaded(kind):
 # Processes.
 
 
-def test_what_it_started_ends_with_the_process(box_model):
-    script = """
-        import os, headrace
-        from gateway.served import children
-        handler = headrace.endpoint_handler("smollm2-135m-instruct", "cpu:0")
-        assert handler("hi", max_tokens=2).text is not None
-        print(*children(os.getpid()))
-    """
-    from gateway.served import is_alive, until
-
-    pids = [int(pid) for pid in run(script).split()]
-    assert pids
-    until(lambda: not any(map(is_alive, pids)))
-
-
-def test_a_forked_child_is_told_whose_engine_it_is_and_the_parents_goes_on(box_model):
+def test_a_forked_child_is_told_whose_engine_it_is_and_all_ends_with_the_process(box_model):
     script = """
         import os, sys, warnings, headrace
+        from gateway.served import children
         warnings.simplefilter("ignore", DeprecationWarning)
         handler = headrace.endpoint_handler("smollm2-135m-instruct", "cpu:0")
         own = headrace.register_endpoint("own", "cpu:0", callable=str.upper)
@@ -489,9 +484,12 @@ def test_a_forked_child_is_told_whose_engine_it_is_and_the_parents_goes_on(box_m
             os._exit(1)
         _, status = os.waitpid(child, 0)
         assert handler("hi", max_tokens=2).text is not None
-        print(os.waitstatus_to_exitcode(status))
+        print(os.waitstatus_to_exitcode(status), *children(os.getpid()))
     """
-    assert run(script) == "0"
+    code, *pids = run(script).split()
+    assert code == "0"
+    assert pids
+    until(lambda: not any(is_alive(int(pid)) for pid in pids))
 
 
 def run(script: str) -> str:
@@ -502,7 +500,7 @@ def run(script: str) -> str:
         timeout=PATIENCE_S,
         check=False,
         cwd=Path(__file__).parent.parent,
-        env={**environment(), "PYTHONPATH": ":".join(p for p in sys.path if p)},
+        env={**environment(HEADRACE_THREADS="1"), "PYTHONPATH": ":".join(p for p in sys.path if p)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -239,6 +239,8 @@ def test_a_provider_that_is_asked_by_its_own_name_has_stats_too():
         ({"initial_retry_delay": "soon"}, "initial_retry_delay", "'soon'"),
         ({"max_retires": 3}, "max_retires", "did you mean 'max_retries'"),
         ({"provider": "grok"}, "provider", "grok"),
+        ({"base_url": "ftp://x"}, "base_url", "ftp"),
+        ({"base_url": 7}, "base_url", "int"),
         ({"api_keys": [A]}, "api_key", "leave one of them out"),
     ],
 )
@@ -248,7 +250,7 @@ def test_what_is_wrong_is_named(settings, param, words):
         made(client, **settings)
     assert caught.value.param in (param, None) or param == "provider"
     assert "mine" not in client.endpoints
-    if param not in {"api_key", "provider"}:
+    if param not in {"api_key", "base_url", "provider"}:
         made(client)
         with pytest.raises(LLMInvalidRequestError, match=words):
             client.endpoints.change("mine", **settings)

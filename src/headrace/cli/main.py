@@ -29,6 +29,7 @@ COMMANDS = (
     "batch",
     "credentials",
     "engines",
+    "endpoints",
     "warmup",
 )
 """Each is a function in a file of its own, or a group there, by this name."""

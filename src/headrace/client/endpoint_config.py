@@ -12,6 +12,7 @@ from attrs import evolve, field, fields, frozen
 from headrace.backends.providers import provider, providers, split_model
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.net.transport import parse_url
 from headrace.stores.secret import Secret
 from headrace.traffic.breaker import BreakerPolicy
 from headrace.traffic.endpoint import EndpointSettings
@@ -62,6 +63,19 @@ def _plain(_: object, __: object, name: Any) -> None:
         )
 
 
+def _address(_: object, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        if not isinstance(value, str):
+            raise LLMInvalidRequestError(f"a {type(value).__name__}, and text is needed")
+        parse_url(value)
+    except LLMInvalidRequestError as wrong:
+        raise LLMInvalidRequestError(
+            f"{attribute.name} is {wrong}", param=attribute.name
+        ) from wrong
+
+
 _MILLION = 1e6
 _DAY_S = 86_400
 
@@ -80,7 +94,7 @@ class EndpointConfig:
     name: str = field(validator=_plain)
     provider: str = "openai-compatible"
     model: str | None = None
-    base_url: str | None = None
+    base_url: str | None = field(default=None, validator=_address)
     api_keys: tuple[Secret, ...] = field(default=(), converter=_keys)
     api_key_env: tuple[str, ...] = field(default=(), converter=_names)
     max_concurrent_requests: int = field(default=5, validator=_between(1, _MILLION, whole=True))

@@ -43,6 +43,7 @@ from headrace.gateway.guard import Guard
 from headrace.gateway.logs import log_request
 from headrace.gateway.messages import Messages
 from headrace.gateway.openapi import describe
+from headrace.gateway.overlay import Changes
 from headrace.gateway.owner import may_ask
 from headrace.gateway.page import PAGE_PATHS, Page
 from headrace.gateway.pass_through import Beyond, PassThrough
@@ -84,7 +85,7 @@ class Gateway:
 
     ``standing`` is what the next request is answered by; another takes its place in one step. Where
     several processes serve together, ``in_place_of`` says what answers at a path in a worker, and
-    ``others`` are the supervisor's workers. ``profiles`` makes
+    ``others`` are the supervisor's workers. ``changes`` has it stand on other endpoints. ``profiles`` makes
     profiles, where there shall be any.
     """
 
@@ -96,6 +97,7 @@ class Gateway:
     draining: bool = False
     in_place_of: Callable[[Path], ASGIApp] | None = None
     others: Others | None = None
+    changes: Changes | None = None
     profiles: ProfileService | None = None
     batches: Batches = field(init=False)
     started: float = field(init=False)
@@ -351,7 +353,9 @@ class Around:
     def _admit(self, scope: Scope, standing: Standing, face: Face) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
         is_open = scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
-        if not is_open and not is_behind(scope):
+        if face.admits is not None:
+            face.admits(standing, scope)
+        elif not is_open and not is_behind(scope):
             standing.guard.check(header(scope, b"authorization"), face.key_in(scope))
         is_new = "headrace.earlier" not in scope
         if scope["method"] == "POST" and is_new and self._gateway.draining:

@@ -23,6 +23,16 @@ def _groups(_: object, attribute: Any, names: tuple[str, ...]) -> None:
             raise ValueError(f"there is no group {name!r} of paths; {hint}", attribute)
 
 
+def _not_with_one(one: str) -> Any:
+    def check(backend: Any, attribute: Any, several: tuple[str, ...]) -> None:
+        if several and getattr(backend, one) is not None:
+            raise ValueError(f"given beside {one}; leave one of the two out", attribute)
+        if not all(each.strip() for each in several):
+            raise ValueError("holds an empty one", attribute)
+
+    return check
+
+
 @frozen(kw_only=True)
 class BackendConfig:
     """A remote backend that speaks OpenAI's format.
@@ -53,6 +63,27 @@ class BackendConfig:
     )
     api_key_env: str | None = field(
         default=None, metadata={"help": "the environment variable that holds its key"}
+    )
+    api_keys: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        validator=_not_with_one("api_key"),
+        metadata={
+            "help": "several keys, each with a queue and limits of its own (requests at once, waiting "
+            "and a minute are of each): what one of them may not do now, the others do"
+        },
+    )
+    api_key_envs: tuple[str, ...] = field(
+        default=(),
+        validator=_not_with_one("api_key_env"),
+        metadata={"help": "the environment variables that hold several keys"},
+    )
+    key_from_environment: bool = field(
+        default=True,
+        metadata={
+            "help": "false: where no key is given here, none is looked for under the provider's own "
+            "variables"
+        },
     )
     proxy: str | None = field(
         default=ENVIRONMENT,

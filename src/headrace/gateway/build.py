@@ -34,6 +34,7 @@ from headrace.stores.models import PRESETS, ModelFile, ModelStore
 from headrace.stores.models.fetch import find_or_fetch
 from headrace.traffic.admission import Admission
 from headrace.traffic.call import Traffic
+from headrace.traffic.counts import Counts
 from headrace.traffic.embedding import EmbeddingLane, batch_window
 from headrace.traffic.gauge import gauge_for
 from headrace.traffic.lane import Lane
@@ -176,6 +177,7 @@ def stand(config: Config, own: Own, world: World, before: Standing | None = None
         config=config,
         routes=Routes(routes),
         guard=Guard(config.server.api_keys if own.guarded else ()),
+        admin=Guard(config.server.admin_keys) if config.server.admin_keys else None,
         placed=placed,
         engines=engines,
     )
@@ -233,6 +235,7 @@ def _local(config: Config, model: ModelFile, world: World) -> tuple[Box, Route]:
         gauge=gauge_for(engine, world.clock),
         # A call that OpenVINO has lost before it gave anything away is made again at llama.cpp.
         retry=_OTHER_ENGINE if engine.openvino is not None else None,
+        counts=Counts(world.clock.wall),
     )
     route = Route(
         model=name,
@@ -302,6 +305,7 @@ def _embedder(config: Config, world: World) -> tuple[LocalEmbedder, Route]:
             max_wait_s=batching.max_wait_time_ms / 1000,
             max_waiting=2 * size,
         ),
+        counts=Counts(world.clock.wall),
     )
     route = Route(
         model=name,

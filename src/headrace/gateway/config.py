@@ -48,6 +48,7 @@ _OTHERS = {
     "HEADRACE_CONFIG",
     "HEADRACE_STATE",
     "HEADRACE_API_KEY",
+    "HEADRACE_ADMIN_KEY",
     "HEADRACE_URL",
     "HEADRACE_PRIVATE_HOSTS",
     "HEADRACE_S3_ANONYMOUS",
@@ -92,6 +93,16 @@ class ServerConfig:
         validator=_no_empty_key,
         repr=False,
         metadata={"help": "keys that callers must show as a bearer token; none: no key asked for"},
+    )
+    admin_keys: tuple[str, ...] = field(
+        default=(),
+        converter=_hashed,
+        validator=_no_empty_key,
+        repr=False,
+        metadata={
+            "help": "keys with which endpoints can be made, changed and removed at /endpoints; none: "
+            "there is no such thing. Kept and written as api_keys"
+        },
     )
     allow_anonymous: bool = field(
         default=False, metadata={"help": "listen beyond loopback although no key is set"}
@@ -470,7 +481,7 @@ def load(
         if "engines" in tree:
             tree["engines"] = plain_engines(tree["engines"])
         config = _with_folder(from_plain(tree, Config))
-        _check_names(config)
+        check_names(config)
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"{source}: {error}", param=error.param) from error
     return config
@@ -500,7 +511,7 @@ def row_of(config: Config, name: str) -> Provider | None:
     return own or providers().get(name)
 
 
-def _check_names(config: Config) -> None:
+def check_names(config: Config) -> None:
     """What the types cannot say: new providers' names are new, and every name in use is known."""
     known = providers()
     for i, row in enumerate(config.providers):

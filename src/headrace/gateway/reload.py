@@ -13,6 +13,7 @@ from headrace.gateway.app import Gateway
 from headrace.gateway.build import Own, stand
 from headrace.gateway.config import Config, read_text
 from headrace.gateway.logs import set_up
+from headrace.gateway.overlay import NO_OVERLAY, Change, Overlay
 from headrace.gateway.source import Source
 from headrace.gateway.standing import Standing
 from headrace.net.clock import World
@@ -49,10 +50,12 @@ def settled(new: Config, running: Config) -> tuple[Config, tuple[str, ...]]:
 
 
 class Reload:
-    """Has ``gateway`` stand on the configuration as it is in its file now, each time it is asked.
+    """Has ``gateway`` stand on the configuration as it is in its file now, each time it is asked, and
+    on what is said of endpoints meanwhile.
 
-    ``also`` is called with the file's text once the gateway stands on it, and waited for before
-    that is told: it is for other processes that have to follow.
+    ``config`` is what it stands on at first. ``also`` and ``tell`` are called with the file's text,
+    or with what is said of endpoints, once the gateway stands on it, and waited for before that is
+    told: they are for other processes that have to follow.
     """
 
     def __init__(
@@ -61,11 +64,17 @@ class Reload:
         own: Own,
         world: World,
         source: Source,
+        config: Config,
         also: Callable[[str], Awaitable[None]] | None = None,
+        tell: Callable[[Overlay], Awaitable[None]] | None = None,
+        overlay: Overlay = NO_OVERLAY,
     ) -> None:
         self._gateway, self._own, self._world = gateway, own, world
-        self._source, self._also = source, also
+        self._source, self._also, self._tell = source, also, tell
+        self.base = config
+        self.overlay = overlay
         self._asked = asyncio.Event()
+        self._changing = asyncio.Lock()
 
     def ask(self) -> None:
         """Read it again, soon; to be asked once more before that has begun changes nothing."""
@@ -89,14 +98,15 @@ class Reload:
         if path is None:
             log.warning("there is no configuration file to read again: everything stays as it was")
             return
-        try:
-            text = await asyncio.to_thread(read_text, path)
-            waiting = await self.stand_on(text)
-        except LLMError as wrong:
-            log.error("the configuration is wrong and everything stays as it was: %s", wrong)
-            return
-        if self._also is not None:
-            await self._also(text)
+        async with self._changing:
+            try:
+                text = await asyncio.to_thread(read_text, path)
+                waiting = await self._read_and_stand(text)
+            except LLMError as wrong:
+                log.error("the configuration is wrong and everything stays as it was: %s", wrong)
+                return
+            if self._also is not None:
+                await self._also(text)
         later = f"; these wait for a restart: {', '.join(waiting)}" if waiting else ""
         log.info("the configuration was read again from %s%s", path, later)
 
@@ -105,18 +115,39 @@ class Reload:
 
         Raises LLMInvalidRequestError or LLMAuthError, and changes nothing, where it is wrong.
         """
+        async with self._changing:
+            return await self._read_and_stand(text)
+
+    async def change(self, change: Change) -> None:
+        """Answer the next request by what ``change`` makes of the endpoints; raises as ``stand_on``."""
+        async with self._changing:
+            overlay = change(self.overlay, self.base)
+            await self._stand(self.base, overlay)
+            if self._tell is not None:
+                await self._tell(overlay)
+
+    async def lay(self, overlay: Overlay) -> None:
+        """Answer the next request by ``overlay``; raises as ``stand_on``."""
+        await self.change(lambda *_: overlay)
+
+    async def _read_and_stand(self, text: str | None) -> tuple[str, ...]:
+        def read() -> tuple[Config, tuple[str, ...]]:
+            return settled(self._source.config(text), self.base)
+
         # In a thread: to read much YAML takes longer than a token may be late.
-        standing, waiting = await asyncio.to_thread(self._read, text)
-        gateway = self._gateway
+        config, waiting = await asyncio.to_thread(read)
+        await self._stand(config, self.overlay)
+        return waiting
+
+    async def _stand(self, config: Config, overlay: Overlay) -> None:
+        def made() -> Standing:
+            return stand(overlay.over(config), self._own, self._world, self._gateway.standing)
+
+        standing, gateway = await asyncio.to_thread(made), self._gateway
         if standing.config.logging != gateway.config.logging:
             set_up(standing.config.logging)
         gateway.tally.declare(route.model for route in standing.routes)
         gateway.standing = standing
+        self.base, self.overlay = config, overlay
         patience_s = standing.config.server.drain_timeout_ms / 1000
         self._own.engines.stand(standing.engines, patience_s)
-        return waiting
-
-    def _read(self, text: str | None) -> tuple[Standing, tuple[str, ...]]:
-        before = self._gateway.standing
-        config, waiting = settled(self._source.config(text), before.config)
-        return stand(config, self._own, self._world, before), waiting

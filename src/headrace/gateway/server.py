@@ -133,14 +133,16 @@ async def serve_on(
     # The backends' own limits bound the connections to each; ours only bounds a mistake.
     transport = PooledTransport(max_connections=MOST_CONNECTIONS)
     world = World(transport=transport)
-    share, also = (WHOLE, None) if crew is None else (crew.rest, crew.reread)
+    share = WHOLE if crew is None else crew.rest
+    also, tell = (None, None) if crew is None else (crew.reread, crew.lay)
     assembly = assemble(config, model, world, share=share, guarded=crew is None)
     gateway = assembly.gateway
     gateway.others = crew
     gateway.profiles = profiles
     door = HotDoor(gateway)
     server = Server(server_config(config, gateway, door), gateway, door, crew)
-    reload = Reload(gateway, assembly.own, world, source or Source(), also)
+    reload = Reload(gateway, assembly.own, world, source or Source(), config, also, tell)
+    gateway.changes = reload
     failures: list[LLMError] = []
 
     async def load() -> None:

@@ -20,12 +20,13 @@ class Standing:
 
     A request takes it along as it begins and asks nobody else, so that none is ever answered by
     half of an old one and half of a new. ``placed`` are the remote backends among ``routes``, ``engines``
-    those that we start.
+    those that we start. ``admin`` knows who may change endpoints, where anybody may.
     """
 
     config: Config
     routes: Routes
     guard: Guard
+    admin: Guard | None = None
     placed: tuple[Placed, ...] = ()
     engines: tuple[PlacedEngine, ...] = ()
 

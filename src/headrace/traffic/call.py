@@ -24,7 +24,8 @@ from headrace.traffic.lane import Lane
 from headrace.traffic.opening import opened
 from headrace.traffic.patience import Alarm, Patience
 from headrace.traffic.race import Race
-from headrace.traffic.visit import Running, Visit, error_kind, is_output
+from headrace.traffic.running import Running
+from headrace.traffic.visit import Visit, error_kind, is_output
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from attrs import evolve
 from headrace.contracts.errors import LLMError
 from headrace.contracts.requests import LLMRequest
 from headrace.traffic.fallback import Alternative, Earlier, another_may_mend, without_key
-from headrace.traffic.visit import Running, Visit
+from headrace.traffic.running import Running
+from headrace.traffic.visit import Visit
 
 log = logging.getLogger(__name__)
 

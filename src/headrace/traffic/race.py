@@ -19,7 +19,8 @@ from headrace.traffic.fallback import Alternative, Earlier, another_may_mend
 from headrace.traffic.hedge import Hedging, why_not_twice
 from headrace.traffic.lane import Lane
 from headrace.traffic.opening import asked_there, opened
-from headrace.traffic.visit import Running, Visit
+from headrace.traffic.running import Running
+from headrace.traffic.visit import Visit
 
 log = logging.getLogger(__name__)
 

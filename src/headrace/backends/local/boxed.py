@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.local.openvino import OpenVino, OpenVinoSettings
 from headrace.backends.local.templates import read_template
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.protocols import Backend
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import LLMRequest
@@ -42,7 +44,13 @@ async def openvino(model: str, device: str, world: World) -> Backend:
     words = LlamaCpp(_settings(file), world)
     engine = OnOpenVino(
         OpenVino(
-            OpenVinoSettings(name=file.name, path=file.path, slots=_SLOTS, kv_tokens=KV_TOKENS),
+            OpenVinoSettings(
+                name=file.name,
+                path=file.path,
+                slots=_SLOTS,
+                kv_tokens=KV_TOKENS,
+                threads=_threads(),
+            ),
             words.prompt_tokens,
             world,
         ),
@@ -105,8 +113,19 @@ def _settings(file: ModelFile) -> LlamaCppSettings:
         path=Path(file.path),
         slots=_SLOTS,
         kv_tokens=KV_TOKENS,
+        threads=_threads(),
         template=read_template(template),
     )
+
+
+def _threads() -> int:
+    """As the gateway has it; 0: one for each core."""
+    said = os.environ.get("HEADRACE_THREADS") or "0"
+    if not said.isdecimal():
+        raise LLMInvalidRequestError(
+            f"HEADRACE_THREADS is {said!r}, must be a whole number from 0 on", param="threads"
+        )
+    return int(said)
 
 
 async def _embedder(model: str, world: World) -> LocalEmbedder:
@@ -114,6 +133,7 @@ async def _embedder(model: str, world: World) -> LocalEmbedder:
     settings = EmbedderSettings(
         name=preset.name,
         slots=_SLOTS,
+        threads=_threads(),
         max_input_tokens=preset.max_input_tokens or _USUAL_INPUT_TOKENS,
     )
     engine = LocalEmbedder(settings, lambda: find_or_fetch(store, model), world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from headrace.gateway.asgi import header
+from headrace.gateway.faces import endpoints
 from headrace.gateway.faces.face import Face
 from headrace.gateway.faces.gemini import GEMINI
 from headrace.gateway.faces.ollama import OLLAMA
@@ -20,7 +21,7 @@ _MESSAGES = "/messages"
 OPENAI = Face(name="openai", codec=openai_chat)
 ANTHROPIC = Face(name="anthropic", codec=anthropic, id_headers=(b"x-request-id", b"request-id"))
 
-FACES: tuple[Face, ...] = (GEMINI, OLLAMA, TGI, TEI, RANKING)
+FACES: tuple[Face, ...] = (GEMINI, OLLAMA, TGI, TEI, RANKING, endpoints.FACE)
 """Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs."""
 
 

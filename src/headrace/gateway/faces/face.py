@@ -14,6 +14,7 @@ from headrace.gateway.asgi import header
 
 if TYPE_CHECKING:
     from headrace.gateway.app import Gateway
+    from headrace.gateway.standing import Standing
 
 
 def _no_paths(_: Gateway) -> list[Path]:
@@ -33,7 +34,9 @@ class Face:
     ends in one of ``suffixes``.
     The request's id goes back in ``id_headers``. A key may come in one of ``key_headers`` besides
     the bearer's header, or as ``key_query`` in the address. ``paths`` are what it answers at,
-    ``openapi`` these same paths and ``schemas`` what they refer to, in OpenAPI's words.
+    ``openapi`` these same paths and ``schemas`` what they refer to, in OpenAPI's words. Where
+    ``admits`` is given it decides who may ask, in the place of the server's keys: it raises an
+    LLMError for others.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Face:
     paths: Callable[[Gateway], list[Path]] = _no_paths
     openapi: Callable[[], dict[str, Any]] = _nothing
     schemas: Callable[[], dict[str, Any]] = _nothing
+    admits: Callable[[Standing, Scope], None] | None = None
 
     def owns(self, path: str) -> bool:
         """Whether what is asked at ``path`` is asked in this face's words."""

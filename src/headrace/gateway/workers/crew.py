@@ -17,6 +17,7 @@ from headrace.contracts.errors import LLMUnavailableError
 from headrace.contracts.snapshot import LaneSnapshot, WorkerSnapshot
 from headrace.gateway.app import Gateway
 from headrace.gateway.build import Own
+from headrace.gateway.overlay import NO_OVERLAY, Overlay
 from headrace.gateway.routes import Route
 from headrace.gateway.share import Share, processes
 from headrace.gateway.source import Source
@@ -25,6 +26,7 @@ from headrace.gateway.workers.messages import (
     Drain,
     Failed,
     FromWorker,
+    Lay,
     Model,
     Ready,
     Report,
@@ -35,6 +37,7 @@ from headrace.gateway.workers.messages import (
 from headrace.net.frames import FrameLink, FrameReader
 from headrace.numbers.live import Gauges
 from headrace.numbers.parts import add_calls, add_history
+from headrace.traffic.counts_parts import add_endpoint
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class Crew:
         self.processes = processes(size)
         self.rest = Share(size, self.processes)
         """The supervisor's own share of the remote backends."""
+        self.overlay = NO_OVERLAY
         self.draining = False
         self.numbers = count(1)
         self.gateway: Gateway
@@ -102,6 +106,11 @@ class Crew:
         """Have them all stand on ``text``, and those that come after them."""
         self.text = text
         await _all(place.reread(text) for place in self._ready())
+
+    async def lay(self, overlay: Overlay) -> None:
+        """Have ``overlay`` lie over the configuration of them all, and of those that come after."""
+        self.overlay = overlay
+        await _all(place.lay(overlay) for place in self._ready())
 
     def lanes(self) -> Iterator[LaneSnapshot]:
         """How their lanes stand."""
@@ -175,7 +184,15 @@ class Place:
     async def reread(self, text: str) -> None:
         """Have it stand on ``text``; what keeps it from that is logged."""
         number = next(self._crew.numbers)
-        answer = self._ask(number, Reread(number, text))
+        await self._have_it_stand(number, Reread(number, text))
+
+    async def lay(self, overlay: Overlay) -> None:
+        """Have ``overlay`` lie over that; what keeps it from that is logged."""
+        number = next(self._crew.numbers)
+        await self._have_it_stand(number, Lay(number, overlay.to_plain()))
+
+    async def _have_it_stand(self, number: int, question: object) -> None:
+        answer = self._ask(number, question)
         try:
             async with asyncio.timeout(_REREAD_S):
                 stands = await answer
@@ -234,7 +251,7 @@ class Place:
         return self._crew.draining
 
     async def _spawn(self) -> None:
-        crew, text = self._crew, self._crew.text
+        crew, text, overlay = self._crew, self._crew.text, self._crew.overlay
         inherited = crew.port.inherited
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -269,8 +286,11 @@ class Place:
         self.is_ready = True
         if crew.draining:
             self.say(Drain())
-        elif crew.text is not None and crew.text != text:
+            return
+        if crew.text is not None and crew.text != text:
             await self.reread(crew.text)
+        if crew.overlay is not overlay:
+            await self.lay(crew.overlay)
 
     def _begin(self, text: str | None) -> Begin:
         crew, source = self._crew, self._crew.source
@@ -288,6 +308,7 @@ class Place:
             host=crew.port.host,
             port=crew.port.number,
             listener=None if inherited is None else inherited.fileno(),
+            endpoints=crew.overlay.to_plain(),
         )
 
     async def _end(self) -> None:
@@ -346,6 +367,10 @@ class Place:
         gauges = (report.waiting, report.running, report.running_at)
         gateway.tally.change_gauges(self._gauges, gauges)
         self._gauges, self._report = gauges, report
+        placed = {each.backend.name: each for each in gateway.standing.placed}
+        for part in report.endpoints:
+            if part.name in placed:  # else it was removed, and nobody asks any more
+                add_endpoint(placed[part.name].lane, part)
         self.lanes = [
             LaneSnapshot(
                 name=lane.name,

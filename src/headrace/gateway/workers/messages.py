@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from headrace.contracts.snapshot import CircuitState
+from headrace.gateway.overlay import PlainOverlay
 from headrace.numbers.parts import CallsPart, HistoryPart
+from headrace.traffic.counts_parts import EndpointPart
 
 
 class Model(Struct, array_like=True, frozen=True):
@@ -23,7 +25,8 @@ class Begin(Struct, array_like=True, frozen=True, tag="begin"):
 
     ``text`` stands in the file at ``path``; ``overrides`` are section, field and value. ``place``
     is its share's. It reaches the supervisor by ``socket_path``, and its callers by ``listener``,
-    an inherited file descriptor, or by a socket of its own on ``host`` and ``port``.
+    an inherited file descriptor, or by a socket of its own on ``host`` and ``port``. ``endpoints``
+    is what was said of them at run time.
     """
 
     path: str | None
@@ -38,6 +41,14 @@ class Begin(Struct, array_like=True, frozen=True, tag="begin"):
     host: str
     port: int
     listener: int | None
+    endpoints: PlainOverlay
+
+
+class Lay(Struct, array_like=True, frozen=True, tag="lay"):
+    """Have ``endpoints`` lie over the configuration from now on; answered as Reread."""
+
+    number: int
+    endpoints: PlainOverlay
 
 
 class Reread(Struct, array_like=True, frozen=True, tag="reread"):
@@ -89,7 +100,7 @@ class Report(Struct, array_like=True, frozen=True, tag="report"):
     """What was counted since the last report, and how the worker stands.
 
     ``number`` is that of the Tell that it answers. ``requests`` is how many it has answered in all,
-    those that it handed on among them.
+    those that it handed on among them. ``endpoints`` is what each has done since.
     """
 
     number: int | None
@@ -101,7 +112,8 @@ class Report(Struct, array_like=True, frozen=True, tag="report"):
     lanes: list[LaneState]
     requests: int
     rss_bytes: int | None
+    endpoints: list[EndpointPart] = []
 
 
-ToWorker: TypeAlias = Begin | Reread | Tell | Drain
+ToWorker: TypeAlias = Begin | Reread | Lay | Tell | Drain
 FromWorker: TypeAlias = Ready | Failed | Stands | Report

@@ -13,17 +13,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from pathlib import Path
 
 import uvloop
-from attrs import define, field
+from attrs import define, evolve, field
 
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 from headrace.gateway.app import Gateway
 from headrace.gateway.build import Own, gateway_of
 from headrace.gateway.hot.door import HotDoor
 from headrace.gateway.logs import set_up
+from headrace.gateway.overlay import overlay_of
 from headrace.gateway.reload import Reload
 from headrace.gateway.server import (
     MOST_CONNECTIONS,
@@ -40,6 +41,7 @@ from headrace.gateway.workers.messages import (
     Drain,
     Failed,
     LaneState,
+    Lay,
     Ready,
     Report,
     Reread,
@@ -51,6 +53,7 @@ from headrace.net.clock import World
 from headrace.net.frames import FrameLink, FrameReader
 from headrace.net.pool import PooledTransport
 from headrace.numbers.parts import take_calls, take_history
+from headrace.traffic.counts_parts import take_endpoint
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +145,11 @@ class Teller:
             running=running,
             running_at=running_at,
             lanes=self._lanes(),
+            endpoints=[
+                part
+                for each in self.gateway.standing.placed
+                if (part := take_endpoint(each.lane)) is not None
+            ],
             requests=self.server.server_state.total_requests,
             rss_bytes=_rss_bytes(),
         )
@@ -161,6 +169,12 @@ class Teller:
             for lane, _ in self.gateway.routes.lanes()
             if not isinstance(lane.backend, Elsewhere)
         ]
+        # Those of endpoints that were changed, on which calls still run: their places are gone.
+        lanes += [
+            evolve(lane.snapshot(), places=0, max_waiting=0)
+            for placed in self.gateway.standing.placed
+            for lane in placed.leaving
+        ]
         return [
             LaneState(
                 lane.name,
@@ -179,7 +193,7 @@ async def _serve(begin: Begin, line: Line) -> None:
         path=None if begin.path is None else Path(begin.path),
         overrides={(section, name): value for section, name, value in begin.overrides},
     )
-    config = source.config(begin.text)
+    config, overlay = source.config(begin.text), overlay_of(begin.endpoints)
     set_up(config.logging)
     listener = _listener(begin)
     # The supervisor lets in whom it likes; here nobody shall wait for a connection to it.
@@ -193,13 +207,14 @@ async def _serve(begin: Begin, line: Line) -> None:
         engines=EnginesElsewhere(),
         share=Share(begin.place, begin.processes),
     )
-    gateway, records = gateway_of(config, own, world)
+    gateway, records = gateway_of(overlay.over(config), own, world)
     gateway.in_place_of = Handing(to_supervisor, Path(begin.socket_path)).in_place_of
     door = HotDoor(gateway)
     server = Server(server_config(config, gateway, door), gateway, door)
     line.teller = Teller(gateway, server)
+    reload = Reload(gateway, own, world, source, config, overlay=overlay)
     tasks = [
-        asyncio.create_task(_obey(line, server, Reload(gateway, own, world, source))),
+        asyncio.create_task(_obey(line, server, reload)),
         asyncio.create_task(_tell(line, line.teller)),
         asyncio.create_task(_say_ready(line, server)),
     ]
@@ -222,11 +237,9 @@ async def _obey(line: Line, server: Server, reload: Reload) -> None:
     while True:
         match await line.next():
             case Reread(number=number, text=text):
-                try:
-                    await reload.stand_on(text)
-                    line.say(Stands(number))
-                except LLMError as error:
-                    line.say(Stands(number, str(error)))
+                await _stand(line, number, reload.stand_on(text))
+            case Lay(number=number, endpoints=endpoints):
+                await _stand(line, number, reload.lay(overlay_of(endpoints)))
             case Drain():  # it came before we could
                 server.drain()
             case None:
@@ -236,6 +249,14 @@ async def _obey(line: Line, server: Server, reload: Reload) -> None:
                 loop = asyncio.get_running_loop()
                 loop.call_later(_ORPHAN_ENDS_WITHIN_S, os._exit, 1)
                 return
+
+
+async def _stand(line: Line, number: int, work: Awaitable[object]) -> None:
+    try:
+        await work
+        line.say(Stands(number))
+    except LLMError as error:
+        line.say(Stands(number, str(error)))
 
 
 async def _tell(line: Line, teller: Teller) -> None:
