@@ -243,8 +243,8 @@ class EngineConfig:
         default=None,
         validator=_said,
         metadata=_help(
-            "what transformers or onnx have the model do: generate, embed or rerank; as its folder "
-            "says, if left out"
+            "what transformers or onnx have the model do: generate, embed, rerank or classify; as "
+            "its folder says, if left out"
         ),
     )
     slots: int | None = field(

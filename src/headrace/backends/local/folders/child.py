@@ -37,16 +37,19 @@ from headrace.backends.local.folders.hub import folder_of
 from headrace.backends.local.folders.kinds import KINDS, kind_of
 from headrace.backends.local.folders.whole import Whole, WholeCall
 from headrace.backends.local.folders.work import Call, Writing
+from headrace.backends.local.thoughts import OPENS
 from headrace.contracts.errors import LLMCapabilityError, LLMError, LLMInvalidRequestError
 
 _Peer: TypeAlias = Peer[ToChild]
 _PROBE = "headrace_probe"
+# The mark that opens a model's reasoning has no more tokens, and the space behind it.
+_MARK_TOKENS = 12
 _NOT_OF_LOADING = ("engine", "socket", "model", "kind")
-_KIND_OF: Mapping[type, str] = {
-    Ask: "generate",
-    Count: "generate",
-    Embed: "embed",
-    Score: "rerank",
+_KINDS_OF: Mapping[type, tuple[str, ...]] = {
+    Ask: ("generate",),
+    Count: ("generate",),
+    Embed: ("embed",),
+    Score: ("rerank", "classify"),
 }
 
 
@@ -133,12 +136,15 @@ class Engine:
         prompt = self._tokens(asked.prompt)
         call = self._writing.add(peer, asked, prompt)
         peer.asked[asked.call_id] = call
-        self._peers.send(peer, Begun(asked.call_id, len(prompt)))
+        end = self._loaded.tokenizer.text(prompt[-_MARK_TOKENS:]).rstrip()
+        self._peers.send(peer, Begun(asked.call_id, len(prompt), end.endswith(OPENS)))
 
     def _compute(self, peer: _Peer, asked: Embed | Score) -> None:
-        if self._whole is None or self._kind != _KIND_OF[type(asked)]:
+        if self._whole is None or self._kind not in _KINDS_OF[type(asked)]:
             raise self._unable(asked)
-        peer.asked[asked.call_id] = self._whole.add(peer, asked)
+        call = self._whole.add(peer, asked)
+        if not call.is_over:
+            peer.asked[asked.call_id] = call
 
     def _computed(self, peer: _Peer, result: Vectors | Scores) -> None:
         peer.asked.pop(result.call_id, None)
@@ -170,7 +176,7 @@ class Engine:
         return list(prompt.ids)
 
     def _unable(self, asked: Ask | Count | Embed | Score) -> LLMCapabilityError:
-        wanted = KINDS[_KIND_OF[type(asked)]].makes
+        wanted = KINDS[_KINDS_OF[type(asked)][0]].makes
         return LLMCapabilityError(
             f"this model makes {KINDS[self._kind].makes}, not {wanted}: ask another one",
             param="model",
@@ -213,6 +219,8 @@ class Engine:
             dimensions=loaded.dimensions,
             has_template=template is not None,
             tells_tools=_tells_tools(loaded),
+            labels=list(loaded.labels),
+            reasons=template is not None and OPENS in template.text,
         )
 
 

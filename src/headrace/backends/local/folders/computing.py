@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import field, frozen
 
+from headrace.backends.local.folders.files import Activation
 from headrace.backends.local.folders.pooling import Pooling
 from headrace.backends.local.folders.template import ChatTemplate
 from headrace.backends.local.folders.text import Tokenizer
@@ -72,19 +73,20 @@ class Decoder(Protocol):
 
 
 class Encoder(Protocol):
-    """Computes whole texts at once: hidden states, or how well a pair fits."""
+    """Computes whole texts at once: hidden states, or a classifier's scores."""
 
     width: int
     """How many tokens it knows."""
 
     def encode(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Any:
         """What the model says to each text, as numpy's: hidden states (texts, tokens, width), of
-        which those behind a text's own tokens mean nothing, or one score a text."""
+        which those behind a text's own tokens mean nothing, or scores (texts, labels)."""
 
 
 @frozen(kw_only=True)
 class Loaded:
-    """A model that runs: ``decoder`` where it writes text, else ``encoder``."""
+    """A model that runs: ``decoder`` where it writes text, else ``encoder``, with its ``pooling`` or
+    its ``labels``."""
 
     tokenizer: Tokenizer
     context_tokens: int
@@ -96,3 +98,5 @@ class Loaded:
     defaults: dict[str, Any] = field(factory=dict)
     pooling: Pooling | None = None
     dimensions: int | None = None
+    labels: tuple[str, ...] = ()
+    activation: Activation = "none"

@@ -18,9 +18,11 @@ from headrace.wire import json as wire_json
 _VARIABLES = "chat_template_kwargs"
 
 
-def prompt_of(request: LLMRequest) -> Prompt:
-    """The prompt of ``request``; raises LLMInvalidRequestError or LLMCapabilityError that names
-    what no template has a place for."""
+def prompt_of(request: LLMRequest, *, reasons: bool = False) -> Prompt:
+    """The prompt of ``request`` to a model that ``reasons``, or does not.
+
+    Raises LLMInvalidRequestError or LLMCapabilityError that names what no template has a place for.
+    """
     if isinstance(request.prompt, str):
         return Text(request.prompt)
     if request.prompt is not None:
@@ -29,7 +31,7 @@ def prompt_of(request: LLMRequest) -> Prompt:
     return Conversation(
         [_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)],
         [_tool(tool) for tool in tools] or None,
-        _variables(request),
+        {**_effort(request, reasons), **_variables(request)},
         _continues(request.messages),
     )
 
@@ -40,6 +42,20 @@ def _continues(messages: Sequence[LLMMessage]) -> bool:
         return False
     last = messages[-1]
     return last.role == "assistant" and bool(last.content) and not last.tool_calls
+
+
+def _effort(request: LLMRequest, reasons: bool) -> dict[str, Any]:
+    """How much it shall reason, in the variables that templates have for it."""
+    effort = request.reasoning_effort
+    if effort is None or (effort == "none" and not reasons):
+        return {}
+    if not reasons:
+        raise LLMCapabilityError(
+            f"reasoning_effort is {effort!r}, and this model's chat template knows no reasoning; leave "
+            "it out, or ask another model",
+            param="reasoning_effort",
+        )
+    return {"enable_thinking": effort != "none", "reasoning_effort": effort}
 
 
 def _variables(request: LLMRequest) -> dict[str, Any]:

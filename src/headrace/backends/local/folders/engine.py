@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-import uuid
 from array import array
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
-from attrs import evolve
+from attrs import frozen
 
 from headrace.backends.fit import Fit, echoed
 from headrace.backends.local.constrained import Constraints
+from headrace.backends.local.folders.answers import apart, deltas
 from headrace.backends.local.folders.asked import check, sampling_of
 from headrace.backends.local.folders.conversation import prompt_of
 from headrace.backends.local.folders.frames import (
     Ask,
-    Begun,
     Count,
     Counted,
     Embed,
-    Hello,
-    Output,
+    Score,
+    Scores,
     ToChild,
     Vectors,
 )
 from headrace.backends.local.folders.line import Answer, Children, Line, slots_of
 from headrace.backends.local.folders.rows import FOLDER_ENGINES, check_folder_engine
-from headrace.backends.local.inbox import Inbox
 from headrace.backends.managed import processes
 from headrace.backends.managed.life import Life
 from headrace.backends.managed.scales import Scales
@@ -45,17 +43,23 @@ from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import (
     EmbeddingResult,
-    FinishReason,
     LLMDelta,
     Provenance,
-    TokenLogprob,
-    TopLogprob,
     Usage,
 )
 from headrace.net.clock import World
 
 # So many inputs are one batch of the child's, and one message to it.
 _INPUTS_AT_ONCE = 32
+
+
+@frozen(kw_only=True)
+class Scored:
+    """A row of scores for each text, one a label, and the tokens that were read for them."""
+
+    rows: Sequence[Sequence[float]]
+    labels: tuple[str, ...]
+    tokens: int
 
 
 class FolderEngine:
@@ -157,7 +161,7 @@ class FolderEngine:
                 some = request.inputs[begin : begin + _INPUTS_AT_ONCE]
                 made = await self._vectors(line, some, begin)
                 tokens += made.tokens
-                vectors += _apart(made)
+                vectors += apart(made)
             marks.first_byte = self._world.clock.monotonic()
         return EmbeddingResult(
             vectors=vectors,
@@ -165,11 +169,40 @@ class FolderEngine:
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
 
-    async def count_tokens(self, request: LLMRequest) -> int:
-        """The prompt's length in tokens, by the model's own template and tokenizer."""
-        prompt = prompt_of(request)
+    async def scores(
+        self,
+        texts: Sequence[str | tuple[str, str]],
+        marks: Marks,
+        *,
+        truncate: bool = False,
+        raw: bool | None = None,
+        most_tokens: int | None = None,
+    ) -> Scored:
+        """What a classifier says to each text, or pair of texts; as in ``frames.Score``."""
+        marks.backend, marks.provider = self.name, self.provider.name
+        rows: list[list[float]] = []
+        tokens = 0
         with self.life.use():
             line = await self._for_a_call()
+            marks.sent = self._world.clock.monotonic()
+            for begin in range(0, len(texts), _INPUTS_AT_ONCE):
+                some = list(texts[begin : begin + _INPUTS_AT_ONCE])
+                told = await _only(
+                    line,
+                    partial(Score, texts=some, truncate=truncate, raw=raw, most_tokens=most_tokens),
+                )
+                assert isinstance(told, Scores)
+                rows += told.scores
+                tokens += told.tokens
+            marks.first_byte = self._world.clock.monotonic()
+            labels = tuple(line.hello.labels)
+        return Scored(rows=rows, labels=labels, tokens=tokens)
+
+    async def count_tokens(self, request: LLMRequest) -> int:
+        """The prompt's length in tokens, by the model's own template and tokenizer."""
+        with self.life.use():
+            line = await self._for_a_call()
+            prompt = prompt_of(request, reasons=line.hello.reasons)
             told = await _only(line, lambda number: Count(number, prompt))
         assert isinstance(told, Counted)
         return told.tokens
@@ -243,9 +276,10 @@ class FolderEngine:
         )
 
     async def _pieces(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
-        prompt, sampling = prompt_of(request), sampling_of(request)
+        sampling = sampling_of(request)
         with self.life.use():
             line = await self._for_a_call()
+            prompt = prompt_of(request, reasons=line.hello.reasons)
             number, inbox = line.begin(
                 lambda number: Ask(
                     call_id=number,
@@ -258,8 +292,9 @@ class FolderEngine:
             )
             marks.sent = self._world.clock.monotonic()
             is_over = False
+            model, clock = request.model or self.name, self._world.clock
             try:
-                async for delta in self._deltas(inbox, line.hello, request, marks):
+                async for delta in deltas(inbox, request, line.hello, model, marks, clock):
                     yield delta
                 is_over = True
             except LLMError as failure:
@@ -268,44 +303,6 @@ class FolderEngine:
                 raise
             finally:
                 line.end(number, is_over=is_over)
-
-    async def _deltas(
-        self, inbox: Inbox[Answer], hello: Hello, request: LLMRequest, marks: Marks
-    ) -> AsyncGenerator[LLMDelta, None]:
-        pending = set(range(request.n or 1))
-        made: dict[int, int] = {}
-        begun: set[int] = set()
-        prompt_tokens = 0
-        response_id = f"chatcmpl-{uuid.uuid4().hex}"
-        while pending:
-            for message in await inbox.take():
-                if isinstance(message, Begun):
-                    prompt_tokens = message.prompt_tokens
-                if not isinstance(message, Output):
-                    continue
-                if marks.first_byte is None:
-                    marks.first_byte = self._world.clock.monotonic()
-                made[message.place] = message.tokens
-                delta = _delta(message)
-                if message.place not in begun:
-                    begun.add(message.place)
-                    delta = evolve(
-                        delta,
-                        model=request.model or self.name,
-                        response_id=response_id,
-                        system_fingerprint=hello.fingerprint,
-                    )
-                yield delta
-                if message.reason is not None:
-                    pending.discard(message.place)
-        written = sum(made.values())
-        yield LLMDelta(
-            usage_delta=Usage(
-                prompt_tokens=prompt_tokens,
-                completion_tokens=written,
-                total_tokens=prompt_tokens + written,
-            )
-        )
 
     async def _vectors(
         self, line: Line, inputs: tuple[str | tuple[int, ...], ...], begin: int
@@ -338,38 +335,3 @@ async def _only(line: Line, message: Callable[[int], ToChild]) -> Answer:
     finally:
         line.end(number, is_over=is_over)
     return told
-
-
-def _delta(output: Output) -> LLMDelta:
-    logprobs = tuple(
-        TokenLogprob(
-            token=piece.decode(errors="replace"),
-            logprob=logprob,
-            token_bytes=piece,
-            top=tuple(
-                TopLogprob(token=each.decode(errors="replace"), logprob=value, token_bytes=each)
-                for each, value in top
-            ),
-        )
-        for piece, logprob, top in output.logprobs
-    )
-    finish: FinishReason | None = None
-    if output.reason is not None:
-        finish = "length" if output.reason == "length" else "stop"
-    return LLMDelta(
-        text_delta=output.text or None,
-        logprobs=logprobs or None,
-        index=output.place,
-        finish_reason=finish,
-        raw_finish_reason=output.reason,
-        stop_sequence=output.stopped_by,
-    )
-
-
-def _apart(made: Vectors) -> list[array[float]]:
-    floats = array("f")
-    floats.frombytes(made.floats)
-    if sys.byteorder != "little":
-        floats.byteswap()
-    size = made.dimensions
-    return [floats[begin : begin + size] for begin in range(0, len(floats), size)]

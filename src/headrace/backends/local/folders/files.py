@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from headrace.backends.local.folders.kinds import read_json
+from headrace.backends.local.folders.kinds import labels_of, read_json
 from headrace.contracts.errors import LLMInvalidRequestError
 
 # Configurations name the length of their context in one of these ways.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "seq_length")
 _NO_CONTEXT = 4096
+_MULTI = "multi_label_classification"
+Activation: TypeAlias = Literal["each", "together", "none"]
 _SHIFTED = ("roberta", "camembert", "mpnet")
 # Tokenizers that know no limit say 1e30.
 _MOST_CONTEXT = 1 << 30
@@ -82,22 +84,13 @@ def usual_sampling(folder: Path) -> dict[str, Any]:
     return usual
 
 
-def check_reranker(folder: Path) -> None:
-    """Raises LLMInvalidRequestError where the classifier in ``folder`` has more labels than one."""
+def activation_of(folder: Path) -> Activation:
+    """What is made of a classifier's scores unless they are wanted raw: a probability of each label,
+    which are one in all where one label excludes the others."""
     config = read_json(folder / "config.json")
-    labels = config.get("num_labels")
-    named = config.get("id2label")
-    count = labels if isinstance(labels, int) else len(named) if isinstance(named, dict) else 2
-    if count != 1:
-        raise LLMInvalidRequestError(
-            f"model {str(folder)!r} is a classifier of {count} labels, and one that scores documents "
-            "has one",
-            param="model",
-        )
-
-
-def squashes(folder: Path) -> bool:
-    """Whether a score is put between 0 and 1 (by the logistic function), as is usual."""
-    said = read_json(folder / "config.json").get("sentence_transformers")
+    said = config.get("sentence_transformers")
     named = said.get("activation_fn") if isinstance(said, dict) else None
-    return not str(named).endswith("Identity")
+    if str(named).endswith("Identity"):
+        return "none"
+    alone = len(labels_of(folder)) == 1
+    return "each" if alone or config.get("problem_type") == _MULTI else "together"

@@ -83,11 +83,18 @@ class Embed(Struct, array_like=True, frozen=True, tag="embed"):
 
 
 class Score(Struct, array_like=True, frozen=True, tag="score"):
-    """Tell how well each of ``documents`` fits ``query``."""
+    """Tell what a classifier says to each text, or pair of texts.
+
+    With ``truncate`` one that is too long is cut, the second of a pair where it is one. ``raw``
+    asks for the model's own scores instead of probabilities; ``None`` leaves that to its folder. Of
+    a pair's second text at most ``most_tokens`` are read.
+    """
 
     call_id: int
-    query: str
-    documents: list[str]
+    texts: list[str | tuple[str, str]]
+    truncate: bool = False
+    raw: bool | None = None
+    most_tokens: int | None = None
 
 
 class Cancel(Struct, array_like=True, frozen=True, tag="cancel"):
@@ -100,8 +107,9 @@ class Hello(Struct, array_like=True, frozen=True, tag="hello"):
     """The first message of a connection: which model there is, and what it can do.
 
     ``kind`` is the name of its row in ``kinds``. ``slots`` is how many answers it writes at once.
-    ``dimensions`` is how long its vectors are. ``tells_tools`` says whether its chat template puts
-    tools into the prompt. ``fingerprint`` names the engine's build.
+    ``dimensions`` is how long its vectors are, ``labels`` are those of a classifier. ``tells_tools`` says whether its chat template puts
+    tools into the prompt, ``reasons`` whether it speaks of the marks around a model's reasoning.
+    ``fingerprint`` names the engine's build.
     """
 
     kind: str
@@ -111,6 +119,8 @@ class Hello(Struct, array_like=True, frozen=True, tag="hello"):
     dimensions: int | None = None
     has_template: bool = False
     tells_tools: bool = False
+    labels: list[str] = []
+    reasons: bool = False
 
 
 Logprob: TypeAlias = tuple[bytes, float, list[tuple[bytes, float]]]
@@ -134,10 +144,11 @@ class Output(Struct, array_like=True, frozen=True):
 
 
 class Begun(Struct, array_like=True, frozen=True, tag="begun"):
-    """A prompt was taken, and has so many tokens."""
+    """A prompt was taken, and has so many tokens; whether it ends inside of the model's reasoning."""
 
     call_id: int
     prompt_tokens: int
+    thinks: bool = False
 
 
 class Step(Struct, array_like=True, frozen=True, tag="step"):
@@ -168,10 +179,10 @@ class Vectors(Struct, array_like=True, frozen=True, tag="vectors"):
 
 
 class Scores(Struct, array_like=True, frozen=True, tag="scores"):
-    """How well each document fits."""
+    """The scores of each text, one a label."""
 
     call_id: int
-    scores: list[float]
+    scores: list[list[float]]
     tokens: int
 
 

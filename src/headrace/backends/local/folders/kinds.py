@@ -45,14 +45,20 @@ RERANK = Kind(
     architectures=("ForSequenceClassification",),
     makes="scores of documents",
 )
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GENERATE, EMBED, RERANK)}
+CLASSIFY = Kind(
+    name="classify",
+    architectures=("ForSequenceClassification",),
+    makes="classes of texts",
+)
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GENERATE, EMBED, RERANK, CLASSIFY)}
 """Every kind by its name; the first of which an architecture has the ending is the one."""
 
 
 def kind_of(folder: Path) -> Kind:
     """The kind of the model in ``folder``; raises LLMInvalidRequestError where it has none of these.
 
-    A folder of sentence-transformers makes embeddings, whatever its model was made for.
+    A folder of sentence-transformers makes embeddings, whatever its model was made for. A classifier
+    of one label scores documents.
     """
     if (folder / "modules.json").is_file():
         return EMBED
@@ -62,13 +68,28 @@ def kind_of(folder: Path) -> Kind:
     for name in names:
         for kind in KINDS.values():
             if name.endswith(kind.architectures):
-                return kind
+                return CLASSIFY if kind is RERANK and len(labels_of(folder)) > 1 else kind
     raise LLMInvalidRequestError(
         f"model {str(folder)!r} is a {' or '.join(names) or 'model of no named architecture'} "
         f"(config.json, architectures), and what can be computed here ends with "
-        f"{', '.join(end for kind in KINDS.values() for end in kind.architectures)}",
+        f"{', '.join(dict.fromkeys(end for kind in KINDS.values() for end in kind.architectures))}",
         param="model",
     )
+
+
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """The labels of the classifier in ``folder``, in the order of its scores."""
+    config = read_json(folder / "config.json")
+    named = config.get("id2label")
+    if isinstance(named, dict):
+        return tuple(str(named[key]) for key in sorted(named, key=_place))
+    count = config.get("num_labels")
+    # A configuration without either is of two, as transformers has it.
+    return tuple(f"LABEL_{i}" for i in range(count if isinstance(count, int) else 2))
+
+
+def _place(key: str) -> tuple[int, str]:
+    return (int(key), "") if key.isdecimal() else (1 << 31, key)
 
 
 def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from attrs import frozen
 
 from headrace.backends.local.folders.computing import Loaded, Loading
 from headrace.backends.local.folders.files import (
-    check_reranker,
+    activation_of,
     context_tokens,
     ends_of,
-    squashes,
     usual_sampling,
 )
-from headrace.backends.local.folders.kinds import read_json
+from headrace.backends.local.folders.kinds import labels_of, read_json
 from headrace.backends.local.folders.pooling import read_pooling
 from headrace.backends.local.folders.template import find_template
 from headrace.backends.local.folders.text import Tokenizer
@@ -135,22 +134,24 @@ def _embedder(loading: Loading) -> Loaded:
     )
 
 
-def _reranker(loading: Loading) -> Loaded:
-    check_reranker(loading.folder)
+def _classifier(loading: Loading) -> Loaded:
     session = _session(loading)
     config = read_json(loading.folder / "config.json")
     return Loaded(
         tokenizer=_tokenizer(loading.folder),
         context_tokens=context_tokens(loading.folder, loading.max_model_len),
         fingerprint=_fingerprint(session),
-        encoder=OnnxEncoder(session, config, squashes=squashes(loading.folder)),
+        encoder=OnnxEncoder(session, config, scores=True),
+        labels=labels_of(loading.folder),
+        activation=activation_of(loading.folder),
     )
 
 
 _LOADERS: Mapping[str, Callable[[Loading], Loaded]] = {
     "generate": _writer,
     "embed": _embedder,
-    "rerank": _reranker,
+    "rerank": _classifier,
+    "classify": _classifier,
 }
 """What loads a model, by its kind."""
 
@@ -329,15 +330,13 @@ class OnnxDecoder:
 
 
 class OnnxEncoder:
-    """An encoder as a graph, or a classifier of one label, whose score ``squashes`` to 0 to 1."""
+    """An encoder as a graph, or a classifier, of which the ``scores`` are wanted."""
 
-    def __init__(
-        self, session: Any, config: Mapping[str, Any], *, squashes: bool | None = None
-    ) -> None:
-        self._session, self._config, self._squashes = session, config, squashes
+    def __init__(self, session: Any, config: Mapping[str, Any], *, scores: bool = False) -> None:
+        self._session, self._config, self._scores = session, config, scores
         self._takes = _inputs(session)
         given = {each.name: each.shape for each in session.get_outputs()}
-        wanted = _STATES if squashes is None else ("logits",)
+        wanted = ("logits",) if scores else _STATES
         found = next((name for name in wanted if name in given), None)
         if found is None:
             raise LLMInvalidRequestError(
@@ -378,8 +377,4 @@ class OnnxEncoder:
             if name in told
         }
         (said,) = self._session.run([self._gives], fed)
-        said = said.astype(np.float32)
-        if self._squashes is None:
-            return said
-        scores = said[:, 0]
-        return 1 / (1 + np.exp(-scores)) if self._squashes else scores
+        return said.astype(np.float32)

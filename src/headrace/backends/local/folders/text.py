@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.backends.local.words import Stops
+from headrace.contracts.errors import LLMContextLengthError
 from headrace.stores.models import byte_pairs
 
 # No character is cut into so many tokens: what comes is no text, and looking at all of it again
@@ -36,15 +37,34 @@ class Tokenizer:
         found: list[int] = self.raw.encode(text, add_special_tokens=special).ids
         return found
 
-    def encoded(self, text: str) -> tuple[list[int], list[int]]:
-        """The tokens of ``text`` with those that begin and end it, and the type of each."""
-        found = self.raw.encode(text)
+    def encoded(
+        self, text: str, second: str | None = None, *, most: int | None = None
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of ``text``, or of two texts that are read together, with those that begin and
+        end them, and the type of each.
+
+        What is longer than ``most`` is cut at its end. Raises LLMContextLengthError where the first of
+        two is too long by itself.
+        """
+        if most is None:
+            found = self.raw.encode(text, second)
+            return found.ids, found.type_ids
+        strategy = "longest_first" if second is None else "only_second"
+        try:
+            self.raw.enable_truncation(most, strategy=strategy)
+            found = self.raw.encode(text, second)
+        except Exception as refusal:  # the package raises nothing more exact
+            raise LLMContextLengthError(
+                f"the first text alone is longer than the {most} tokens that this model reads of two"
+            ) from refusal
+        finally:
+            self.raw.no_truncation()
         return found.ids, found.type_ids
 
-    def pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        """The same of two texts that are read together."""
-        found = self.raw.encode(first, second)
-        return found.ids, found.type_ids
+    def beginning(self, text: str, most: int) -> str:
+        """As much of ``text`` as its first ``most`` tokens."""
+        found = self.raw.encode(text, add_special_tokens=False)
+        return text if len(found.ids) <= most else text[: found.offsets[most - 1][1]]
 
     def text(self, ids: Sequence[int]) -> str:
         """What ``ids`` read as; special tokens are no text."""

@@ -11,13 +11,13 @@ from attrs import evolve
 
 from headrace.backends.local.folders.computing import Loaded, Loading
 from headrace.backends.local.folders.files import (
-    check_reranker,
+    activation_of,
     check_weights,
     context_tokens,
     ends_of,
-    squashes,
     usual_sampling,
 )
+from headrace.backends.local.folders.kinds import labels_of
 from headrace.backends.local.folders.pooling import read_pooling
 from headrace.backends.local.folders.template import find_template
 from headrace.backends.local.folders.text import Tokenizer
@@ -135,15 +135,16 @@ def _embedder(torch: Any, transformers: Any, loading: Loading, device: str) -> L
     )
 
 
-def _reranker(torch: Any, transformers: Any, loading: Loading, device: str) -> Loaded:
+def _classifier(torch: Any, transformers: Any, loading: Loading, device: str) -> Loaded:
     check_weights(loading.folder)
-    check_reranker(loading.folder)
     model = _weights(transformers.AutoModelForSequenceClassification, loading, device)
     return Loaded(
         tokenizer=_tokenizer(transformers, loading),
         context_tokens=context_tokens(loading.folder, loading.max_model_len),
         fingerprint=_fingerprint(torch, transformers, model),
-        encoder=TorchEncoder(torch, model, device, squashes=squashes(loading.folder)),
+        encoder=TorchEncoder(torch, model, device, scores=True),
+        labels=labels_of(loading.folder),
+        activation=activation_of(loading.folder),
     )
 
 
@@ -155,7 +156,8 @@ def _fingerprint(torch: Any, transformers: Any, model: Any) -> str:
 _LOADERS: Mapping[str, Callable[[Any, Any, Loading, str], Loaded]] = {
     "generate": _writer,
     "embed": _embedder,
-    "rerank": _reranker,
+    "rerank": _classifier,
+    "classify": _classifier,
 }
 """What loads a model, by its kind."""
 
@@ -256,13 +258,11 @@ class TorchDecoder:
 
 
 class TorchEncoder:
-    """An encoder of transformers, or a classifier of one label, whose score ``squashes`` to 0 to 1."""
+    """An encoder of transformers, or a classifier, of which the ``scores`` are wanted."""
 
-    def __init__(
-        self, torch: Any, model: Any, device: str, *, squashes: bool | None = None
-    ) -> None:
+    def __init__(self, torch: Any, model: Any, device: str, *, scores: bool = False) -> None:
         self._torch, self._model, self._device = torch, model, device
-        self._squashes = squashes
+        self._scores = scores
         self.width: int = model.get_input_embeddings().weight.shape[0]
         self._filling = model.config.pad_token_id or 0
         self._takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
@@ -283,9 +283,5 @@ class TorchEncoder:
                 return_dict=True,
                 **more,
             )
-            if self._squashes is None:
-                said = out.last_hidden_state
-            else:
-                said = out.logits[:, 0].float()
-                said = said.sigmoid() if self._squashes else said
+            said = out.logits if self._scores else out.last_hidden_state
             return said.float().cpu().numpy()

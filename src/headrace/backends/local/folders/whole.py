@@ -26,6 +26,11 @@ class WholeCall:
     tokens: int
     made: list[Any] = field(factory=list)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return not self.left
+
 
 @define(eq=False)
 class _Text:
@@ -56,7 +61,7 @@ class Whole:
         if isinstance(asked, Embed):
             encoded = [self._encoded(each, asked.begin + i) for i, each in enumerate(asked.inputs)]
         else:
-            encoded = [self._pair(asked.query, each, i) for i, each in enumerate(asked.documents)]
+            encoded = [self._scored(each, asked, i) for i, each in enumerate(asked.texts)]
         tokens = sum(len(ids) for ids, _ in encoded)
         call = WholeCall(owner, asked, len(encoded), tokens, [None] * len(encoded))
         if not encoded:
@@ -99,14 +104,31 @@ class Whole:
         return batch
 
     def _tell(self, call: WholeCall) -> None:
+        import numpy as np
+
         number = call.asked.call_id
         if isinstance(call.asked, Score):
-            scores = [float(each) for each in call.made]
+            scores = self._scores(np.stack(call.made), call.asked.raw) if call.made else []
             self._brought(call.owner, Scores(number, scores, call.tokens))
             return
         floats = b"".join(each.tobytes() for each in call.made)
         size = len(call.made[0]) if call.made else self._loaded.dimensions or 0
         self._brought(call.owner, Vectors(number, floats, size, call.tokens))
+
+    def _scores(self, scores: Any, raw: bool | None) -> list[list[float]]:
+        import numpy as np
+
+        how = "none" if raw else self._loaded.activation
+        if raw is False and how == "none":
+            how = "each" if len(self._loaded.labels) == 1 else "together"
+        scores = scores.astype(np.float64)
+        if how == "each":
+            scores = 1 / (1 + np.exp(-scores))
+        elif how == "together":
+            odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores = odds / odds.sum(axis=1, keepdims=True)
+        found: list[list[float]] = scores.tolist()
+        return found
 
     def _encoded(self, given: str | list[int], place: int) -> tuple[list[int], list[int]]:
         pooling = self._loaded.pooling
@@ -131,9 +153,16 @@ class Whole:
         self._check_length(len(ids), f"input[{place}]")
         return ids, types
 
-    def _pair(self, query: str, document: str, place: int) -> tuple[list[int], list[int]]:
-        ids, types = self._loaded.tokenizer.pair(query, document)
-        self._check_length(len(ids), f"documents[{place}] with its query")
+    def _scored(
+        self, given: str | tuple[str, str], asked: Score, place: int
+    ) -> tuple[list[int], list[int]]:
+        first, second = (given, None) if isinstance(given, str) else given
+        tokenizer = self._loaded.tokenizer
+        if second is not None and asked.most_tokens is not None:
+            second = tokenizer.beginning(second, asked.most_tokens)
+        most = self._loaded.context_tokens if asked.truncate else None
+        ids, types = tokenizer.encoded(first, second, most=most)
+        self._check_length(len(ids), f"text {place}" + (" with its pair" if second else ""))
         return ids, types
 
     def _check_length(self, tokens: int, where: str) -> None:
@@ -142,5 +171,5 @@ class Whole:
             raise LLMContextLengthError(
                 f"{where} has {tokens} tokens, and this model reads at most {most}: divide it into "
                 "shorter pieces",
-                param=where.partition(" ")[0],
+                param=where if where.startswith("input") else None,
             )
