@@ -331,6 +331,21 @@ def test_what_a_local_engine_has_no_use_for_is_listed(google):
     assert set(dropped) >= {"safetySettings", "mediaResolution", "thinkingConfig"}
 
 
+def test_the_openapi_document_describes_every_path(gateway):
+    document = gateway.get("/openapi.json").json
+    schemas = document["components"]["schemas"]
+    own = {path: each for path, each in document["paths"].items() if path.startswith("/v1beta/")}
+    assert len(own) == 7
+    written = json.dumps([own, {k: v for k, v in schemas.items() if k.startswith("Gemini")}])
+    named = {each.partition('"')[0] for each in written.split("#/components/schemas/")[1:]}
+    assert named <= schemas.keys()
+    assert schemas["GeminiRequest"]["required"] == ["contents"]
+    assert (
+        "maxOutputTokens"
+        in schemas["GeminiRequest"]["properties"]["generationConfig"]["properties"]
+    )
+
+
 KEY = "hr-a-key-for-gemini"
 
 

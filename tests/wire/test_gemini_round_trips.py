@@ -30,7 +30,7 @@ from .gemini_strategies import answers, gemini_requests, streams
 from .strategies import choppings, full_texts
 
 modest = settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
