@@ -126,6 +126,34 @@ def test_geminis_own_signatures_go_through_both_ways(stream: bool, role: str) ->
     run(main)
 
 
+def test_a_caller_of_openais_responses_hands_signatures_back_too() -> None:
+    thought = {"text": "Hm.", "thought": True, "thoughtSignature": "dGhvdWdodA=="}
+    call = {"functionCall": {"name": "now", "args": {}}, "thoughtSignature": "Y2FsbA=="}
+    body = {
+        "model": "m",
+        "input": [{"role": "user", "content": "hi"}],
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "tools": [{"type": "function", "name": "now", "parameters": {"type": "object"}}],
+    }
+
+    async def main() -> None:
+        front = front_of(gemini_said(thought, call), "gemini")
+        status, _, whole = await front.ask("/v1/responses", body)
+        assert status == 200, whole
+        output = json.loads(whole)["output"]
+        (called,) = [each for each in output if each["type"] == "function_call"]
+        result = {"type": "function_call_output", "call_id": called["call_id"], "output": "noon"}
+        again = {**body, "input": [*body["input"], *output, result]}
+        status, headers, whole = await front.ask("/v1/responses", again)
+        assert status == 200, whole
+        assert b"x-headrace-dropped" not in headers
+        _, asked = front.asked[-1]
+        assert asked["contents"][1]["parts"] == [thought, call]
+
+    run(main)
+
+
 def test_what_one_format_says_for_itself_reaches_its_own_and_no_other() -> None:
     own = {
         "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}],
