@@ -38,7 +38,6 @@ def front(gateway: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "embeddings": {"enabled": False},
             "backends": backends,
         },
-        HEADRACE_WORKERS="2",
     )
     try:
         served.wait_until_ready()

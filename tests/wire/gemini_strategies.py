@@ -75,11 +75,15 @@ def contents(parts):
     )
 
 
+def signed(text, signature, place):
+    return ReasoningPart(text=text, signature=signature, part_id=f"{THOUGHT_SEAL}{place}")
+
+
 @st.composite
 def thoughts(draw, calls, has_text):
     """What was thought, with signatures where Gemini puts them: on thoughts, the text or calls."""
     said = draw(st.lists(full_texts, max_size=2))
-    parts = [ReasoningPart(text=text, signature=draw(seals), part_id=THOUGHT_SEAL) for text in said]
+    parts = [signed(text, draw(seals), place) for place, text in enumerate(said)]
     if has_text and draw(st.booleans()):
         parts.append(ReasoningPart(signature=draw(seals), part_id=TEXT_SEAL))
     for number in range(calls):
@@ -241,11 +245,10 @@ def streams(draw):
     queues = []
     for index in range(draw(st.integers(1, 2))):
         pieces = []
-        for _ in range(draw(st.integers(0, 2))):
+        for place in range(draw(st.integers(0, 2))):
             said = draw(st.lists(full_texts, min_size=1, max_size=2))
             pieces += [{"reasoning_delta": text} for text in said]
-            seal = ReasoningPart(text="".join(said), signature=draw(seals), part_id=THOUGHT_SEAL)
-            pieces.append({"reasoning_part": seal})
+            pieces.append({"reasoning_part": signed("".join(said), draw(seals), place)})
         pieces += [{"text_delta": text} for text in draw(st.lists(full_texts, max_size=5))]
         calls = draw(st.lists(tool_calls, max_size=2))
         for number, call in enumerate(calls):

@@ -44,8 +44,11 @@ class Generate(Generation):
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
         inbound = await super()._read(scope, body)
+        dropped = inbound.dropped
+        if Query(scope).first("fields") is not None:
+            dropped += ("fields",)  # all of an answer is told
         request = _asked(inbound, scope)
-        return evolve(inbound, request=request, stream=self.streams)
+        return evolve(inbound, request=request, stream=self.streams, dropped=dropped)
 
     async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
         if not asked.inbound.tells_reasoning:

@@ -41,6 +41,26 @@ class ContentWire(Struct, gc=False):
     parts: list[dict[str, Any]] | None = None
 
 
+class TokenWire(Struct, gc=False):
+    """A token; what is zero is left out."""
+
+    token: str = ""
+    logProbability: float = 0.0
+
+
+class TopWire(Struct, gc=False):
+    """The likeliest tokens at one place."""
+
+    candidates: list[TokenWire] | None = None
+
+
+class LogprobsWire(Struct, gc=False):
+    """The tokens that were chosen, and beside them those that were likely."""
+
+    chosenCandidates: list[TokenWire] | None = None
+    topCandidates: list[TopWire] | None = None
+
+
 class CandidateWire(Struct, gc=False):
     """One of several answers, or a piece of one."""
 
@@ -48,7 +68,7 @@ class CandidateWire(Struct, gc=False):
     finishReason: str | None = None
     finishMessage: str | None = None
     index: int | None = None
-    logprobsResult: dict[str, Any] | None = None
+    logprobsResult: LogprobsWire | None = None
 
 
 class ResponseWire(Struct, gc=False):
@@ -152,29 +172,22 @@ def usage_to_wire(usage: Usage | dict[str, int] | None) -> dict[str, int]:
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-def logprobs_from_wire(wire: dict[str, Any] | None) -> tuple[TokenLogprob, ...] | None:
+def logprobs_from_wire(wire: LogprobsWire | None) -> tuple[TokenLogprob, ...] | None:
     """The log probabilities of an answer's tokens."""
-    if not wire:
+    if wire is None or not wire.chosenCandidates:
         return None
-    tops = wire.get("topCandidates") or []
-    found = []
-    for place, each in enumerate(wire.get("chosenCandidates") or []):
-        beside = tops[place] if place < len(tops) else None
-        listed = beside.get("candidates") if isinstance(beside, dict) else None
-        found.append(
-            TokenLogprob(
-                token=str(each.get("token") or ""),
-                logprob=float(each.get("logProbability") or 0),
-                top=tuple(
-                    TopLogprob(
-                        token=str(one.get("token") or ""),
-                        logprob=float(one.get("logProbability") or 0),
-                    )
-                    for one in listed or ()
-                ),
-            )
+    tops = wire.topCandidates or []
+    return tuple(
+        TokenLogprob(
+            token=each.token,
+            logprob=each.logProbability,
+            top=tuple(
+                TopLogprob(token=one.token, logprob=one.logProbability)
+                for one in (tops[place].candidates if place < len(tops) else None) or ()
+            ),
         )
-    return tuple(found) or None
+        for place, each in enumerate(wire.chosenCandidates)
+    )
 
 
 def logprobs_to_wire(logprobs: Sequence[TokenLogprob]) -> dict[str, object]:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 STREAM_TYPE = "application/json"
-"""The media type of such a stream; its reader is any reader of JSON."""
+"""The media type of such a stream; ``read_response`` reads it where it has come to its end."""
 PING = b"\n"
 """Space between two answers: keeps an idle connection open."""
 

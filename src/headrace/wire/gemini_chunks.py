@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from attrs import define, evolve, field
-from msgspec import DecodeError, json
+from msgspec import DecodeError, Raw, json
 
 from headrace.contracts.errors import LLMBadResponseError, LLMContentFilterError
 from headrace.contracts.messages import ReasoningPart
@@ -49,6 +49,7 @@ from headrace.wire.gemini_seals import (
 from headrace.wire.json import bad_reply, decode_reply, encode
 
 _decode = json.Decoder(ResponseWire).decode
+_decode_array = json.Decoder(list[Raw]).decode
 
 
 @define
@@ -186,9 +187,14 @@ class Chunks:
 
 
 def read_whole(body: bytes, *, keep: object = ()) -> list[LLMDelta]:
-    """A whole answer in deltas, for those who only put them together."""
+    """A whole answer in deltas, for those who only put them together.
+
+    It may be an array of a stream's chunks: some servers know nothing of ``alt=sse``.
+    """
     chunks = Chunks()
-    deltas = chunks.read(body)
+    deltas: list[LLMDelta] = []
+    for chunk in _entries(body) if body.lstrip()[:1] == b"[" else (body,):
+        deltas += chunks.read(chunk)
     if not chunks.has_begun:
         raise LLMBadResponseError("The backend's answer has no candidates.")
     return deltas + chunks.close()
@@ -198,6 +204,13 @@ def read_response(body: bytes, *, keep_raw: bool = False, keep: object = ()) -> 
     """A whole answer; ``keep_raw`` keeps the payload as ``raw``."""
     response = assemble(read_whole(body, keep=keep))
     return evolve(response, raw=decode_reply(body)) if keep_raw else response
+
+
+def _entries(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(entry) for entry in _decode_array(body)]
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_reply(body, error) from error
 
 
 def write_response(

@@ -24,6 +24,7 @@ from headrace.wire.gemini_seals import (
     THOUGHT_SEAL,
     Thoughts,
     call_seal,
+    is_signed_thought,
     moved,
     own_seals,
 )
@@ -310,7 +311,7 @@ def _thoughts_to_wire(message: LLMMessage) -> Iterable[dict[str, object]]:
     if not message.reasoning_parts and message.reasoning:
         yield {"text": message.reasoning, "thought": True}
     for part in message.reasoning_parts:
-        if part.part_id == THOUGHT_SEAL and part.signature is not None:
+        if is_signed_thought(part):
             yield {"text": part.text, "thought": True, "thoughtSignature": part.signature}
         elif part.text and not _is_elsewhere(part):
             yield {"text": part.text, "thought": True}

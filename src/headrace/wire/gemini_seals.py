@@ -20,7 +20,9 @@ from headrace.wire.json import decode_reply, encode
 OWN_SEALS = "gemini:"
 """How the ``part_id`` of a piece begins whose signature is Gemini's own."""
 
-THOUGHT_SEAL = f"{OWN_SEALS}thought"
+THOUGHT_SEAL = f"{OWN_SEALS}thought:"
+"""How it begins where a thought itself is signed; its number in the turn follows."""
+
 TEXT_SEAL = f"{OWN_SEALS}text"
 _CALL_SEAL = f"{OWN_SEALS}call:"
 _PACKED = b"headrace:"
@@ -37,6 +39,11 @@ def moved(part: ReasoningPart, calls: int) -> ReasoningPart:
         return part
     number = int(part.part_id.removeprefix(_CALL_SEAL))
     return evolve(part, part_id=call_seal(number + calls))
+
+
+def is_signed_thought(part: ReasoningPart) -> bool:
+    """Whether ``part`` is a thought with a signature of Gemini's own."""
+    return part.signature is not None and (part.part_id or "").startswith(THOUGHT_SEAL)
 
 
 class Thoughts:
@@ -73,7 +80,8 @@ class Thoughts:
                 found = _alone(pending.removesuffix(packed.text))
             found.append(packed)
         elif part_id == THOUGHT_SEAL:
-            found = [ReasoningPart(text=pending, signature=signature, part_id=part_id)]
+            place = f"{THOUGHT_SEAL}{len(self.parts)}"
+            found = [ReasoningPart(text=pending, signature=signature, part_id=place)]
         else:
             found = [*_alone(pending), ReasoningPart(signature=signature, part_id=part_id)]
         self.parts += found
@@ -111,7 +119,7 @@ def own_seals(parts: Sequence[ReasoningPart]) -> dict[str, str]:
         if part.signature is not None
         and part.part_id is not None
         and part.part_id.startswith(OWN_SEALS)
-        and part.part_id != THOUGHT_SEAL
+        and not is_signed_thought(part)
     }
 
 

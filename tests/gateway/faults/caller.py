@@ -19,6 +19,7 @@ FACES = {
     "completions": "/v1/completions",
     "messages": "/v1/messages",
     "responses": "/v1/responses",
+    "gemini": "/v1beta/models",
 }
 
 
@@ -27,6 +28,8 @@ def _asking(face: str, text: str) -> Mapping[str, Any]:
         return {"prompt": text, "max_tokens": 64}
     if face == "responses":
         return {"input": text, "store": False}
+    if face == "gemini":
+        return {"contents": [{"parts": [{"text": text}]}]}
     return {"messages": [{"role": "user", "content": text}], "max_tokens": 64}
 
 
@@ -34,8 +37,11 @@ def request(
     face: str, model: str, text: str = "hi", *, stream: bool = True, headers: bytes = b""
 ) -> bytes:
     """The bytes of one request of that face."""
-    path = FACES[face]
-    body = json.dumps({"model": model, **_asking(face, text), "stream": stream}).encode()
+    path, named = FACES[face], {"model": model, "stream": stream}
+    if face == "gemini":
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        path, named = f"{path}/{model}:{method}", {}
+    body = json.dumps({**named, **_asking(face, text)}).encode()
     return (
         b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
         % (path.encode(), headers, len(body), body)
@@ -170,6 +176,9 @@ def text_of(face: str, stream: bytes) -> str:
             text += value["delta"].get("text", "")
         elif face == "responses" and value["type"] == "response.output_text.delta":
             text += value["delta"]
+        elif face == "gemini":
+            for candidate in value.get("candidates", ()):
+                text += "".join(part.get("text", "") for part in candidate["content"]["parts"])
     return text
 
 
@@ -186,6 +195,11 @@ def ending(face: str, stream: bytes) -> str:
     if face == "responses" and data == b"[DONE]":
         assert found[-2][0] == "response.completed", found[-2:]
         return "whole"
+    if face == "gemini":
+        last = json.loads(data)
+        if "error" in last:
+            return "error"
+        return "whole" if "finishReason" in last["candidates"][0] else "open"
     kind = json.loads(data)["type"]
     assert name == kind
     if kind in {"error", "response.failed"}:

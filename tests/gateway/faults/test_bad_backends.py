@@ -136,7 +136,7 @@ def test_silence_in_the_middle_of_a_stream_ends_it_as_an_error(
 ) -> None:
     async def main() -> None:
         before = upstream.hits["backup"]
-        for face in ("chat", "completions", "messages", "responses"):
+        for face in ("chat", "completions", "messages", "responses", "gemini"):
             begin = time.monotonic()
             assert await streamed(front, face, "one-falls-silent") == ("once", "error")
             assert time.monotonic() - begin >= IDLE_S * 0.99
