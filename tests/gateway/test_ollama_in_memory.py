@@ -197,6 +197,16 @@ def test_generate_answers_a_prompt_or_goes_on_with_it():
         told = json.loads(answer)
         assert (told["response"], told["done_reason"]) == (" upon a time", "length")
         assert gateway.asked[1][1]["prompt"] == "Once"
+        status, _, answer = await gateway.ask("/api/generate", {**body, "format": "json"})
+        assert status == 400
+        assert "'format'" in json.loads(answer)["error"]
+        _, headers, _ = await gateway.ask("/api/generate", {**body, "think": True})
+        assert headers[b"x-headrace-dropped"] == b"think"
+        there = behind(ollama_said({"model": "m", "response": "{}", "done": True}))
+        asked = {**body, "format": "json", "think": True}
+        _, headers, _ = await there.ask("/api/generate", asked)
+        assert b"x-headrace-dropped" not in headers
+        assert (there.asked[0][1]["format"], there.asked[0][1]["think"]) == ("json", True)
 
     run(main)
 
