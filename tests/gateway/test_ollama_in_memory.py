@@ -139,6 +139,9 @@ def test_a_wish_to_have_a_model_loaded_is_granted_and_one_to_unload_it_refused()
             status, _, body = await gateway.ask(path, {"model": "m"})
             (line,) = lines(body)
             assert (status, line["done"], line["done_reason"]) == (200, True, "load")
+            asked = {"model": "m", "keep_alive": "5m", "options": {"num_ctx": 1}}
+            _, headers, _ = await gateway.ask(path, asked)
+            assert headers[b"x-headrace-dropped"] == b"keep_alive, num_ctx"
             for keep in (0, "0", "0s", "0m"):
                 status, _, body = await gateway.ask(path, {"model": "m", "keep_alive": keep})
                 assert status == 501

@@ -62,6 +62,8 @@ class OllamaGeneration(Generation):
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         if _asks_nothing(inbound):
+            own = self.codec.OWN_FIELDS & inbound.request.provider_options.keys()
+            marks.dropped += sorted(own)
             return Timed(_loaded(), self.clock, queued, marks)
         request, as_completion = inbound.request, self
         if request.prompt is not None:
