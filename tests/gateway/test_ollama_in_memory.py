@@ -139,6 +139,9 @@ def test_a_wish_to_have_a_model_loaded_is_granted_and_one_to_unload_it_refused()
             status, _, body = await gateway.ask(path, {"model": "m"})
             (line,) = lines(body)
             assert (status, line["done"], line["done_reason"]) == (200, True, "load")
+            asked = {"model": "m", "keep_alive": "5m", "options": {"num_ctx": 1}}
+            _, headers, _ = await gateway.ask(path, asked)
+            assert headers[b"x-headrace-dropped"] == b"keep_alive, num_ctx"
             for keep in (0, "0", "0s", "0m"):
                 status, _, body = await gateway.ask(path, {"model": "m", "keep_alive": keep})
                 assert status == 501
@@ -197,6 +200,16 @@ def test_generate_answers_a_prompt_or_goes_on_with_it():
         told = json.loads(answer)
         assert (told["response"], told["done_reason"]) == (" upon a time", "length")
         assert gateway.asked[1][1]["prompt"] == "Once"
+        status, _, answer = await gateway.ask("/api/generate", {**body, "format": "json"})
+        assert status == 400
+        assert "'format'" in json.loads(answer)["error"]
+        _, headers, _ = await gateway.ask("/api/generate", {**body, "think": True})
+        assert headers[b"x-headrace-dropped"] == b"think"
+        there = behind(ollama_said({"model": "m", "response": "{}", "done": True}))
+        asked = {**body, "format": "json", "think": True}
+        _, headers, _ = await there.ask("/api/generate", asked)
+        assert b"x-headrace-dropped" not in headers
+        assert (there.asked[0][1]["format"], there.asked[0][1]["think"]) == ("json", True)
 
     run(main)
 

@@ -104,12 +104,8 @@ def chat_requests(draw):
 
 @st.composite
 def prompt_requests(draw):
-    """Continuations, which have neither formats nor thinking."""
-    from attrs import evolve
-
     suffix = draw(maybe(full_texts))
-    asked = draw(_requests(messages=(), prompt=draw(texts), suffix=suffix))
-    return evolve(asked, response_schema=None, response_format=None, reasoning_effort=None)
+    return draw(_requests(messages=(), prompt=draw(texts), suffix=suffix))
 
 
 counts = st.integers(0, 2**31 - 1)

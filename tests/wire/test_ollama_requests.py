@@ -55,6 +55,9 @@ def test_an_answer_is_streamed_unless_that_is_refused():
         ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content"),
         ({"messages": [{**HI, "images": ["no base64!"]}]}, "messages[0].images[0]"),
         ({"messages": [{**HI, "role": "system", "images": ["iVBO"]}]}, "messages[0].images"),
+        ({"messages": [{**HI, "thinking": "Hm."}]}, "messages[0].thinking"),
+        ({"messages": [{**HI, "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+        ({"messages": [{**HI, "tool_call_id": {}}]}, "messages[0].tool_call_id"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]},
             "messages[0].tool_calls[0].function.name",
@@ -250,7 +253,6 @@ def test_a_request_with_nothing_to_answer_is_one_to_load_the_model():
         ({"prompt": "a", "context": [1, 2]}, "context"),
         ({"prompt": "a", "raw": True, "system": "b"}, "system"),
         ({"prompt": "a", "raw": True, "images": ["iVBO"]}, "images"),
-        ({"prompt": "a", "raw": True, "format": "json"}, "format"),
         ({"raw": True}, "prompt"),
     ],
 )
@@ -258,11 +260,6 @@ def test_what_a_prompt_cannot_carry_is_refused_by_its_name(fields, param):
     with pytest.raises(LLMInvalidRequestError) as caught:
         generate(**fields)
     assert caught.value.param == param
-
-
-def test_thinking_about_a_raw_prompt_is_told_as_dropped():
-    assert generate(prompt="a", raw=True, think=True).dropped == ("think",)
-    assert generate(prompt="a", raw=True, think=False).dropped == ()
 
 
 def test_token_ids_are_refused():

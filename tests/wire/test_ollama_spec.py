@@ -7,6 +7,7 @@ says of the fields that we write is held here too, in words of our own.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from headrace.contracts.requests import EmbeddingRequest
 from headrace.contracts.responses import EmbeddingResult, Usage
 from headrace.wire import ollama, ollama_embed, ollama_generate, ollama_models
 from headrace.wire.assemble import deltas
+from headrace.wire.engine_metrics import read_engine_metrics
 
 from .ollama_strategies import answers, chat_requests, embedding_requests, prompt_requests
 
@@ -54,12 +56,24 @@ CARD = ollama_models.ModelCard(
 )
 
 
+READERS = {
+    "/api/chat": ollama.read_request,
+    "/api/generate": ollama_generate.read_request,
+    "/api/embed": ollama_embed.read_request,
+    "/api/show": ollama_models.read_description_request,
+}
+BODY = re.compile(r"-d '(.*)'", re.DOTALL)
+
+
 @pytest.fixture(scope="module")
-def judge():
+def document():
     if SPEC is None:
         pytest.skip("Ollama's specification is not beside the checkout (../shared/specs)")
-    document: dict[str, Any] = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+    return yaml.safe_load(SPEC.read_text(encoding="utf-8"))
 
+
+@pytest.fixture(scope="module")
+def judge(document):
     def valid(body: bytes, name: str) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(body)
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
@@ -116,6 +130,42 @@ def test_lists_of_models_are_by_the_specification(judge):
     judge(ollama_embed.write_response(result, total_duration=1), "EmbedResponse")
     assert listed["models"][0]["details"]["parameter_size"] == "134.52M"
     assert running["models"][0]["context_length"] == 2048
+
+
+def test_the_requests_of_its_own_examples_are_read(document):
+    read = 0
+    for path, reader in READERS.items():
+        for sample in document["paths"][path]["post"]["x-codeSamples"]:
+            found = BODY.search(sample["source"])
+            assert found is not None, sample["source"]
+            reader(found[1].encode())
+            read += 1
+    assert read > 15
+
+
+def test_the_answers_of_its_own_examples_are_read(document):
+    def example(path: str, method: str = "post") -> bytes:
+        answers = document["paths"][path][method]["responses"]["200"]["content"]
+        return json.dumps(answers["application/json"]["example"]).encode()
+
+    answer = ollama_generate.read_response(example("/api/generate"))
+    assert (answer.text[:6], answer.finish_reason) == ("Hello!", "stop")
+    assert answer.usage == Usage(prompt_tokens=11, completion_tokens=18, total_tokens=29)
+    assert answer.provider_fields == {
+        "total_duration": 174560334,
+        "load_duration": 101397084,
+        "prompt_eval_duration": 13074791,
+        "eval_duration": 52479709,
+    }
+    chat = ollama.read_response(example("/api/chat"))
+    assert chat.text
+    assert chat.finish_reason == "stop"
+    result = ollama_embed.read_response(example("/api/embed"))
+    assert (len(result.vectors[0]), result.usage.prompt_tokens) == (10, 8)
+    (listed,) = ollama_models.read_models(example("/api/tags", "get"))
+    assert (listed.model_id, listed.created) == ("gemma4", 1759559643)
+    (loaded,) = read_engine_metrics(example("/api/ps", "get")).loaded
+    assert loaded == "gemma4"
 
 
 def test_a_model_is_described_by_what_is_known_and_no_more():

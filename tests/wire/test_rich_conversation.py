@@ -36,6 +36,7 @@ from headrace.wire import (
     anthropic,
     gemini,
     ollama,
+    ollama_generate,
     openai_chat,
     openai_completions,
     openai_responses,
@@ -51,9 +52,10 @@ CODECS = {
     "anthropic": anthropic,
     "gemini": gemini,
     "ollama": ollama,
+    "ollama_generate": ollama_generate,
     "tgi": tgi,
 }
-OF_PROMPTS = {openai_completions, tgi}
+OF_PROMPTS = {openai_completions, ollama_generate, tgi}
 """Those that take a prompt in the place of a conversation."""
 
 PNG = b"\x89PNG\r\n\x1a\n"

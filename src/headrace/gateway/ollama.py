@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from headrace.contracts.errors import LLMCapabilityError, LLMError
 from headrace.contracts.record import Marks
-from headrace.contracts.requests import EmbeddingRequest
+from headrace.contracts.requests import EmbeddingRequest, LLMRequest
 from headrace.contracts.responses import EmbeddingResult, LLMDelta, LLMResponse
 from headrace.gateway.embeddings import Embeddings
 from headrace.gateway.generation import Asked, Generation
@@ -62,11 +62,19 @@ class OllamaGeneration(Generation):
         earlier: Earlier | None = None,
     ) -> AsyncGenerator[LLMDelta, None]:
         if _asks_nothing(inbound):
+            own = self.codec.OWN_FIELDS & inbound.request.provider_options.keys()
+            marks.dropped += sorted(own)
             return Timed(_loaded(), self.clock, queued, marks)
-        # A prompt that a template makes a conversation of is no text completion.
-        operation = self.operation if inbound.request.prompt is None else "completion"
+        request, as_completion = inbound.request, self
+        if request.prompt is not None:
+            # What a template makes a conversation of is a chat, and this is none.
+            as_completion = evolve(self, operation="completion")
+            if any(way.format != _FORMAT for way in chosen.ways):
+                _check_continuation(request)
+                if request.reasoning_effort not in (None, "none"):
+                    marks.dropped.append("think")
         calls = Generation._calls(
-            evolve(self, operation=operation),
+            as_completion,
             inbound,
             route,
             chosen,
@@ -180,6 +188,16 @@ class OllamaEmbeddings(Embeddings):
         told = (name for name in own if request.provider_options[name] not in (False, {}, None))
         marks.dropped += sorted(told)
         return evolve(request, provider_options=kept)
+
+
+def _check_continuation(request: LLMRequest) -> None:
+    """Refuses what only an Ollama can do where a prompt is continued as it stands."""
+    if request.response_schema is not None or request.response_format is not None:
+        raise LLMCapabilityError(
+            "'format' has no place beside 'raw' or 'suffix' with this model: its backend continues "
+            "a prompt as it stands. Ask without 'raw', or send it to /api/chat",
+            param="format",
+        )
 
 
 def _asks_nothing(inbound: Inbound) -> bool:

@@ -17,8 +17,8 @@ def schemas() -> _Json:
     function = _object(
         ("name",),
         name=_FILLED,
-        description=_TEXT,
-        parameters={"type": "object"},
+        description={"type": ["string", "null"]},
+        parameters={"type": ["object", "null"]},
         strict={"type": ["boolean", "null"]},
     )
     called = _object(("name", "arguments"), name=_FILLED, arguments=_TEXT)

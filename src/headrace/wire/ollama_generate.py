@@ -95,8 +95,7 @@ PING: bytes | None = None
 """Ollama's streams have no line that means nothing."""
 
 # What a prompt that is continued as it stands has no place for.
-_BESIDE_RAW = ("system", "images", "response_schema", "response_format")
-_WIRE_NAMES = {"response_schema": "format", "response_format": "format"}
+_BESIDE_RAW = ("system", "images")
 
 
 def read_request(body: bytes) -> Inbound:
@@ -120,17 +119,13 @@ def read_request(body: bytes) -> Inbound:
             param="context",
         )
     stream, raw = known.pop("stream", True), known.pop("raw", False)
-    dropped: tuple[str, ...] = ()
     if raw or known.get("suffix"):
-        dropped = _continuation(known)
+        _make_continuation(known)
     else:
         known.pop("suffix", None)
         known["messages"] = _conversation(known)
     return Inbound(
-        request=LLMRequest(**known, provider_options=options),
-        stream=stream,
-        include_usage=True,
-        dropped=dropped,
+        request=LLMRequest(**known, provider_options=options), stream=stream, include_usage=True
     )
 
 
@@ -203,20 +198,18 @@ def stream_writer(
     return StreamWriter(GenerateForm(), model=model, now=now or (lambda: created))
 
 
-def _continuation(known: dict[str, Any]) -> tuple[str, ...]:
-    """Makes a text completion of ``known``; what it is left without."""
+def _make_continuation(known: dict[str, Any]) -> None:
+    """Makes a text completion of ``known``."""
     for name in _BESIDE_RAW:
         if known.pop(name, None):
-            at = _WIRE_NAMES.get(name, name)
             raise LLMCapabilityError(
-                f"{at!r} has no place beside 'raw' or 'suffix', where the prompt goes to the model "
-                "as it stands.",
-                param=at,
+                f"{name!r} has no place beside 'raw' or 'suffix', where the prompt goes to the "
+                "model as it stands.",
+                param=name,
             )
     if "prompt" not in known:
         refuse_absence("prompt", "the text to be continued")
     known["messages"] = ()
-    return ("think",) if known.pop("reasoning_effort", "none") != "none" else ()
 
 
 def _conversation(known: dict[str, Any]) -> tuple[LLMMessage, ...]:

@@ -26,6 +26,7 @@ from headrace.contracts.messages import (
 from headrace.wire.anthropic_messages import arguments_from_wire, arguments_to_wire
 from headrace.wire.image_types import image_type
 from headrace.wire.openai_fields import (
+    Check,
     array,
     filled_text,
     mapping,
@@ -38,7 +39,6 @@ from headrace.wire.openai_fields import (
 
 _ROLES = ("system", "user", "assistant", "tool")
 _RIGHT_ROLE = "one of " + ", ".join(f"'{role}'" for role in _ROLES)
-_SEES = ("user", "tool")
 
 
 @says({"type": "array", "items": {"$ref": "#/components/schemas/OllamaMessage"}})
@@ -80,6 +80,16 @@ def call_to_wire(call: ToolCall, index: int) -> dict[str, object]:
     return {"id": call.call_id, "function": function}
 
 
+# What some turns have besides their text, with the check and whose turns these are.
+_OF_ROLES: dict[str, tuple[Check, tuple[str, ...]]] = {
+    "images": (images_from_wire, ("user", "tool")),
+    "thinking": (text, ("assistant",)),
+    "tool_calls": (array, ("assistant",)),
+    "tool_name": (text, ("tool",)),
+    "tool_call_id": (text, ("tool",)),
+}
+
+
 @define
 class _OpenCalls:
     """The calls of the conversation so far that no result has answered."""
@@ -100,27 +110,22 @@ def _message(wire: Any, path: str, place: int, open_calls: _OpenCalls) -> LLMMes
     if role not in _ROLES:
         refuse(f"{path}.role", role, _RIGHT_ROLE)
     said = optional(wire, "content", path, text) or ""
-    images = optional(wire, "images", path, images_from_wire) or ()
-    if images and role not in _SEES:
-        refuse(f"{path}.images", images[0].media_type, f"none in a turn of the {role}'s")
-    content = with_images(said, images)
+    found = {name: optional(wire, name, path, check) for name, (check, _) in _OF_ROLES.items()}
+    for name, (_, roles) in _OF_ROLES.items():
+        if found[name] and role not in roles:
+            refuse(f"{path}.{name}", wire[name], f"none in a turn of the {role}'s")
+    content = with_images(said, found["images"] or ())
     if role == "tool":
-        name = optional(wire, "tool_name", path, text) or None
-        given = optional(wire, "tool_call_id", path, text) or None
-        call_id = open_calls.answered(given, name)
-        return LLMMessage(role="tool", content=content, tool_call_id=call_id, tool_name=name)
-    if role != "assistant":
-        return LLMMessage(role=role, content=content)
+        tool = found["tool_name"] or None
+        call_id = open_calls.answered(found["tool_call_id"] or None, tool)
+        return LLMMessage(role="tool", content=content, tool_call_id=call_id, tool_name=tool)
     calls = tuple(
         _call(call, f"{path}.tool_calls[{i}]", f"call_{place}_{i}")
-        for i, call in enumerate(optional(wire, "tool_calls", path, array) or ())
+        for i, call in enumerate(found["tool_calls"] or ())
     )
     open_calls.calls += calls
     return LLMMessage(
-        role="assistant",
-        content=content,
-        tool_calls=calls,
-        reasoning=optional(wire, "thinking", path, text) or None,
+        role=role, content=content, tool_calls=calls, reasoning=found["thinking"] or None
     )
 
 
