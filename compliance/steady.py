@@ -355,7 +355,9 @@ def serving(program: Path, spec: Path) -> Iterator[str]:
     # It announces the port that it was told, so a free one has to be found for it.
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [str(program), "--host", "127.0.0.1", "-p", str(port), str(spec)]
+    # Lists in forms have brackets behind their names, as OpenAI's documentation and SDKs write them.
+    lists = "--validator-form-array-format=brackets"
+    command = [str(program), "--host", "127.0.0.1", "-p", str(port), lists, str(spec)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
