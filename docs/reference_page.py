@@ -43,6 +43,7 @@ TOPICS = {
     "headrace.contracts.responses": "Responses",
     "headrace.contracts.ranking": "Ranking and classes",
     "headrace.contracts.audio": "Speech",
+    "headrace.contracts.images": "Pictures and moderations",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.routing": "Records",
