@@ -28,9 +28,11 @@ from compliance.steady_requests import (
     CHATS,
     COMPLETIONS,
     EMBEDDINGS,
+    JUDGED,
     OLLAMA_CHATS,
     OLLAMA_EMBEDDINGS,
     OLLAMA_PROMPTS,
+    PICTURES,
     RECORDINGS,
     SPEECHES,
 )
@@ -215,13 +217,13 @@ async def _judged_besides(
             await client.embed(asked["inputs"], **{k: asked[k] for k in asked if k != "inputs"})
         bad += told(f"{provider}: {name}", transport)
     if subject.speaks:
-        bad += await _judged_speech(provider, client, transport)
+        bad += await _judged_services(provider, client, transport)
     await client.healthcheck()
     return bad + told(f"{provider}: models", transport)
 
 
-async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -> int:
-    """The same of what is asked about recordings and sound."""
+async def _judged_services(provider: str, client: AsyncClient, transport: Judge) -> int:
+    """The same of what is asked about recordings, sound, pictures and what is to be judged."""
     bad = 0
     for name, asked in RECORDINGS.items():
         for way in ("streamed", "whole"):
@@ -237,6 +239,14 @@ async def _judged_speech(provider: str, client: AsyncClient, transport: Judge) -
     for name, asked in SPEECHES.items():
         with contextlib.suppress(LLMError):
             await client.speak(**asked)
+        bad += told(f"{provider}: {name}", transport)
+    for name, asked in PICTURES.items():
+        with contextlib.suppress(LLMError):
+            await client.draw(**asked)
+        bad += told(f"{provider}: {name}", transport)
+    for name, asked in JUDGED.items():
+        with contextlib.suppress(LLMError):
+            await client.moderate(**asked)
         bad += told(f"{provider}: {name}", transport)
     return bad
 
@@ -288,6 +298,8 @@ SUBJECTS = (
             "/audio/transcriptions": "CreateTranscriptionRequest",
             "/audio/translations": "CreateTranslationRequest",
             "/audio/speech": "CreateSpeechRequest",
+            "/images/generations": "CreateImageRequest",
+            "/moderations": "CreateModerationRequest",
         },
         asked={
             "openai": {**CHATS, **COMPLETIONS},
@@ -355,7 +367,9 @@ def serving(program: Path, spec: Path) -> Iterator[str]:
     # It announces the port that it was told, so a free one has to be found for it.
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [str(program), "--host", "127.0.0.1", "-p", str(port), str(spec)]
+    # Lists in forms have brackets behind their names, as OpenAI's documentation and SDKs write them.
+    lists = "--validator-form-array-format=brackets"
+    command = [str(program), "--host", "127.0.0.1", "-p", str(port), lists, str(spec)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

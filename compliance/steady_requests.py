@@ -258,3 +258,25 @@ SPEECHES: dict[str, dict[str, Any]] = {
     },
 }
 """What a text is read aloud with."""
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "a picture": {"prompt": "A cat"},
+    "a picture, all settings": {
+        "prompt": "A cat",
+        "model": "gpt-image-1",
+        "n": 2,
+        "size": "1024x1024",
+        "quality": "high",
+        "provider_options": {"background": "opaque", "output_format": "webp"},
+    },
+}
+"""What a picture is drawn with."""
+
+JUDGED: dict[str, dict[str, Any]] = {
+    "a text, judged": {"inputs": "Hello"},
+    "texts, judged": {"inputs": ["Hello", "Bye"], "model": "omni-moderation-latest"},
+    "a message, judged": {
+        "inputs": [TextPart(text="Hello"), ImagePart(data=b"\x89PNG", media_type="image/png")]
+    },
+}
+"""What is judged."""

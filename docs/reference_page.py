@@ -47,6 +47,7 @@ TOPICS = {
     "headrace.wire.tensors": "Tensors and values",
     "headrace.gateway.functions.app": "Functions that are served",
     "headrace.gateway.functions.function": "Functions that are served",
+    "headrace.contracts.images": "Pictures and moderations",
     "headrace.contracts.errors": "Errors",
     "headrace.contracts.record": "Records",
     "headrace.contracts.routing": "Records",

@@ -107,6 +107,14 @@ if TYPE_CHECKING:
         LLMUnavailableError,
         OutputProblem,
     )
+    from headrace.contracts.images import (
+        GeneratedImage,
+        ImageRequest,
+        ImageResult,
+        Judgement,
+        ModerationRequest,
+        ModerationResult,
+    )
     from headrace.contracts.inference import (
         Datatype,
         InferProblem,
@@ -331,6 +339,14 @@ _HOMES = {
         "Tensor",
         "TensorInfo",
     ),
+    "headrace.contracts.images": (
+        "GeneratedImage",
+        "ImageRequest",
+        "ImageResult",
+        "Judgement",
+        "ModerationRequest",
+        "ModerationResult",
+    ),
     "headrace.contracts.messages": (
         "AudioPart",
         "CacheFor",
@@ -476,6 +492,7 @@ __all__ = [
     "FilePart",
     "FinishReason",
     "Function",
+    "GeneratedImage",
     "Granularity",
     "GroupSnapshot",
     "Handler",
@@ -485,6 +502,8 @@ __all__ = [
     "HistorySnapshot",
     "ImageDetail",
     "ImagePart",
+    "ImageRequest",
+    "ImageResult",
     "InferProblem",
     "InferRequest",
     "InferResult",
@@ -493,6 +512,7 @@ __all__ = [
     "IntervalSnapshot",
     "JSONMode",
     "JsonlFile",
+    "Judgement",
     "KeyStats",
     "LLMAuthError",
     "LLMBadResponseError",
@@ -531,6 +551,8 @@ __all__ = [
     "ModelInfo",
     "ModelMetadata",
     "ModelStatistics",
+    "ModerationRequest",
+    "ModerationResult",
     "NamedTool",
     "OpenTelemetrySink",
     "Operation",

@@ -62,4 +62,4 @@ def test_a_shape_is_profiled_with_prompts_of_ours(shape: Path, tmp_path: Path) -
 def test_what_is_no_model_is_one_line() -> None:
     done = run_headrace("profile", "no-such-model")
     assert done.returncode == 1
-    assert "is no folder, no GGUF file and no known name" in done.stderr
+    assert "is no folder, no GGUF file, no URI and no known name" in done.stderr

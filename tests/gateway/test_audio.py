@@ -13,7 +13,16 @@ from openai import OpenAI
 from gateway.far import NO_MODEL
 from gateway.kept import Keeper, Says, keeper
 from gateway.served import Served, until
-from headrace import Client, EndpointSettings, LLMCapabilityError, LLMRateLimitError
+from headrace import (
+    Client,
+    EndpointSettings,
+    ImagePart,
+    LLMBadResponseError,
+    LLMCapabilityError,
+    LLMInvalidRequestError,
+    LLMRateLimitError,
+    TextPart,
+)
 from headrace.wire.multipart import Part, read_parts, write_parts
 
 WAV = b"RIFF....WAVEfmt "
@@ -355,3 +364,50 @@ def test_the_client_raises_what_the_provider_refuses(kept):
         pytest.raises(LLMRateLimitError),
     ):
         client.transcribe(WAV)
+
+
+def test_the_client_has_pictures_drawn(kept):
+    picture = base64.b64encode(b"png").decode()
+    usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
+    body = {"created": 1, "data": [{"b64_json": picture}, {"url": "https://a/b"}], "usage": usage}
+    kept.says["/v1/images/generations"] = Says(json.dumps(body).encode())
+    records = []
+    with client_of(kept, sinks=[records.append]) as client:
+        made = client.draw("A cat", n=2, size="1024x1024", provider_options={"style": "vivid"})
+    assert [(each.data, each.url) for each in made.images] == [
+        (b"png", None),
+        (None, "https://a/b"),
+    ]
+    assert made.usage.total_tokens == 12
+    assert kept.last.json == {
+        "model": "m",
+        "prompt": "A cat",
+        "n": 2,
+        "size": "1024x1024",
+        "style": "vivid",
+    }
+    assert records[0].operation == "image"
+    assert records[0].usage.prompt_tokens == 5
+
+
+def test_the_client_has_texts_judged(kept):
+    one = {"flagged": True, "categories": {"hate": True}, "category_scores": {"hate": 0.9}}
+    mistrals = {"categories": {"hate": False}, "category_scores": {"hate": 0.1}}
+    body = {"id": "modr-1", "model": "omni", "results": [one, mistrals]}
+    kept.says["/v1/moderations"] = Says(json.dumps(body).encode())
+    with client_of(kept) as client:
+        found = client.moderate(["a", "b"])
+        assert [each.flagged for each in found.judgements] == [True, False]
+        assert found.judgements[0].scores == {"hate": 0.9}
+        assert kept.last.json == {"model": "m", "input": ["a", "b"]}
+        client.moderate([TextPart(text="a"), ImagePart(url="https://a/b.png")])
+        assert [each["type"] for each in kept.last.json["input"]] == ["text", "image_url"]
+        with pytest.raises(LLMInvalidRequestError, match="Either texts"):
+            client.moderate(["a", TextPart(text="b")])
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"data": []}', b'{"data": [{}]}', b"[]", b"oops"])
+def test_an_answer_without_pictures_is_an_error(kept, body):
+    kept.says["/v1/images/generations"] = Says(body)
+    with client_of(kept) as client, pytest.raises(LLMBadResponseError):
+        client.draw("A cat")

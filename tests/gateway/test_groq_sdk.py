@@ -64,6 +64,11 @@ def test_groqs_own_fields_are_told_of_where_the_engine_has_none(sdk):
     )
     dropped = reply.headers["x-headrace-dropped"].split(", ")
     assert {"disable_tool_validation", "include_domains", "service_tier"} <= set(dropped)
+    for word, is_dropped in (("parsed", False), ("raw", False), ("hidden", True)):
+        reply = sdk.chat.completions.with_raw_response.create(
+            model=MODEL, messages=ASK, max_tokens=2, reasoning_format=word
+        )
+        assert ("reasoning_format" in reply.headers.get("x-headrace-dropped", "")) is is_dropped
     with pytest.raises(groq.BadRequestError, match="documents"):
         sdk.chat.completions.create(model=MODEL, messages=ASK, documents=[{"text": "a"}])
 

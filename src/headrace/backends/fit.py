@@ -55,6 +55,10 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "suffix": ("",),
 }
 
+# What Groq calls the places of a model's reasoning, in llama.cpp's words; to show it in a field of its
+# own is what that does unasked, and to hide it is nothing that it can.
+_GROQS_WORDS: Mapping[object, str | None] = {"parsed": None, "raw": "none", "hidden": None}
+
 
 @frozen
 class Fit:
@@ -94,7 +98,7 @@ class Fit:
         kept: dict[str, object] = dict(provider.defaults)
         for name, value in request.provider_options.items():
             if provider.options is not None and name in provider.options:
-                kept[name] = value
+                kept |= _in_its_words(name, value, marks)
             elif name in provider.unsupported:
                 continue  # it asked for nothing, or we would not be here
             elif name in provider.ignored or self._hints_in_vain(name):
@@ -163,6 +167,16 @@ class Fit:
             param=name[:100],
             code="unknown_parameter",
         )
+
+
+def _in_its_words(name: str, value: object, marks: Marks) -> dict[str, object]:
+    """An option of llama.cpp's under its name, also where the value is said in Groq's words."""
+    if name != "reasoning_format" or value not in _GROQS_WORDS:
+        return {name: value}
+    if value == "hidden":
+        marks.dropped.append(name)
+    word = _GROQS_WORDS[value]
+    return {} if word is None else {name: word}
 
 
 @lru_cache(maxsize=256)

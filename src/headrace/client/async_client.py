@@ -46,6 +46,8 @@ if TYPE_CHECKING:
         TranscriptionDelta,
         TranscriptionResult,
     )
+    from headrace.contracts.images import ImageResult, ModerationResult
+    from headrace.contracts.messages import ContentPart
     from headrace.traffic.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -380,6 +382,32 @@ class AsyncClient:
         if not isinstance(backend, Remote):
             raise LLMCapabilityError(f"{backend.name} tells no statistics", param="model")
         return await statistics(backend, asked.model)
+
+    async def draw(self, prompt: str, *, model: str | None = None, **settings: Any) -> ImageResult:
+        """Pictures of ``prompt``; ``settings`` are fields of ImageRequest by name."""
+        from headrace.client.services import drawn
+        from headrace.contracts.images import ImageRequest
+
+        request = ImageRequest(prompt=prompt, model=model, **settings)
+        return await drawn(self._endpoints, request)
+
+    async def moderate(
+        self,
+        inputs: str | Sequence[str | ContentPart],
+        *,
+        model: str | None = None,
+        **settings: Any,
+    ) -> ModerationResult:
+        """What is thought of a text, of each of several, or of a message's parts together.
+
+        ``settings`` are fields of ModerationRequest by name.
+        """
+        from headrace.client.services import judged
+        from headrace.contracts.images import ModerationRequest
+
+        several = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        request = ModerationRequest(inputs=several, model=model, **settings)
+        return await judged(self._endpoints, request)
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.

@@ -11,6 +11,7 @@ from attrs import evolve
 
 from headrace.client.call import sheet_of
 from headrace.client.endpoints import Endpoints
+from headrace.client.services import Asked, served
 from headrace.contracts.audio import (
     SpeechRequest,
     SpeechResult,
@@ -18,21 +19,10 @@ from headrace.contracts.audio import (
     TranscriptionRequest,
     TranscriptionResult,
 )
-from headrace.contracts.errors import (
-    LLMBadResponseError,
-    LLMCapabilityError,
-    LLMInvalidRequestError,
-)
-from headrace.contracts.protocols import Backend, Relays
+from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.record import Marks
-from headrace.contracts.relay import RelayHead, RelayRequest
-from headrace.contracts.requests import LLMRequest
 from headrace.traffic.hearing import transcribe
-from headrace.traffic.pieces import Piece, Used, pieces
 from headrace.wire import openai_audio
-from headrace.wire.openai_usage import UsageWatch
-
-_MOST_SOUND_BYTES = 256 << 20
 
 
 async def recording(audio: bytes | str | Path, file_name: str | None) -> tuple[bytes, str]:
@@ -81,61 +71,18 @@ async def whole(deltas: AsyncGenerator[TranscriptionDelta, None]) -> Transcripti
 
 async def spoken(endpoints: Endpoints, request: SpeechRequest) -> SpeechResult:
     """The sound of a text."""
-    endpoint, model = endpoints.pick_by_model(request.model, request.metadata)
-
-    async def ask(
-        backend: Backend, model: str | None, marks: Marks
-    ) -> AsyncGenerator[Piece[RelayHead | bytes] | Used, None]:
-        if not isinstance(backend, Relays) or not backend.has_service("audio/speech"):
-            raise LLMCapabilityError(
-                f"{backend.name} reads nothing aloud; ask another model", param="model"
-            )
-        asked = RelayRequest(
-            path="/audio/speech",
-            headers=(("accept", "*/*"),),
-            write=lambda name: (
-                "application/json",
-                openai_audio.write_speech_request(request, model=name),
-            ),
-            model=model,
-            repeats=True,
-            of_model=True,
-            metadata=request.metadata,
-        )
-        watch: UsageWatch | None = None
-        async with aclosing(backend.relay(asked, marks)) as coming:
-            async for piece in coming:
-                if isinstance(piece, RelayHead):
-                    watch = UsageWatch(piece.content_type)
-                elif watch is not None:
-                    watch.feed(piece)
-                yield Piece(piece, before_output=isinstance(piece, RelayHead))
-        yield Used(None if watch is None else watch.usage)
-
-    run = pieces(
-        endpoints.traffic,
-        ask,
-        LLMRequest(
-            messages=(),
-            model=model,
-            prompt=request.text,
-            max_tokens=1,
+    answer = await served(
+        endpoints,
+        Asked(
+            service="audio/speech",
+            operation="speech",
+            write=lambda model: openai_audio.write_speech_request(request, model=model),
+            model=request.model,
             metadata=request.metadata,
             request_id=request.request_id,
+            prompt=request.text,
         ),
-        endpoint.lane,
-        sheet_of(endpoints, "speech", request.model, endpoint.provider, stream=False),
-        Marks(),
     )
-    sound, content_type = bytearray(), "application/octet-stream"
-    async with aclosing(run) as coming:
-        async for piece in coming:
-            if isinstance(piece, RelayHead):
-                content_type = piece.content_type
-                continue
-            sound += piece
-            if len(sound) > _MOST_SOUND_BYTES:
-                raise LLMBadResponseError(f"the sound is larger than {_MOST_SOUND_BYTES} bytes")
-    if not sound:
+    if not answer.body:
         raise LLMBadResponseError("the backend answered without any sound")
-    return SpeechResult(audio=bytes(sound), content_type=content_type)
+    return SpeechResult(audio=answer.body, content_type=answer.content_type, usage=answer.usage)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from headrace.client.batches import SyncBatches
     from headrace.client.endpoint_table import SyncEndpoints
     from headrace.contracts.audio import SpeechResult, TranscriptionDelta, TranscriptionResult
+    from headrace.contracts.images import ImageResult, ModerationResult
+    from headrace.contracts.messages import ContentPart
     from headrace.contracts.protocols import LLMClient
     from headrace.traffic.retry import RetryPolicy
 
@@ -291,6 +293,22 @@ class Client:
         """What a model that is asked by plain values did so far, as its server tells."""
         core = self.on_portal()
         return portal().run(lambda: core.statistics(model))
+
+    def draw(self, prompt: str, *, model: str | None = None, **settings: Any) -> ImageResult:
+        """Pictures of ``prompt``."""
+        core = self.on_portal()
+        return portal().run(lambda: core.draw(prompt, model=model, **settings))
+
+    def moderate(
+        self,
+        inputs: str | Sequence[str | ContentPart],
+        *,
+        model: str | None = None,
+        **settings: Any,
+    ) -> ModerationResult:
+        """What is thought of a text, of each of several, or of a message's parts together."""
+        core = self.on_portal()
+        return portal().run(lambda: core.moderate(inputs, model=model, **settings))
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> SyncBatches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""
