@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -458,10 +460,39 @@ def test_a_second_one_takes_the_place_only_where_that_is_said(mine):
     assert second("x") == 2
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.opens)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.engine}-{kind.family}")
 def test_every_engine_in_the_table_can_be_loaded(kind):
     assert callable(kind.load())
-    assert kind.needs is None or kind.install
+    assert not kind.needs or kind.install
+
+
+@pytest.mark.parametrize(
+    ("architecture", "files", "package", "words"),
+    [
+        ("LlamaForCausalLM", ["model.safetensors"], "torch", r"pip install 'headrace\[torch\]'"),
+        ("BertModel", ["model.onnx"], "onnxruntime", r"pip install 'headrace\[onnx\]'"),
+    ],
+)
+def test_a_folder_of_a_model_is_an_engines_that_takes_it(
+    tmp_path, architecture, files, package, words
+):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    for name in files:
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed here: make test-local has the handlers themselves")
+    with pytest.raises(LLMEndpointNotFoundError, match=words):
+        register_endpoint(folder, "cpu:0")
+    with pytest.raises(LLMEndpointNotFoundError, match="no endpoint for"):
+        endpoint_handler(folder, "cpu:0")
+
+
+def test_a_model_file_for_embeddings_of_ones_own(boxed, embedding_model, mine):
+    path = str(embedding_model.path)
+    handler = register_endpoint(path, "cpu:0", task="embeddings")
+    mine.append((path, "cpu:0"))
+    assert len(handler("a river").vectors[0]) == EMBEDDER.dimensions
 
 
 # Processes.

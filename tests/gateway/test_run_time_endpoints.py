@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from gateway.far import NO_MODEL, Far, far
+from gateway.front import Front
+from gateway.front import said as answered
 from gateway.served import Reply, Served, run_headrace, until
+from headrace.cli.main import app_of
 from headrace.contracts.convert import from_plain
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError
 from headrace.gateway.backend_config import BackendConfig
@@ -309,14 +315,17 @@ def test_the_paths_are_described(served):
     assert {"name", "api_keys", "max_concurrent_requests"} <= set(fields)
 
 
-def test_without_an_admin_key_there_is_no_such_thing(tmp_path, providers):
-    one, _ = providers
-    with serving(tmp_path, {**NO_MODEL, "backends": [one.backend()]}) as served:
-        for method in ("GET", "POST"):
-            reply = served.ask(method, "/endpoints", b"{}", ASK)
-            assert reply.status == 404
-            assert reply.error["code"] == "endpoints_disabled"
-            assert "server.admin_keys" in reply.error["message"]
+def test_without_an_admin_key_there_is_no_such_thing():
+    async def main() -> None:
+        front = Front({}, {"one": answered("hi")})
+        for body in (None, {"name": "x"}):
+            status, _, told = await front.ask("/endpoints", body, authorization=f"Bearer {ADMIN}")
+            assert status == 404
+            error = json.loads(told)["error"]
+            assert error["code"] == "endpoints_disabled"
+            assert "server.admin_keys" in error["message"]
+
+    asyncio.run(main())
 
 
 def test_a_reload_reads_the_file_under_them_and_a_new_worker_has_them(tmp_path, providers):
@@ -343,19 +352,33 @@ def test_a_reload_reads_the_file_under_them_and_a_new_worker_has_them(tmp_path, 
         for model, answer in (("n", f"two n {A}"), ("p", f"one p {A}"), ("f", f"two f {B}")):
             # from-file calls itself by its provider's name
             assert {said(served, model) for _ in range(8)} == {answer}
-    with serving(tmp_path, told) as served:
+    with serving(tmp_path, told, HEADRACE_WORKERS="1") as served:
         assert status(served, "n") == 404
         assert said(served, "f") == f"two f {B}"
 
 
-def test_the_commands(served, providers):
-    _, two = providers
-    access = {"HEADRACE_URL": served.url, "HEADRACE_ADMIN_KEY": ADMIN, "MY_A": A, "MY_B": B}
+@pytest.fixture
+def command(served, monkeypatch) -> Callable[..., Result]:
+    """Runs ``headrace endpoints`` against that gateway."""
+    for name, value in {
+        "HEADRACE_URL": served.url,
+        "HEADRACE_ADMIN_KEY": ADMIN,
+        "MY_A": A,
+        "MY_B": B,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return lambda *arguments: CliRunner().invoke(
+        app_of(["endpoints", "chat"]), ["endpoints", *arguments]
+    )
 
-    def run(*arguments: str, **more: str) -> str:
-        done = run_headrace("endpoints", *arguments, **{**access, **more})
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+
+def test_the_commands(served, providers, command):
+    _, two = providers
+
+    def run(*arguments: str) -> str:
+        done = command(*arguments)
+        assert done.exit_code == 0, done.exception
+        return done.output
 
     where = ("--base-url", f"{two.url}/v1", "--model", "n")
     keys = ("--key-env", "MY_A", "--key-env", "MY_B")
@@ -378,23 +401,27 @@ def test_the_commands(served, providers):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "words"),
+    ("arguments", "words"),
     [
-        (("list",), {"HEADRACE_ADMIN_KEY": ""}, "needs an API key"),
-        (("stats", "nobody"), {}, "no endpoint 'nobody'"),
-        (("add", "x", "--set", "queue_size"), {}, "FIELD=VALUE"),
-        (("add", "x", "--set", "api_key=abc"), {}, "--key-env"),
-        (("add", "x", "--key-env", "NOT_SET"), {}, "NOT_SET"),
-        (("change", "one"), {}, "nothing is to change"),
-        (("list", "--url", "http://127.0.0.1:1"), {}, "127.0.0.1:1"),
+        (("stats", "nobody"), "no endpoint 'nobody'"),
+        (("add", "x", "--set", "queue_size"), "FIELD=VALUE"),
+        (("add", "x", "--set", "api_key=abc"), "--key-env"),
+        (("add", "x", "--key-env", "NOT_SET"), "NOT_SET"),
+        (("change", "one"), "nothing is to change"),
+        (("list", "--url", "http://127.0.0.1:1"), "127.0.0.1:1"),
     ],
 )
-def test_a_command_that_cannot_says_why_in_one_line(served, arguments, variables, words):
-    access = {"HEADRACE_URL": served.url, "HEADRACE_ADMIN_KEY": ADMIN}
-    done = run_headrace("endpoints", *arguments, **{**access, **variables})
-    assert done.returncode != 0
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_command_that_cannot_says_why(command, arguments, words):
+    done = command(*arguments)
+    assert isinstance(done.exception, LLMError)
+    assert words in str(done.exception)
+
+
+def test_without_the_admin_key_a_command_says_so_in_one_line(served):
+    done = run_headrace("endpoints", "list", "--url", served.url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("headrace: this server needs an API key")
+    assert done.stderr.count("\n") == 1
 
 
 # Whoever may change endpoints learns none of the server's own keys.

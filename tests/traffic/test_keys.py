@@ -28,8 +28,9 @@ from headrace.traffic.call import CallSheet
 from headrace.traffic.embedding import embed
 from headrace.traffic.endpoint import EndpointSettings, open_lane_of_keys
 from headrace.traffic.lane import Lane
+from headrace.traffic.pieces import Piece, pieces
 from headrace.traffic.retry import RetryPolicy
-from traffic.play import Stage, answer, play, refusal
+from traffic.play import ASK, Stage, answer, play, refusal
 
 KEYS = ("key-a-0123456789", "key-b-0123456789", "key-c-0123456789")
 PROMPT = RetryPolicy(jitter=0.0)
@@ -329,6 +330,31 @@ def test_embeddings_go_by_all_keys_too():
             assert result.vectors == [[1.0]]
         assert asked == ["a", "b", "b", "b"]
         assert lane.stats().successes == 3
+
+    play(main)
+
+
+def test_what_comes_in_pieces_goes_by_all_keys_too():
+    async def main():
+        stage = Stage()
+        asked = []
+
+        class Named:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        async def ask(backend: Any, model: str | None, marks: Marks) -> Any:
+            asked.append(backend.name)
+            if backend.name == "a":
+                raise LLMRateLimitError("no more", retry_after_s=60)
+            yield Piece(f"by {backend.name}")
+
+        lane = open_lane_of_keys([Named("a"), Named("b")], stage.clock)
+        for number in range(2):
+            sheet = CallSheet(call_id=str(number), operation="speech", queued=0.0)
+            run = pieces(stage.traffic, ask, ASK, lane, sheet, Marks(), repeats=number == 0)
+            assert [each async for each in run] == ["by b"]
+        assert asked == ["a", "b", "b"]
 
     play(main)
 

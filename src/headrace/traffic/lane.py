@@ -256,6 +256,12 @@ class Lane:
         return rated_tokens(request)
 
 
+def carrying(lane: Lane, carry: Callable[[Backend], Backend]) -> Lane:
+    """``lane``, with its doors and its limits, where ``carry`` makes of each of its backends who is
+    asked in that one's place."""
+    return evolve(lane, backend=carry(lane.backend), carried=carry)
+
+
 def queue_of(lane: Lane) -> int | None:
     """The requests in the lane's engines, running and waiting, whoever sent them, as far as they
     told a moment ago; ``None`` unless each of them did."""

@@ -19,7 +19,7 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.fallback import Alternative
-from headrace.traffic.lane import Lane
+from headrace.traffic.lane import Lane, carrying
 
 T = TypeVar("T")
 
@@ -114,8 +114,7 @@ class _Carried:
 def _carrying(ask: Asking[Any], lane: Lane, whole: bool, repeats: bool) -> Lane:
     """``lane``, with its door and its limits, for this one request."""
     return evolve(
-        lane,
-        backend=_Carried(backend=lane.backend, ask=ask),
+        carrying(lane, lambda backend: _Carried(backend=backend, ask=ask)),
         first_token_s=None if whole and lane.whole_s is not None else lane.first_token_s,
         retry=lane.retry if repeats else None,
     )

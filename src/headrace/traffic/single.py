@@ -19,7 +19,7 @@ from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, Usage
 from headrace.traffic.call import CallSheet, Traffic
 from headrace.traffic.fallback import Alternative
-from headrace.traffic.lane import Lane
+from headrace.traffic.lane import Lane, carrying
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class _Carried:
 def _carrying(ask: Ask[Any], lane: Lane) -> Lane:
     """``lane``, with its door and its limits, for this one request."""
 
-    def carried(backend: Backend) -> Backend:
+    def carry(backend: Backend) -> Backend:
         return _Carried(lane=evolve(lane, backend=backend, keys=None), ask=ask)
 
-    return evolve(lane, backend=_Carried(lane=lane, ask=ask), carried=carried)
+    return carrying(lane, carry)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
-from headrace.backends.local.kinds import KV_TOKENS, makes_embeddings
+from headrace.backends.local.kinds import KV_TOKENS, Makes
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.local.openvino import OpenVino, OpenVinoSettings
 from headrace.backends.local.templates import read_template
@@ -25,9 +25,9 @@ _SLOTS = 8
 _USUAL_INPUT_TOKENS = 512
 
 
-async def llamacpp(model: str, device: str, world: World) -> Backend:
+async def llamacpp(model: str, device: str, makes: Makes, world: World) -> Backend:
     """llama.cpp with ``model``, fetched where it is not here, on the processor."""
-    if makes_embeddings(model):
+    if makes == "embeddings":
         return await _embedder(model, world)
     engine = LlamaCpp(_settings(await _file(model)), world)
     try:
@@ -38,7 +38,7 @@ async def llamacpp(model: str, device: str, world: World) -> Backend:
     return engine
 
 
-async def openvino(model: str, device: str, world: World) -> Backend:
+async def openvino(model: str, device: str, makes: Makes, world: World) -> Backend:
     """OpenVINO with ``model`` on the processor; what it cannot do is refused by name."""
     file = await _file(model)
     words = LlamaCpp(_settings(file), world)
@@ -129,12 +129,13 @@ def _threads() -> int:
 
 
 async def _embedder(model: str, world: World) -> LocalEmbedder:
-    store, preset = ModelStore(), PRESETS[model.lower()]
+    store, preset = ModelStore(), PRESETS.get(model.lower())
+    most = None if preset is None else preset.max_input_tokens
     settings = EmbedderSettings(
-        name=preset.name,
+        name=store.name_of(model),
         slots=_SLOTS,
         threads=_threads(),
-        max_input_tokens=preset.max_input_tokens or _USUAL_INPUT_TOKENS,
+        max_input_tokens=most or _USUAL_INPUT_TOKENS,
     )
     engine = LocalEmbedder(settings, lambda: find_or_fetch(store, model), world)
     try:

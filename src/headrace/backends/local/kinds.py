@@ -9,18 +9,22 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 from attrs import frozen
 
+from headrace.backends.local.folders.kinds import EMBED, GENERATE, kind_of
+from headrace.backends.local.folders.rows import ONNX, TRANSFORMERS, FolderRow, engine_for
+from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.contracts.protocols import Backend
 from headrace.net.clock import World
 from headrace.stores.models.presets import PRESETS
 from headrace.stores.models.schemes import is_uri
 
-Opens: TypeAlias = Callable[[str, str, World], Awaitable[Backend]]
-"""Starts an engine for a model (its name, path or URI) on a device (``0``, ``CPU``) and waits until
-it answers."""
+Makes: TypeAlias = Literal["chat", "embeddings"]
+Opens: TypeAlias = Callable[[str, str, Makes, World], Awaitable[Backend]]
+"""Starts an engine for a model (its name, path or URI) on a device (``cpu:0``, ``openvino:CPU``), for
+what it shall make, and waits until it answers."""
 
 
 def _is_gguf(model: str) -> bool:
@@ -33,8 +37,9 @@ def _is_gguf(model: str) -> bool:
 class LocalKind:
     """An engine for the models that it ``takes``, on devices of one ``family``.
 
-    ``opens`` is ``module:function``, an Opens. ``needs`` is the package without which it does not
-    run, and ``install`` what brings that. ``max_running`` calls run in it at once, and hold
+    ``opens`` is ``module:function``, an Opens. ``makes`` tells what a model of its own makes, where
+    that is none of these it raises LLMInvalidRequestError. ``needs`` are the packages without which
+    it does not run, and ``install`` what brings them. ``max_running`` calls run in it at once, and hold
     ``max_tokens`` tokens together where those are counted.
     """
 
@@ -42,7 +47,10 @@ class LocalKind:
     engine: str
     opens: str
     takes: Callable[[str], bool]
-    needs: str | None = None
+    makes: Callable[[str], Makes] = lambda model: (
+        "embeddings" if makes_embeddings(model) else "chat"
+    )
+    needs: tuple[str, ...] = ()
     install: str = ""
     devices: tuple[str, ...] | None = None
     max_running: int = 8
@@ -51,7 +59,7 @@ class LocalKind:
     @property
     def is_installed(self) -> bool:
         """Whether what it needs is here; imports none of it."""
-        return self.needs is None or find_spec(self.needs) is not None
+        return all(find_spec(package) is not None for package in self.needs)
 
     def load(self) -> Opens:
         """The function that opens it."""
@@ -60,6 +68,35 @@ class LocalKind:
 
 
 KV_TOKENS = 16384
+
+
+def _folder_kind(family: str, row: FolderRow) -> LocalKind:
+    return LocalKind(
+        family=family,
+        engine=row.name,
+        opens="headrace.backends.managed.opening:running_on",
+        takes=lambda model: _is_folder(model) and engine_for(Path(model).expanduser()) is row,
+        makes=_made_by_folder,
+        needs=row.packages,
+        install=f"pip install 'headrace[{row.extra}]'",
+        devices=("0",) if family == "cpu" else None,
+    )
+
+
+def _is_folder(model: str) -> bool:
+    return model.lower() not in PRESETS and (Path(model).expanduser() / "config.json").is_file()
+
+
+def _made_by_folder(model: str) -> Makes:
+    kind = kind_of(Path(model).expanduser())
+    if kind not in (GENERATE, EMBED):
+        raise LLMInvalidRequestError(
+            f"model {model!r} makes {kind.makes}; a handler chats or makes embeddings: ask it as an "
+            "engine, by Client(engine=...)",
+            param="model",
+        )
+    return "chat" if kind is GENERATE else "embeddings"
+
 
 KINDS: tuple[LocalKind, ...] = (
     LocalKind(
@@ -75,11 +112,12 @@ KINDS: tuple[LocalKind, ...] = (
         engine="OpenVINO",
         opens="headrace.backends.local.boxed:openvino",
         takes=lambda model: _is_gguf(model) and not makes_embeddings(model),
-        needs="openvino_genai",
+        needs=("openvino_genai",),
         install="pip install openvino-genai",
         devices=("CPU",),
         max_tokens=KV_TOKENS,
     ),
+    *(_folder_kind(family, row) for family in ("cpu", "cuda") for row in (TRANSFORMERS, ONNX)),
 )
 
 

@@ -151,3 +151,14 @@ def engine_on(model: str, device: str, world: World, *, name: str | None = None)
         device="cpu" if device == "cpu:0" else device,
     )
     return FolderEngine(config, world)
+
+
+async def running_on(model: str, device: str, makes: str, world: World) -> FolderEngine:
+    """As ``engine_on``, once it runs; what it ``makes`` its folder says."""
+    engine = engine_on(model, device, world)
+    try:
+        await engine.ensure_running()
+    except BaseException:
+        await engine.aclose()
+        raise
+    return engine

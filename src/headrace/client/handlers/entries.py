@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 from attrs import field, frozen
 
-from headrace.backends.local.kinds import KINDS, LocalKind, kinds_for, makes_embeddings
+from headrace.backends.local.kinds import KINDS, LocalKind, Makes, kinds_for
 from headrace.client.handlers.types import EndpointType, read_type
 from headrace.contracts.engines import EngineConfig
 from headrace.contracts.errors import LLMEndpointNotFoundError, LLMInvalidRequestError
 from headrace.contracts.protocols import Backend, Embedder
 from headrace.stores.models.presets import PRESETS
 
-Task: TypeAlias = Literal["chat", "embeddings"]
+Task: TypeAlias = Makes
 
 
 @frozen(kw_only=True, eq=False)
@@ -215,12 +215,17 @@ def local_entry(model: str, type: EndpointType, task: Task | None) -> Entry:
             f"{', '.join(f'{kind.family}:{device}' for device in kind.devices)}",
             param="endpoint_type",
         )
-    made = "embeddings" if makes_embeddings(model) else "chat"
-    if task is not None and model in PRESETS and task != made:
+    made = kind.makes(model)
+    is_known = model in PRESETS or kind.engine != "llama.cpp"  # a GGUF file does not say it
+    if type.family == "openvino" and task == "embeddings":
+        raise LLMInvalidRequestError(
+            "task is 'embeddings', but OpenVINO writes text here; ask cpu:0", param="task"
+        )
+    if task is not None and is_known and task != made:
         raise LLMInvalidRequestError(
             f"task is {task!r}, but {model} was made for {made}", param="task"
         )
-    return Entry(model=model, type=type, task=task or _chosen_task(made) or "chat", kind=kind)
+    return Entry(model=model, type=type, task=task or made, kind=kind)
 
 
 def _require_cuda(type: EndpointType) -> None:

@@ -114,10 +114,11 @@ class Running:
                 name, entry.backend, _PLAIN, entry.model, _abilities(entry)
             )
         else:
-            opens = partial(kind.load(), entry.model, entry.type.place, client.endpoints.world)
+            world = client.endpoints.world
+            opens = partial(kind.load(), entry.model, str(entry.type), entry.task, world)
             client.endpoints.put_backend(
                 name,
-                OnFirstUse(f"{entry.model} on {entry.type}", opens),
+                OnFirstUse(f"{entry.model} on {entry.type}", opens, world.clock),
                 LLAMA_CPP_SERVER,
                 entry.model,
                 _abilities(entry),

@@ -41,7 +41,7 @@ class Begin(Struct, array_like=True, frozen=True, tag="begin"):
     host: str
     port: int
     listener: int | None
-    endpoints: PlainOverlay
+    endpoints: PlainOverlay = []
 
 
 class Lay(Struct, array_like=True, frozen=True, tag="lay"):
