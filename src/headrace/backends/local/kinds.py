@@ -6,6 +6,7 @@ A new engine is a row here and, in its own module, a function that opens it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,15 @@ def _is_gguf(model: str) -> bool:
     if model.lower() in PRESETS:
         return True
     return model.endswith(".gguf") and (is_uri(model) or Path(model).expanduser().is_file())
+
+
+def _is_folder_for(engine: str, model: str) -> bool:
+    folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        return False
+    from headrace.backends.local.folders.rows import engine_for
+
+    return engine_for(folder).name == engine
 
 
 @frozen(kw_only=True)
@@ -80,13 +90,36 @@ KINDS: tuple[LocalKind, ...] = (
         devices=("CPU",),
         max_tokens=KV_TOKENS,
     ),
+    *(
+        LocalKind(
+            family=family,
+            engine=engine,
+            opens=f"headrace.backends.local.folders.opened:on_{family}",
+            takes=partial(_is_folder_for, name),
+            needs=needs,
+            install=f"pip install 'headrace[{needs.removesuffix('runtime')}]'",
+            devices=devices,
+            max_running=16,
+        )
+        for name, engine, needs in (
+            ("transformers", "transformers", "torch"),
+            ("onnx", "ONNX Runtime", "onnxruntime"),
+        )
+        for family, devices in (("cpu", ("0",)), ("cuda", None))
+    ),
 )
 
 
 def makes_embeddings(model: str) -> bool:
-    """Whether it is a known model that does, and nothing else."""
+    """Whether it is a known model, or one in a folder, that does, and nothing else."""
     preset = PRESETS.get(model.lower())
-    return preset is not None and preset.embeddings
+    if preset is not None:
+        return preset.embeddings
+    if not Path(model).expanduser().is_dir():
+        return False
+    from headrace.backends.local.folders.opened import makes_embeddings
+
+    return makes_embeddings(model)
 
 
 def kinds_for(model: str, family: str | None = None) -> tuple[LocalKind, ...]:
