@@ -237,8 +237,7 @@ def test_what_a_folder_lacks_is_told(tmp_path):
         with pytest.raises(LLMCapabilityError, match="no chat template"):
             stands.ask(chat("Hi"))
         assert stands.ask(LLMRequest(messages=(), prompt="Hi", temperature=0, max_tokens=2)).ends
-        with pytest.raises(LLMCapabilityError, match="makes text, not embeddings"):
-            stands.embed("a")
+        assert not hasattr(stands.engine, "embed")
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
     with (
         standing(bare, "transformers") as stands,
@@ -296,3 +295,53 @@ def test_many_at_once_are_written_together_and_wait_for_a_place(folder):
         seen = stands.run(watch())
     assert max(running for running, _ in seen) == 2
     assert max(queued for _, queued in seen) >= 2
+
+
+def test_reasoning_is_told_apart_and_asked_for_in_the_templates_own_variables(tmp_path):
+    folder = tiny.llama(tmp_path / "thinker")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    # As Qwen3's and DeepSeek's: the prompt ends with the mark, or with a thought that is empty.
+    config["chat_template"] = tiny.TEMPLATE + (
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+        "{% else %}<think>\n{% endif %}"
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with standing(folder, "transformers") as stands:
+        thinks = stands.ask(chat("Hi"))
+        assert thinks.text == ""
+        thought = "".join(d.reasoning_delta or "" for d in thinks.deltas)
+        assert thought
+        plain = stands.ask(chat("Hi", reasoning_effort="none"))
+        assert plain.text
+        assert not any(d.reasoning_delta for d in plain.deltas)
+        by_name = chat("Hi", provider_options={"chat_template_kwargs": {"enable_thinking": False}})
+        assert stands.ask(by_name).text == plain.text
+        held = stands.ask(chat("Hi", response_schema={"enum": [1, 2]}))
+        assert held.text in ("1", "2")
+
+
+def test_an_assistants_turn_at_the_end_is_gone_on_with(stands, folder):
+    judge = Judge(folder)
+    begun = (
+        LLMMessage(role="user", content="Hi"),
+        LLMMessage(role="assistant", content="A fox"),
+    )
+    said = "<|begin|><|user|>Hi<|end|>\n<|assistant|>A fox"
+    prompt = judge.tokenizer(said, add_special_tokens=False)["input_ids"]
+    heard = stands.ask(LLMRequest(messages=begun, temperature=0, max_tokens=10))
+    assert heard.usage.prompt_tokens == len(prompt)
+    assert heard.text == judge.text(judge.greedy(prompt, 10)).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def test_an_endpoint_of_a_folder_is_asked_by_its_type(folder):
+    import headrace
+
+    headrace.register_endpoint(str(folder), "cpu:0")
+    handler = headrace.endpoint_handler[str(folder)]["cpu:0"]
+    judge = Judge(folder)
+    try:
+        answer = handler("Hi", temperature=0, max_tokens=8)
+    finally:
+        headrace.endpoint_handler.close()
+    said = judge.text(judge.greedy(judge.prompt("Hi"), 8))
+    assert answer.text == said.rstrip("\N{REPLACEMENT CHARACTER}")

@@ -7,7 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from headrace.backends.local.folders.kinds import EMBED, GENERATE, RERANK, kind_of
+from headrace.backends.local.folders.kinds import (
+    CLASSIFY,
+    EMBED,
+    GENERATE,
+    RERANK,
+    kind_of,
+    labels_of,
+)
 from headrace.backends.local.folders.pooling import read_pooling
 from headrace.contracts.errors import LLMInvalidRequestError
 
@@ -113,7 +120,7 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, modules, pooling, said):
         ("GPT2LMHeadModel", GENERATE),
         ("BertModel", EMBED),
         ("XLMRobertaForMaskedLM", EMBED),
-        ("BertForSequenceClassification", RERANK),
+        ("BertForSequenceClassification", CLASSIFY),
     ],
 )
 def test_a_folders_own_files_say_what_kind_of_model_it_holds(tmp_path, architecture, kind):
@@ -121,6 +128,19 @@ def test_a_folders_own_files_say_what_kind_of_model_it_holds(tmp_path, architect
     assert kind_of(tmp_path) is kind
     folder_with(tmp_path)
     assert kind_of(tmp_path) is EMBED
+
+
+@pytest.mark.parametrize("said", [{"num_labels": 1}, {"id2label": {"0": "fits"}}])
+def test_a_classifier_of_one_label_scores_documents(tmp_path, said):
+    named = {"architectures": ["BertForSequenceClassification"], **said}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    assert kind_of(tmp_path) is RERANK
+
+
+def test_labels_stand_in_the_order_of_their_scores(tmp_path):
+    said = {"id2label": {"10": "k", "2": "c", "0": "a"}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert labels_of(tmp_path) == ("a", "c", "k")
 
 
 @pytest.mark.parametrize(

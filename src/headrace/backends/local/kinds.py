@@ -74,17 +74,21 @@ def _folder_kind(family: str, row: FolderRow) -> LocalKind:
     return LocalKind(
         family=family,
         engine=row.name,
-        opens="headrace.backends.managed.opening:running_on",
+        opens="headrace.backends.local.folders.opened:running_on",
         takes=lambda model: _is_folder(model) and engine_for(Path(model).expanduser()) is row,
         makes=_made_by_folder,
         needs=row.packages,
         install=f"pip install 'headrace[{row.extra}]'",
         devices=("0",) if family == "cpu" else None,
+        max_running=16,
     )
 
 
 def _is_folder(model: str) -> bool:
-    return model.lower() not in PRESETS and (Path(model).expanduser() / "config.json").is_file()
+    folder = Path(model).expanduser()
+    return model.lower() not in PRESETS and any(
+        (folder / name).is_file() for name in ("config.json", "modules.json")
+    )
 
 
 def _made_by_folder(model: str) -> Makes:
@@ -122,9 +126,15 @@ KINDS: tuple[LocalKind, ...] = (
 
 
 def makes_embeddings(model: str) -> bool:
-    """Whether it is a known model that does, and nothing else."""
+    """Whether it is a known model, or one in a folder, that does, and nothing else."""
     preset = PRESETS.get(model.lower())
-    return preset is not None and preset.embeddings
+    if preset is not None:
+        return preset.embeddings
+    if not Path(model).expanduser().is_dir():
+        return False
+    from headrace.backends.local.folders.opened import makes_embeddings
+
+    return makes_embeddings(model)
 
 
 def kinds_for(model: str, family: str | None = None) -> tuple[LocalKind, ...]:

@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from headrace.backends.local.folders.engine import FolderEngine
-from headrace.backends.local.folders.rows import (
-    FOLDER_ENGINES,
-    TRANSFORMERS,
-    check_folder_engine,
-    engine_for,
-    name_of,
-)
+from headrace.backends.local.folders.opened import open_folder_engine
+from headrace.backends.local.folders.rows import FOLDER_ENGINES, check_folder_engine
 from headrace.backends.managed.adapters import known_backends
 from headrace.backends.managed.engine import PATIENT, Managed
 from headrace.backends.providers import provider, providers, usual_base_url
@@ -114,7 +109,7 @@ def open_engine(
     """
     check_engine(config)
     if config.backend in FOLDER_ENGINES:
-        return FolderEngine(config, world)
+        return open_folder_engine(config, world)
     if config.backend in known_backends():
         return Managed(config, world, key=key, state=state, limits=limits or PATIENT)
     row = row_of_engine(config)
@@ -133,32 +128,3 @@ def open_engine(
         model=config.model,
         limits=limits or TimeLimits(),
     )
-
-
-def engine_on(model: str, device: str, world: World, *, name: str | None = None) -> FolderEngine:
-    """The engine that computes the model in the folder ``model`` on ``device`` (``cpu``, ``cpu:0``,
-    ``cuda:1``), of which nothing has been started yet.
-
-    ``model`` may also be a name on the Hugging Face hub. Raises LLMInvalidRequestError for a device
-    that is none.
-    """
-    folder = Path(model).expanduser()
-    row = engine_for(folder) if folder.is_dir() else TRANSFORMERS
-    config = EngineConfig(
-        name=name or name_of(folder),
-        backend=row.name,
-        model=model,
-        device="cpu" if device == "cpu:0" else device,
-    )
-    return FolderEngine(config, world)
-
-
-async def running_on(model: str, device: str, makes: str, world: World) -> FolderEngine:
-    """As ``engine_on``, once it runs; what it ``makes`` its folder says."""
-    engine = engine_on(model, device, world)
-    try:
-        await engine.ensure_running()
-    except BaseException:
-        await engine.aclose()
-        raise
-    return engine

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from functools import partial
-
-from attrs import frozen
 
 from headrace.backends.fit import Fit, echoed
 from headrace.backends.local.constrained import Constraints
-from headrace.backends.local.folders.answers import apart, deltas
+from headrace.backends.local.folders.answers import deltas
 from headrace.backends.local.folders.asked import check, sampling_of
 from headrace.backends.local.folders.conversation import prompt_of
 from headrace.backends.local.folders.frames import (
     Ask,
     Count,
     Counted,
-    Embed,
-    Score,
-    Scores,
     ToChild,
-    Vectors,
 )
 from headrace.backends.local.folders.line import Answer, Children, Line, slots_of
 from headrace.backends.local.folders.rows import FOLDER_ENGINES, check_folder_engine
@@ -34,47 +26,33 @@ from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, 
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.engines import EngineConfig, ServerSnapshot
 from headrace.contracts.errors import (
-    LLMCapabilityError,
     LLMError,
     LLMInvalidRequestError,
     LLMUnavailableError,
 )
 from headrace.contracts.record import Marks
-from headrace.contracts.requests import EmbeddingRequest, LLMRequest
+from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import (
-    EmbeddingResult,
     LLMDelta,
     Provenance,
-    Usage,
 )
 from headrace.net.clock import World
-
-# So many inputs are one batch of the child's, and one message to it.
-_INPUTS_AT_ONCE = 32
-
-
-@frozen(kw_only=True)
-class Scored:
-    """A row of scores for each text, one a label, and the tokens that were read for them."""
-
-    rows: Sequence[Sequence[float]]
-    labels: tuple[str, ...]
-    tokens: int
 
 
 class FolderEngine:
     """A Backend whose child is started when it is first used, and ended when it is not any more.
 
-    Who comes while it starts waits for it (``life`` says when it runs).
+    Who comes while it starts waits for it (``life`` says when it runs). What some kinds of models
+    can do besides is in ``opened``.
     """
 
     def __init__(self, config: EngineConfig, world: World) -> None:
         check_folder_engine(config)
         self.config = config
         self.name = config.name
-        self._world = world
+        self.world = world
         self._row = FOLDER_ENGINES[config.backend]
-        self._fit = Fit(config.name, self.provider)
+        self.fit = Fit(config.name, self.provider)
         self._constraints = Constraints(takes_grammars=True)
         self._children = Children(config, world.clock)
         self.life: Life[Line, Line] = Life(
@@ -129,7 +107,7 @@ class FolderEngine:
 
     async def _stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         marks.backend, marks.provider = self.name, self.provider.name
-        fitting = self._fit.request(request, marks)
+        fitting = self.fit.request(request, marks)
         check(fitting, self.name, self.slots)
         held = await self._constraints.hold(fitting)
         if held is None:
@@ -142,68 +120,12 @@ class FolderEngine:
             async for delta in pieces:
                 yield delta
 
-    async def embed(self, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
-        """One vector for each input."""
-        marks.backend, marks.provider = self.name, self.provider.name
-        request = self._fit.inputs(request, marks)
-        with self.life.use():
-            line = await self._for_a_call()
-            if request.dimensions not in (None, line.hello.dimensions):
-                raise LLMCapabilityError(
-                    f"{self.name} makes vectors of {line.hello.dimensions} numbers and does not "
-                    f"shorten them to {request.dimensions}; leave 'dimensions' out",
-                    param="dimensions",
-                )
-            marks.sent = self._world.clock.monotonic()
-            vectors: list[array[float]] = []
-            tokens = 0
-            for begin in range(0, len(request.inputs), _INPUTS_AT_ONCE):
-                some = request.inputs[begin : begin + _INPUTS_AT_ONCE]
-                made = await self._vectors(line, some, begin)
-                tokens += made.tokens
-                vectors += apart(made)
-            marks.first_byte = self._world.clock.monotonic()
-        return EmbeddingResult(
-            vectors=vectors,
-            model_id=request.model or self.name,
-            usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
-        )
-
-    async def scores(
-        self,
-        texts: Sequence[str | tuple[str, str]],
-        marks: Marks,
-        *,
-        truncate: bool = False,
-        raw: bool | None = None,
-        most_tokens: int | None = None,
-    ) -> Scored:
-        """What a classifier says to each text, or pair of texts; as in ``frames.Score``."""
-        marks.backend, marks.provider = self.name, self.provider.name
-        rows: list[list[float]] = []
-        tokens = 0
-        with self.life.use():
-            line = await self._for_a_call()
-            marks.sent = self._world.clock.monotonic()
-            for begin in range(0, len(texts), _INPUTS_AT_ONCE):
-                some = list(texts[begin : begin + _INPUTS_AT_ONCE])
-                told = await _only(
-                    line,
-                    partial(Score, texts=some, truncate=truncate, raw=raw, most_tokens=most_tokens),
-                )
-                assert isinstance(told, Scores)
-                rows += told.scores
-                tokens += told.tokens
-            marks.first_byte = self._world.clock.monotonic()
-            labels = tuple(line.hello.labels)
-        return Scored(rows=rows, labels=labels, tokens=tokens)
-
     async def count_tokens(self, request: LLMRequest) -> int:
         """The prompt's length in tokens, by the model's own template and tokenizer."""
         with self.life.use():
-            line = await self._for_a_call()
+            line = await self.for_a_call()
             prompt = prompt_of(request, reasons=line.hello.reasons)
-            told = await _only(line, lambda number: Count(number, prompt))
+            told = await only_of(line, lambda number: Count(number, prompt))
         assert isinstance(told, Counted)
         return told.tokens
 
@@ -260,7 +182,7 @@ class FolderEngine:
         line, failure = self.life.serving, self.life.failure
         pid = None if line is None else line.started.pid
         born = None if pid is None else processes.look(pid)
-        uptime = None if line is None else self._world.clock.monotonic() - line.since
+        uptime = None if line is None else self.world.clock.monotonic() - line.since
         return ServerSnapshot(
             name=self.name,
             model=self.config.model,
@@ -268,7 +190,7 @@ class FolderEngine:
             state=self.life.state,
             pid=pid,
             command=() if pid is None else self._children.command,
-            started=None if uptime is None else self._world.clock.wall() - uptime,
+            started=None if uptime is None else self.world.clock.wall() - uptime,
             uptime_s=uptime,
             restarts=self.life.restarts,
             memory_bytes=None if born is None else self._scales.bytes_of(born.pid, born.born),
@@ -278,7 +200,7 @@ class FolderEngine:
     async def _pieces(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         sampling = sampling_of(request)
         with self.life.use():
-            line = await self._for_a_call()
+            line = await self.for_a_call()
             prompt = prompt_of(request, reasons=line.hello.reasons)
             number, inbox = line.begin(
                 lambda number: Ask(
@@ -290,9 +212,9 @@ class FolderEngine:
                     answers=request.n or 1,
                 )
             )
-            marks.sent = self._world.clock.monotonic()
+            marks.sent = self.world.clock.monotonic()
             is_over = False
-            model, clock = request.model or self.name, self._world.clock
+            model, clock = request.model or self.name, self.world.clock
             try:
                 async for delta in deltas(inbox, request, line.hello, model, marks, clock):
                     yield delta
@@ -304,15 +226,7 @@ class FolderEngine:
             finally:
                 line.end(number, is_over=is_over)
 
-    async def _vectors(
-        self, line: Line, inputs: tuple[str | tuple[int, ...], ...], begin: int
-    ) -> Vectors:
-        asked = [each if isinstance(each, str) else list(each) for each in inputs]
-        told = await _only(line, lambda number: Embed(number, asked, begin))
-        assert isinstance(told, Vectors)
-        return told
-
-    async def _for_a_call(self) -> Line:
+    async def for_a_call(self) -> Line:
         """The way to its child; what is wrong with our own settings is no fault of the call's."""
         try:
             line = await self.life.ready()
@@ -325,7 +239,7 @@ class FolderEngine:
             ) from wrong
 
 
-async def _only(line: Line, message: Callable[[int], ToChild]) -> Answer:
+async def only_of(line: Line, message: Callable[[int], ToChild]) -> Answer:
     """The one thing that comes of a call."""
     number, inbox = line.begin(message)
     is_over = False

@@ -87,11 +87,12 @@ class Score(Struct, array_like=True, frozen=True, tag="score"):
 
     With ``truncate`` one that is too long is cut, the second of a pair where it is one. ``raw``
     asks for the model's own scores instead of probabilities; ``None`` leaves that to its folder. Of
-    a pair's second text at most ``most_tokens`` are read.
+    a pair's second text at most ``most_tokens`` are read. The first is the caller's ``begin``-th.
     """
 
     call_id: int
     texts: list[str | tuple[str, str]]
+    begin: int = 0
     truncate: bool = False
     raw: bool | None = None
     most_tokens: int | None = None

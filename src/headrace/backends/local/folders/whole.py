@@ -61,7 +61,9 @@ class Whole:
         if isinstance(asked, Embed):
             encoded = [self._encoded(each, asked.begin + i) for i, each in enumerate(asked.inputs)]
         else:
-            encoded = [self._scored(each, asked, i) for i, each in enumerate(asked.texts)]
+            encoded = [
+                self._scored(each, asked, asked.begin + i) for i, each in enumerate(asked.texts)
+            ]
         tokens = sum(len(ids) for ids, _ in encoded)
         call = WholeCall(owner, asked, len(encoded), tokens, [None] * len(encoded))
         if not encoded:
@@ -162,7 +164,10 @@ class Whole:
             second = tokenizer.beginning(second, asked.most_tokens)
         most = self._loaded.context_tokens if asked.truncate else None
         ids, types = tokenizer.encoded(first, second, most=most)
-        self._check_length(len(ids), f"text {place}" + (" with its pair" if second else ""))
+        where = (
+            f"input[{place}]" if second is None else f"documents[{place}] with what it is read with"
+        )
+        self._check_length(len(ids), where)
         return ids, types
 
     def _check_length(self, tokens: int, where: str) -> None:
@@ -171,5 +176,5 @@ class Whole:
             raise LLMContextLengthError(
                 f"{where} has {tokens} tokens, and this model reads at most {most}: divide it into "
                 "shorter pieces",
-                param=where if where.startswith("input") else None,
+                param=where.partition(" ")[0],
             )
