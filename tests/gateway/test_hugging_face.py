@@ -229,12 +229,68 @@ def test_a_text_that_is_too_long_is_refused_or_cut_as_asked(gateway):
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/embed_all", 501), ("/embed_sparse", 501), ("/tokenize", 501), ("/decode", 501)],
+    [("/embed_all", 501), ("/embed_sparse", 501)],
 )
 def test_what_no_engine_gives_is_refused_by_name(gateway, path, status):
     reply = gateway.post(path, {"inputs": "a"})
     assert reply.status == status
     assert path in reply.json["error"]
+
+
+def test_the_tokens_of_a_text_are_told_with_their_places_and_back(gateway):
+    text = "Grüezi, wie geht's? 👋"
+    tokens = gateway.post("/tokenize", {"inputs": text}).json
+    assert "".join(text[each["start"] : each["stop"]] for each in tokens) == text
+    assert tokens[0].keys() == {"id", "text", "start", "stop"}
+    ids = [each["id"] for each in tokens]
+    assert gateway.post("/decode", {"ids": ids}).json == [text]
+    assert gateway.post("/decode", {"ids": [ids, ids[:1]]}).json == [text, tokens[0]["text"]]
+    ((*many,),) = gateway.post("/tokenize", {"inputs": [text]}).json
+    assert [each["id"] for each in many] == ids
+    assert all(each["special"] is False for each in many)
+
+
+def test_a_model_that_knows_small_letters_alone_tells_tokens_without_places(gateway):
+    asked = {"inputs": "The River", "model": EMBEDDER}
+    ((first, *own, last),) = gateway.post("/tokenize", asked).json
+    assert (first["special"], last["special"]) == (True, True)
+    assert [each["special"] for each in own] == [False, False]
+    assert all("start" not in each for each in (first, *own, last))
+    ids = [each["id"] for each in (first, *own, last)]
+    bare = gateway.post("/tokenize", {**asked, "add_special_tokens": False}).json
+    assert [each["id"] for each in bare[0]] == ids[1:-1]
+    (said,) = gateway.post("/decode", {"ids": ids, "model": EMBEDDER}).json
+    assert said.strip() == "the river"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/tokenize", {}, "inputs"),
+        ("/tokenize", {"inputs": 1}, "inputs"),
+        ("/tokenize", {"inputs": ["a", 1]}, "inputs[1]"),
+        ("/tokenize", {"inputs": "a", "prompt_name": "query"}, "prompt_name"),
+        ("/decode", {}, "ids"),
+        ("/decode", {"ids": ["a"]}, "ids[0]"),
+        ("/decode", {"ids": [[1], 2]}, "ids[1]"),
+        ("/decode", {"ids": [2**40]}, "ids[0]"),
+    ],
+)
+def test_what_is_wrong_with_tokens_is_named(gateway, path, body, field):
+    reply = gateway.post(path, body)
+    assert reply.status == 422
+    assert f"'{field}'" in reply.json["error"]
+
+
+def test_a_token_that_there_is_not_is_the_callers_mistake(gateway):
+    reply = gateway.post("/decode", {"ids": [10**6]})
+    assert reply.status == 422
+    assert "does not have" in reply.json["error"]
+
+
+def test_a_tokenizer_that_is_elsewhere_cannot_be_asked(front):
+    reply = front.post("/tokenize", {"inputs": "a", "model": "generates"})
+    assert (reply.status, reply.json["error_type"]) == (501, "Validation")
 
 
 def test_vectors_that_are_not_normal_cannot_be_had_here(gateway):

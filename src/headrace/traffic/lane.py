@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from attrs import evolve, field, frozen
@@ -32,6 +32,18 @@ class CountsTokens(Protocol):
     """A backend that can count a prompt exactly, at the price of asking its engine."""
 
     async def count_tokens(self, request: LLMRequest) -> int: ...
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A backend whose tokenizer can be asked."""
+
+    async def tokens_of(self, text: str, *, special: bool) -> tuple[tuple[int, bytes], ...]:
+        """The tokens of ``text`` by number and what each says; ``special``: with the marks that the
+        model wants around a prompt."""
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """What the tokens of these numbers say together."""
 
 
 @runtime_checkable

@@ -161,6 +161,14 @@ class Box:
         """The prompt's length in tokens, which is the same for both engines."""
         return await self.llamacpp.count_tokens(request)
 
+    async def tokens_of(self, text: str, *, special: bool) -> tuple[tuple[int, bytes], ...]:
+        """The tokens of ``text``, which are the same for both engines."""
+        return await self.llamacpp.tokens_of(text, special=special)
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """What the tokens of these numbers say together."""
+        return await self.llamacpp.text_of(ids)
+
     async def models(self) -> tuple[ModelInfo, ...]:
         """The one model that it serves."""
         return await self.llamacpp.models()

@@ -122,6 +122,17 @@ class LocalEmbedder:
                 code="invalid_value",
             ) from error
 
+    async def tokens_of(self, text: str, *, special: bool) -> tuple[tuple[int, bytes], ...]:
+        """The tokens of ``text``, as in LlamaCpp."""
+        engine = await self.wake()
+        async with self._tokenising:
+            return await engine.tokens_of(text, special=special)
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """What the tokens of these numbers say together."""
+        engine = await self.wake()
+        return await engine.text_of(ids)
+
     def stream(self, request: LLMRequest, marks: Marks) -> AsyncGenerator[LLMDelta, None]:
         """Refuses: this model generates nothing."""
         raise LLMCapabilityError(

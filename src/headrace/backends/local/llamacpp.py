@@ -7,9 +7,10 @@ import contextlib
 import logging
 import secrets
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict, evolve, frozen
 
@@ -27,6 +28,7 @@ from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCapabilityError,
     LLMError,
+    LLMInvalidRequestError,
     LLMProviderError,
     LLMUnavailableError,
 )
@@ -217,6 +219,35 @@ class LlamaCpp:
         assert isinstance(tokens, list)
         return tuple(tokens)
 
+    async def tokens_of(self, text: str, *, special: bool) -> tuple[tuple[int, bytes], ...]:
+        """The tokens of ``text`` by number and what each says; ``special``: with the marks that the
+        model wants around a prompt."""
+        asked = {"content": text, "add_special": special, "with_pieces": True}
+        found = await self._of_tokenizer("/tokenize", asked, "tokens")
+        return tuple((each["id"], _bytes_of(each["piece"])) for each in found)
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """What the tokens of these numbers say together."""
+        try:
+            return str(await self._of_tokenizer("/detokenize", {"tokens": ids}, "content"))
+        except LLMProviderError as error:
+            if "range_check" not in error.message:
+                raise
+            raise LLMInvalidRequestError(
+                f"among the token ids are some that {self.name} does not have",
+                param="ids",
+                code="invalid_value",
+            ) from error
+
+    async def _of_tokenizer(self, path: str, asked: Mapping[str, object], name: str) -> Any:
+        await self._ready.wait()
+        remote = self._reachable()
+        async with self._tokenizing:
+            with self._work():
+                answer = await remote.post(path, asked, _COUNT_LIMITS)
+                self._pulse.beat()
+        return answer[name]
+
     async def models(self) -> tuple[ModelInfo, ...]:
         """The one model that it serves."""
         return (ModelInfo(model_id=self.name, max_context_tokens=self.context_tokens),)
@@ -355,3 +386,8 @@ class LlamaCpp:
         except LLMError:
             raise
         return listed[0].max_context_tokens if listed else None
+
+
+def _bytes_of(piece: str | list[int]) -> bytes:
+    """What a token says; half a character comes as its bytes."""
+    return piece.encode() if isinstance(piece, str) else bytes(piece)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from headrace.wire import rerank, tei, tei_predict, tei_rerank, tgi
+from headrace.wire import hf_tokens, rerank, tei, tei_predict, tei_rerank, tgi
 from headrace.wire.openai_fields import Check, schema_of
 
 _Json: TypeAlias = dict[str, Any]
@@ -73,6 +73,15 @@ def tei_paths() -> _Json:
             "AnyRerankRequest",
             "AnyRerankResponse",
         ),
+        "/tokenize": _post(
+            "Tell the tokens of texts: of one as TGI does, of several as TEI does",
+            "TokenizeRequest",
+            "TokenizeResponse",
+            able=501,
+        ),
+        "/decode": _post(
+            "Tell the texts of tokens, in TEI's form", "DecodeRequest", "DecodeResponse", able=501
+        ),
     }
 
 
@@ -97,6 +106,14 @@ def schemas() -> _Json:
         id=_COUNT,
         text=_TEXT,
         logprob={"type": ["number", "null"]},
+        special={"type": "boolean"},
+    )
+    simple = _object(
+        ("id", "text"),
+        id=_COUNT,
+        text=_TEXT,
+        start=_COUNT,
+        stop=_COUNT,
         special={"type": "boolean"},
     )
     details = _object(
@@ -164,6 +181,10 @@ def schemas() -> _Json:
         "TeiPredictResponse": {"anyOf": [_array(prediction), _array(_array(prediction))]},
         "TeiRerankRequest": _request(tei_rerank.ROWS, "query", "texts"),
         "TeiRerankResponse": _array(rank),
+        "TokenizeRequest": _request(hf_tokens.TOKENIZE_ROWS, "inputs"),
+        "TokenizeResponse": {"anyOf": [_array(simple), _array(_array(simple))]},
+        "DecodeRequest": _request(hf_tokens.DECODE_ROWS, "ids"),
+        "DecodeResponse": _array(_TEXT),
         "AnyRerankRequest": {"anyOf": [_ref("TeiRerankRequest"), _ref("RerankRequest")]},
         "AnyRerankResponse": {"anyOf": [_ref("TeiRerankResponse"), _ref("RerankResponse")]},
         "RerankRequest": _request(rerank.ROWS, "query", "documents"),
@@ -190,6 +211,7 @@ def _post(
     *,
     error: str = "HfError",
     bad: int = 422,
+    able: int | None = None,
 ) -> _Json:
     answer = {
         "description": "The answer.",
@@ -202,6 +224,8 @@ def _post(
         for status, why in _REFUSALS.items()
         if bad != 400 or status != 424
     }
+    if able is not None:
+        refusals[str(able)] = _answer("The model's tokenizer is not at hand.", _ref(error))
     return {
         "post": {
             "summary": summary,

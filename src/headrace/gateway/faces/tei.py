@@ -13,6 +13,7 @@ from headrace.gateway.asgi import Handler, answer, read_body, while_connected
 from headrace.gateway.embeddings import pick_embedder, vectors_for
 from headrace.gateway.faces.face import Face
 from headrace.gateway.faces.hf_openapi import ranking_paths, tei_paths
+from headrace.gateway.faces.hf_tokens import Tokens
 from headrace.gateway.ranking import Classes, Ranking, check_embedding
 from headrace.gateway.standing import standing_of
 from headrace.net.clock import Clock
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _NOT_OURS = {
     "/embed_all": "vectors of single tokens",
     "/embed_sparse": "sparse vectors",
-    "/tokenize": "tokens",
-    "/decode": "texts of tokens",
 }
 
 
@@ -86,6 +85,8 @@ def _paths(gateway: Gateway) -> list[Path]:
         Path("/similarity", Embed(compares=True, **shared), methods=["POST"]),
         Path("/rerank", Ranking(**shared), methods=["POST"]),
         Path("/predict", Classes(**shared), methods=["POST"]),
+        Path("/tokenize", Tokens(), methods=["POST"]),
+        Path("/decode", Tokens(decodes=True), methods=["POST"]),
         *(Path(path, Handler(_refuse), methods=["POST"]) for path in _NOT_OURS),
     ]
 
@@ -101,7 +102,12 @@ def _ranking_paths(gateway: Gateway) -> list[Path]:
 TEI = Face(
     name="tei",
     codec=tei,
-    exact=frozenset({"/embed", "/similarity", "/rerank", "/predict", "/info", *_NOT_OURS}),
+    exact=frozenset(
+        {
+            *("/embed", "/similarity", "/rerank", "/predict", "/tokenize", "/decode", "/info"),
+            *_NOT_OURS,
+        }
+    ),
     paths=_paths,
     openapi=tei_paths,
 )
