@@ -9,11 +9,11 @@ from starlette.types import Scope, Send
 
 from headrace.backends.one_answer import classifies, ranks
 from headrace.backends.remote import Remote
+from headrace.contracts.capabilities import BackendCapabilities
 from headrace.contracts.protocols import Embedder
 from headrace.gateway.asgi import answer
 from headrace.gateway.routes import Route, Routes
 from headrace.gateway.standing import standing_of
-from headrace.traffic.embedding import EmbeddingLane
 from headrace.wire import hf_info, tei
 
 
@@ -76,7 +76,9 @@ def kind_of(route: Route) -> str:
         if row.chat_path is not None or row.completions_path is not None:
             return "text-generation"
         return "feature-extraction" if row.embeddings_path is not None else "text-ranking"
-    if isinstance(route.lane, EmbeddingLane):
+    capabilities = getattr(backend, "capabilities", None)
+    can = None if capabilities is None else capabilities()
+    if isinstance(can, BackendCapabilities) and can.embeddings and not can.streaming:
         return "feature-extraction"
     if ranks(backend) and not isinstance(backend, Embedder):
         return "text-ranking"

@@ -15,19 +15,19 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.backends.managed.engine import Managed
 from headrace.backends.remote import Remote
+from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMCapabilityError
 from headrace.contracts.protocols import Backend
 from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
 from headrace.gateway.asgi import CODEC, Handler, again, read_body
 from headrace.gateway.faces.face import Face
-from headrace.gateway.faces.hf_info import info
+from headrace.gateway.faces.hf_info import info, kind_of
 from headrace.gateway.faces.hf_openapi import schemas, tgi_paths
 from headrace.gateway.faces.tei import Embed
 from headrace.gateway.generation import Asked, Generation
 from headrace.gateway.ranking import Ranking
 from headrace.gateway.routes import Route, Way
 from headrace.gateway.standing import standing_of
-from headrace.traffic.embedding import EmbeddingLane
 from headrace.traffic.routing.choice import Chosen
 from headrace.wire import inbound as inbounds
 from headrace.wire import tei, tgi
@@ -138,7 +138,7 @@ def _lack(inbound: tgi.Inbound, way: Way) -> LLMCapabilityError | None:
 def _tells_logprobs(backend: Backend) -> bool:
     """Whether ``backend`` gives log probabilities of a text completion."""
     row = getattr(backend, "provider", None)
-    if row is not None:
+    if isinstance(row, Provider):
         has_text = row.completions is not None and row.completions_path is not None
         return has_text and "logprobs" not in row.unsupported | row.ignored
     capabilities = getattr(backend, "capabilities", None)
@@ -165,21 +165,13 @@ class Root:
             scope[CODEC] = tei
             await self.compare.answer_to(wire, scope, receive, send)
         elif isinstance(inputs, list) or (
-            isinstance(model, str | None) and _is_embedder(standing.routes.pick(model))
+            isinstance(model, str | None)
+            and kind_of(standing.routes.pick(model)) == "feature-extraction"
         ):
             scope[CODEC] = tei
             await self.embed.answer_to(wire, scope, receive, send)
         else:
             await self.continuation(scope, again(body, receive), send)
-
-
-def _is_embedder(route: Route) -> bool:
-    """Whether the model makes vectors and no text."""
-    backend = route.lane.backend
-    if isinstance(backend, Remote):
-        row = backend.provider
-        return row.chat_path is None and row.completions_path is None
-    return isinstance(route.lane, EmbeddingLane)
 
 
 def _paths(gateway: Gateway) -> list[Path]:
