@@ -387,6 +387,15 @@ def test_a_tei_backend_gives_the_same_vectors(front, sdk):
     assert reply.json == pytest.approx(LIKENESS, abs=0.001)
 
 
+def test_teis_own_options_go_to_tei_and_are_refused_elsewhere(front):
+    long = {"inputs": "word " * 400, "truncate": True}
+    (vector,) = front.post("/embed", {**long, "model": "embeds"}).json
+    assert len(vector) == 384
+    reply = front.post("/embed", {**long, "model": "completes"})
+    assert reply.status == 422
+    assert "'truncate'" in reply.json["error"]
+
+
 def test_our_client_speaks_to_both(gateway, greedy):
     with Client(provider="tgi-native", base_url=gateway.url) as client:
         asked = LLMRequest(
@@ -491,7 +500,9 @@ def test_hugging_faces_client_chats(hub, gateway):
 
 def test_hugging_faces_client_makes_vectors_and_compares(hub, gateway, sdk):
     client = hub.InferenceClient(model=f"{gateway.url}/embed", token="unused")
-    found = client.feature_extraction(WEATHER, normalize=True, truncate=True)
+    found = client.feature_extraction(
+        WEATHER, normalize=True, truncate=True, encoding_format="float"
+    )
     for ours, theirs in zip(found, vectors(sdk, WEATHER), strict=True):
         assert list(ours) == pytest.approx(theirs, abs=1e-6)
     alike = hub.InferenceClient(model=gateway.url).sentence_similarity(WEATHER[0], WEATHER[1:])

@@ -27,6 +27,7 @@ from headrace.wire.openai_fields import (
     integer,
     mapping,
     member,
+    one_of,
     refuse,
     refuse_absence,
     refuse_type,
@@ -107,6 +108,8 @@ ROWS: dict[str, tuple[str, Check]] = {
     "dimensions": ("dimensions", integer(1, 2**31 - 1)),
     "normalize": ("normalize", boolean),
     "prompt_name": ("prompt_name", text),
+    # Hugging Face's client may ask for it; TEI knows no other.
+    "encoding_format": ("encoding", one_of("float")),
     **TRUNCATION,
 }
 OPTIONS = ("normalize", "prompt_name", *TRUNCATION)
@@ -140,6 +143,7 @@ def read_fields(wire: dict[str, Any]) -> EmbeddingRequest:
     known, unknown = read_settings(wire, ROWS)
     if "inputs" not in known:
         refuse_absence("inputs", _RIGHT)
+    known.pop("encoding", None)
     options = options_in(known)
     return EmbeddingRequest(provider_options={**unknown, **options}, **known)
 
