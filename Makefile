@@ -14,11 +14,13 @@ RAY_READY := $(RAY_VENV)/.ready
 LOCAL := .venv-local
 LOCAL_READY := $(LOCAL)/.ready
 S3_VENV := .venv-s3
+TRITON_VENV := .venv-triton
 S3_READY := $(S3_VENV)/.ready
+TRITON_READY := $(TRITON_VENV)/.ready
 AUDIO := .venv-audio
 AUDIO_READY := $(AUDIO)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-triton test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -41,6 +43,9 @@ test-ray: $(RAY_READY) ## Run the tests of load tests and chains on several host
 
 test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, and say what is asked twice (minutes)
 	@$(BIN)/pytest tests/chains/check_kills.py $(ARGS)
+
+test-triton: $(TRITON_READY) ## Run the tests in which Triton's own client asks the gateway, by REST and gRPC
+	@$(TRITON_VENV)/bin/pytest tests/gateway/test_kserve_by_triton.py $(ARGS)
 
 test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
 	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)
@@ -138,6 +143,14 @@ $(RAY_READY): requirements/dev.txt requirements/ray.txt pyproject.toml
 	@$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(TRITON_READY): requirements/triton.txt requirements/dev.txt requirements/run.txt pyproject.toml
+	@echo "Installing Triton's client into $(TRITON_VENV) (once) ..."
+	@$(PYTHON) -m venv $(TRITON_VENV)
+	@$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/triton.txt
+	@$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/build.txt
+	@$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 $(S3_READY): requirements/s3.txt requirements/dev.txt requirements/run.txt pyproject.toml
 	@echo "Installing servers that speak S3 into $(S3_VENV) (once) ..."
 	@$(PYTHON) -m venv $(S3_VENV)
@@ -156,4 +169,4 @@ $(AUDIO_READY): requirements/audio.txt requirements/dev.txt requirements/run.txt
 	@touch $@
 
 clean: ## Remove the virtual environment and caches (the model cache stays)
-	rm -rf $(VENV) $(PROFILE) $(LOCAL) $(RAY_VENV) $(S3_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(AUDIO)
+	rm -rf $(VENV) $(PROFILE) $(LOCAL) $(RAY_VENV) $(S3_VENV) $(TRITON_VENV) .venv-compliance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(AUDIO)

@@ -136,5 +136,6 @@ _WRITERS = {
     # Conversations at Cohere are in OpenAI's format.
     "cohere": _openai,
     "tgi": _tgi,
+    "opea": _openai,
 }
 _STREAM_TYPES = {"ollama": "application/x-ndjson"}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         register_provider,
     )
     from headrace.backends.row import (
+        Inference,
         Provider,
     )
     from headrace.client.async_client import (
@@ -106,6 +107,16 @@ if TYPE_CHECKING:
         LLMUnavailableError,
         OutputProblem,
     )
+    from headrace.contracts.inference import (
+        Datatype,
+        InferProblem,
+        InferRequest,
+        InferResult,
+        ModelMetadata,
+        ModelStatistics,
+        Tensor,
+        TensorInfo,
+    )
     from headrace.contracts.messages import (
         AudioPart,
         CacheFor,
@@ -125,6 +136,7 @@ if TYPE_CHECKING:
         Backend,
         Classifier,
         Embedder,
+        Infers,
         LLMClient,
         LLMProviderAdapter,
         Relays,
@@ -199,6 +211,12 @@ if TYPE_CHECKING:
         Snapshot,
         WorkerSnapshot,
     )
+    from headrace.gateway.functions.app import (
+        inference_app,
+    )
+    from headrace.gateway.functions.function import (
+        Function,
+    )
     from headrace.net.transport import (
         TimeLimits,
     )
@@ -227,6 +245,9 @@ if TYPE_CHECKING:
         JsonlFile,
         log_records,
     )
+    from headrace.wire.tensors import (
+        tensor_of,
+    )
 
     __version__: str
 
@@ -235,7 +256,7 @@ _HOMES = {
         "read_providers",
         "register_provider",
     ),
-    "headrace.backends.row": ("Provider",),
+    "headrace.backends.row": ("Inference", "Provider"),
     "headrace.client.async_client": ("AsyncClient",),
     "headrace.client.batches": ("BatchAnswer", "Batches", "SyncBatches"),
     "headrace.client.choosing": ("ClientPolicy",),
@@ -300,6 +321,16 @@ _HOMES = {
         "LLMUnavailableError",
         "OutputProblem",
     ),
+    "headrace.contracts.inference": (
+        "Datatype",
+        "InferProblem",
+        "InferRequest",
+        "InferResult",
+        "ModelMetadata",
+        "ModelStatistics",
+        "Tensor",
+        "TensorInfo",
+    ),
     "headrace.contracts.messages": (
         "AudioPart",
         "CacheFor",
@@ -319,6 +350,7 @@ _HOMES = {
         "Backend",
         "Classifier",
         "Embedder",
+        "Infers",
         "LLMClient",
         "LLMProviderAdapter",
         "Relays",
@@ -390,6 +422,8 @@ _HOMES = {
         "Snapshot",
         "WorkerSnapshot",
     ),
+    "headrace.gateway.functions.app": ("inference_app",),
+    "headrace.gateway.functions.function": ("Function",),
     "headrace.net.transport": ("TimeLimits",),
     "headrace.stores.credentials": ("Credentials",),
     "headrace.stores.secret": ("Secret",),
@@ -402,6 +436,7 @@ _HOMES = {
         "JsonlFile",
         "log_records",
     ),
+    "headrace.wire.tensors": ("tensor_of",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -426,6 +461,7 @@ __all__ = [
     "ClientPolicy",
     "ContentPart",
     "Credentials",
+    "Datatype",
     "Embedder",
     "EmbeddingRequest",
     "EmbeddingResult",
@@ -439,6 +475,7 @@ __all__ = [
     "EngineSnapshot",
     "FilePart",
     "FinishReason",
+    "Function",
     "Granularity",
     "GroupSnapshot",
     "Handler",
@@ -448,6 +485,11 @@ __all__ = [
     "HistorySnapshot",
     "ImageDetail",
     "ImagePart",
+    "InferProblem",
+    "InferRequest",
+    "InferResult",
+    "Inference",
+    "Infers",
     "IntervalSnapshot",
     "JSONMode",
     "JsonlFile",
@@ -487,6 +529,8 @@ __all__ = [
     "LatencySummary",
     "Marks",
     "ModelInfo",
+    "ModelMetadata",
+    "ModelStatistics",
     "NamedTool",
     "OpenTelemetrySink",
     "Operation",
@@ -526,6 +570,8 @@ __all__ = [
     "SyncBatches",
     "TaskPriority",
     "TaskProfile",
+    "Tensor",
+    "TensorInfo",
     "TextPart",
     "TimeLimits",
     "Timeline",
@@ -548,12 +594,14 @@ __all__ = [
     "endpoint_handler",
     "generate",
     "get_engine_config",
+    "inference_app",
     "load_engines",
     "log_records",
     "read_providers",
     "register_endpoint",
     "register_engine",
     "register_provider",
+    "tensor_of",
     "unregister_endpoint",
     "unregister_engine",
 ]

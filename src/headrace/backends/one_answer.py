@@ -29,6 +29,10 @@ _SETTINGS = ("top_n", "max_tokens_per_document", "truncate", "raw_scores")
 async def embed(remote: Remote, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
     """One vector for each input."""
     provider = remote.provider
+    if provider.inference is not None and provider.inference.embed_input is not None:
+        from headrace.backends.inferring import embed as by_tensors
+
+        return await by_tensors(remote, request, marks)
     codec, path = provider.embeddings, provider.embeddings_path
     if codec is None or path is None:
         raise _unable(remote, "makes no embeddings")

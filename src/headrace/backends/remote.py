@@ -26,6 +26,7 @@ from headrace.contracts.errors import (
     LLMError,
     LLMInvalidRequestError,
 )
+from headrace.contracts.inference import InferRequest, InferResult
 from headrace.contracts.ranking import (
     ClassificationRequest,
     ClassificationResult,
@@ -166,6 +167,12 @@ class Remote:
         """Whether the provider may have that service."""
         return self.has_service("audio/translations" if translate else "audio/transcriptions")
 
+    async def infer(self, request: InferRequest, marks: Marks) -> InferResult:
+        """What a model that is no language model answers."""
+        from headrace.backends.inferring import infer
+
+        return await infer(self, request, marks)
+
     async def post(
         self, path: str, value: Mapping[str, object], limits: TimeLimits
     ) -> dict[str, object]:
@@ -211,7 +218,11 @@ class Remote:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models that it lists."""
-        reply = await self._send("GET", self.provider.models_path, b"", self.limits, self.key)
+        provider = self.provider
+        asked = b"{}" if provider.models_method == "POST" else b""
+        reply = await self._send(
+            provider.models_method, provider.models_path, asked, self.limits, self.key
+        )
         try:
             body = await reply.read(_MOST_ANSWER_BYTES)
         finally:
@@ -222,9 +233,15 @@ class Remote:
         return listed
 
     async def status(self) -> BackendStatus:
-        """Whether it lists its models now."""
+        """Whether it says that it is ready, or lists its models, now."""
         checked_at = Provenance.now_iso()
         try:
+            if self.provider.ready_path is not None:
+                from headrace.backends.inferring import of_root
+
+                ready = of_root(self.base_url) + self.provider.ready_path
+                await self.exchange("GET", ready, b"", Marks(), {})
+                return BackendStatus(ok=True, checked_at=checked_at)
             listed = await self.models()
         except LLMError as error:
             return BackendStatus(ok=False, message=str(error), checked_at=checked_at)
@@ -242,6 +259,45 @@ class Remote:
         return () if found is None else (found,)
 
     # For those who send requests to it in their own way.
+
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        marks: Marks,
+        metadata: Mapping[str, object],
+        more: Headers = (),
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """One plain call to ``url``, noted in ``marks``: the body and headers of its answer.
+
+        ``metadata`` may hold the key for it. Raises an LLMError, also where the status is not 200.
+        """
+        marks.backend, marks.provider = self.name, self.provider.name
+        key = self.key_for(metadata)
+        once = marks.idempotency_key
+        if once is not None:
+            more = (*more, ("idempotency-key", once))
+        try:
+            ask = HttpRequest(
+                method=method,
+                url=self._whole_url(url),
+                headers=(*self._headers(key, has_body=bool(body)), *more),
+                body=body,
+            )
+            reply = await self.world.transport.send(ask, self.limits)
+            _note(reply, marks)
+            try:
+                if reply.status != 200:
+                    refusal = await reply.read(_MOST_ERROR_BYTES)
+                    raise self.provider.chat.read_error(reply.status, refusal, reply.headers)
+                return await reply.read(_MOST_ANSWER_BYTES), reply.headers
+            finally:
+                await reply.aclose()
+        except LLMError as failure:
+            failure.provider = failure.provider or self.provider.name
+            redact_error(failure, (key,))
+            raise
 
     def url(self, path: str) -> Url:
         """The address of ``path``."""
@@ -270,11 +326,14 @@ class Remote:
         """Nothing of its own to give back: the transport belongs to who made it."""
 
     def _url(self, path: str) -> Url:
+        return self._whole_url(self._root + path)
+
+    def _whole_url(self, path: str) -> Url:
         url = self._urls.get(path)
         if url is None:
             query = urlencode(self.provider.query)
             before = "&" if "?" in path else "?"
-            url = parse_url(self._root + path + (f"{before}{query}" if query else ""))
+            url = parse_url(path + (f"{before}{query}" if query else ""))
             # A model's name may stand in it, and who asks may name many.
             if len(self._urls) < _MOST_URLS:
                 self._urls[path] = url
@@ -314,6 +373,18 @@ class Remote:
             chat = self.provider.chat
             own_seals: str | None = getattr(chat, "OWN_SEALS", None)
             marks.dropped += lost(request, chat.LOSSES, self.provider.dialect, own_seals)
+            if self.provider.prompt_template is not None and request.prompt is None:
+                from headrace.backends.prompting import as_completion
+
+                request = as_completion(request, self.provider.prompt_template, self.name)
+            if self._asks_by_tensors(request):
+                from headrace.backends.inferring import complete
+
+                whole_answer = await complete(self, request, marks)
+                marks.came_whole = True
+                for delta in deltas(whole_answer):
+                    yield delta
+                return
             reply, codec = await self._sent(request, marks, key)
             try:
                 if reply.status != 200:
@@ -399,6 +470,15 @@ class Remote:
         # see a beginning by then.
         first_byte_s = self.limits.first_byte_s
         return first_byte_s is None or first_byte_s >= marks.whole_within_s
+
+    def _asks_by_tensors(self, request: LLMRequest) -> bool:
+        provider = self.provider
+        return (
+            request.prompt is not None
+            and provider.completions_path is None
+            and provider.inference is not None
+            and provider.inference.text_input is not None
+        )
 
     def _limits_of_whole(self, whole_s: float | None) -> TimeLimits:
         if whole_s is None:

@@ -14,6 +14,7 @@ from headrace.contracts.requests import ResponseMode
 from headrace.wire.openai_params import COMMON, Dialect
 
 BatchApiForm: TypeAlias = Literal["openai", "anthropic", "mistral"]
+InferenceForm: TypeAlias = Literal["kserve", "tensorflow", "values"]
 
 
 @frozen(kw_only=True)
@@ -80,6 +81,21 @@ FORMATS: dict[str, Format] = {
         rerank="headrace.wire.tei_rerank",
         classify="headrace.wire.tei_predict",
     ),
+    "kserve": Format(
+        chat="headrace.wire.kserve_generate",
+        completions="headrace.wire.kserve_generate",
+        models="headrace.wire.kserve",
+    ),
+    "tensorflow": Format(chat="headrace.wire.kserve_generate", models="headrace.wire.tensorflow"),
+    "opea": Format(chat="headrace.wire.opea", models="headrace.wire.openai_models"),
+    # By values: what it says of texts and errors is the same.
+    "inference": Format(chat="headrace.wire.kserve_generate", models="headrace.wire.openai_models"),
+}
+
+_INFERENCE: dict[InferenceForm, str] = {
+    "kserve": "headrace.wire.kserve",
+    "tensorflow": "headrace.wire.tensorflow",
+    "values": "headrace.wire.inference",
 }
 
 
@@ -169,6 +185,45 @@ class Structured:
     told: bool = False
 
 
+def _known_inference(_: object, __: object, form: str) -> None:
+    if form not in _INFERENCE:
+        known = ", ".join(_INFERENCE)
+        raise ValueError(f"inference.form is {form!r}, must be one of {known}")
+
+
+@frozen(kw_only=True)
+class Inference:
+    """How a model that is no language model is asked: by named tensors, or by plain values.
+
+    ``path`` and ``metadata_path`` are from the server's root (the base without /v1, /v2 or /v3);
+    ``{model}`` and ``{version}`` in them stand for those, and what is in brackets is left out where
+    no version is named. ``binary`` says that the server takes tensors as raw bytes; otherwise all is
+    JSON.
+
+    A model that continues texts takes them as the tensor ``text_input`` and gives ``text_output``;
+    one that makes vectors takes texts as ``embed_input`` and gives them as ``embed_output``. Where
+    they are ``None``, the server's models are not asked for that by tensors. With ``values`` a text
+    is a value, and needs no name: ``text_input`` only says that it may be one.
+    """
+
+    form: InferenceForm = field(default="kserve", validator=_known_inference)
+    path: str = field(default="/v2/models/{model}[/versions/{version}]/infer", validator=_from_root)
+    metadata_path: str | None = field(
+        default="/v2/models/{model}[/versions/{version}]", validator=_from_root
+    )
+    statistics_path: str | None = field(default=None, validator=_from_root)
+    binary: bool = False
+    text_input: str | None = None
+    text_output: str = "text_output"
+    embed_input: str | None = None
+    embed_output: str = "embedding"
+
+    @property
+    def codec(self) -> ModuleType:
+        """Reads and writes requests and answers."""
+        return codec(_INFERENCE[self.form])
+
+
 @frozen(kw_only=True)
 class Provider:
     """A backend's wire format, place and quirks.
@@ -178,6 +233,8 @@ class Provider:
     stands for the model's name; ``count_path`` counts a prompt's tokens. A streamed chat is asked for at
     ``stream_path``, where that is another than ``chat_path``, and a streamed text completion at
     ``completions_stream_path``. ``query`` goes behind every path, ``headers`` with every request.
+    ``models_method`` is how the list of models is asked for. ``ready_path``, from the server's root,
+    answers with 200 while it is ready; without one, it is where it lists its models.
 
     ``metrics_path`` is where it tells how it is, from the server's root (the base without /v1), on
     ``metrics_port`` where that is another one; ``None`` where it tells nobody.
@@ -206,6 +263,11 @@ class Provider:
     them) do not notice that the caller of a plain request has left and work on for nobody. Where
     ``streams_logprobs_with_tools`` is false, a request for both is asked whole in any case.
 
+    ``prompt_template`` is how a conversation becomes one text for a server that has text completions
+    alone: ``plain``, by which a single turn of the user is that text and any more are refused, the
+    name of a template (``chatml``, ``llama-3.3``), or a Jinja file's path. ``inference`` is how its
+    models are asked by tensors or values.
+
     ``structured`` is how it is asked for answers that meet a schema. ``batch`` is the form of its
     batch API, ``None`` where it has none. ``services`` are those of OpenAI's API that it has beside
     its models, by their paths; where that is ``None``, it is asked for any and decides itself.
@@ -229,6 +291,8 @@ class Provider:
     rerank_path: str | None = field(default=None, validator=_from_root)
     classify_path: str | None = field(default=None, validator=_from_root)
     models_path: str = field(default="/models", validator=_from_root)
+    models_method: Literal["GET", "POST"] = "GET"
+    ready_path: str | None = field(default=None, validator=_from_root)
     count_path: str | None = field(default=None, validator=_from_root)
     metrics_path: str | None = field(default=None, validator=_from_root)
     metrics_port: int | None = None
@@ -247,6 +311,8 @@ class Provider:
     structured: Structured = field(factory=Structured)
     batch: BatchApiForm | None = field(default=None, validator=_known_batch)
     services: frozenset[str] | None = field(default=None, repr=_in_order, validator=_known_services)
+    prompt_template: str | None = None
+    inference: Inference | None = None
 
     def has_service(self, service: str) -> bool:
         """Whether it may be asked for that of OpenAI's services."""

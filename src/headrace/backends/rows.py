@@ -5,7 +5,9 @@ Where a setting is refused here, the provider would answer 400 or leave it out w
 
 from __future__ import annotations
 
-from headrace.backends.row import Provider, Structured
+from typing import Any
+
+from headrace.backends.row import Inference, Provider, Structured
 from headrace.wire.openai_params import OPENAI, OPENAI_RESPONSES, RESPONSES, Dialect
 
 # Sampling settings that engines have and OpenAI's own format has not.
@@ -13,6 +15,15 @@ _NOT_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
 
 # Engines hold whatever model they run to a schema, and do not show it the schema.
 ENGINE = Structured(modes=("schema", "json", "prompt"), models=("*",), told=True)
+
+# What a server of text completions alone, in Triton's form, has no words for.
+_NOT_TEXTS = frozenset(
+    [
+        *("tools", "tool_choice", "parallel_tool_calls", "response_schema", "response_format"),
+        *("logprobs", "top_logprobs", "logit_bias", "n", "reasoning_effort", "suffix"),
+    ]
+)
+_NO_CHATS: dict[str, Any] = {"chat_path": None, "embeddings_path": None}
 
 HOSTED: tuple[Provider, ...] = (
     # https://platform.openai.com/docs/api-reference/chat/create; the strict rules for schemas:
@@ -468,6 +479,160 @@ SELF_HOSTED: tuple[Provider, ...] = (
                 "images/edits",
             }
         ),
+        # Beside them it serves models of any kind by KServe's protocol:
+        # https://docs.openvino.ai/latest/model-server/ovms_docs_rest_api_kfs.html
+        ready_path="/v2/health/ready",
+        inference=Inference(binary=True),
+    ),
+    # The Open Inference Protocol, whoever speaks it. The list of models is an extension:
+    # https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
+    Provider(
+        name="kserve",
+        format="kserve",
+        base_url="http://127.0.0.1:8080",
+        base_url_env=("KSERVE_BASE_URL",),
+        key_env=("KSERVE_API_KEY",),
+        completions_path=None,
+        models_path="/v2/repository/index",
+        models_method="POST",
+        ready_path="/v2/health/ready",
+        unsupported=_NOT_TEXTS,
+        ignored=frozenset({"user"}),
+        echoes=False,
+        structured=Structured(modes=("prompt",)),
+        prompt_template="plain",
+        inference=Inference(text_input="text_input"),
+        **_NO_CHATS,
+    ),
+    # https://github.com/triton-inference-server/vllm_backend (src/utils/request.py of 2026): the prompt
+    # is repeated before an answer unless that is turned off; why it ended and what it used is told to
+    # those who ask.
+    Provider(
+        name="triton",
+        format="kserve",
+        base_url="http://127.0.0.1:8000",
+        base_url_env=("TRITON_BASE_URL",),
+        key_env=("TRITON_API_KEY",),
+        completions_path="/v2/models/{model}/generate",
+        completions_stream_path="/v2/models/{model}/generate_stream",
+        models_path="/v2/repository/index",
+        models_method="POST",
+        ready_path="/v2/health/ready",
+        unsupported=_NOT_TEXTS,
+        ignored=frozenset({"user"}),
+        defaults={
+            "exclude_input_in_output": True,
+            "return_finish_reason": True,
+            "return_num_input_tokens": True,
+            "return_num_output_tokens": True,
+        },
+        echoes=False,
+        structured=Structured(modes=("prompt",)),
+        prompt_template="plain",
+        inference=Inference(binary=True),
+        **_NO_CHATS,
+    ),
+    # https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/model_config.md:
+    # whether the prompt is repeated stands in the model's own configuration, and nothing tells why an
+    # answer ended.
+    Provider(
+        name="tensorrt-llm",
+        format="kserve",
+        base_url="http://127.0.0.1:8000",
+        base_url_env=("TRITON_BASE_URL",),
+        key_env=("TRITON_API_KEY",),
+        completions_path="/v2/models/{model}/generate",
+        completions_stream_path="/v2/models/{model}/generate_stream",
+        models_path="/v2/repository/index",
+        models_method="POST",
+        ready_path="/v2/health/ready",
+        dialect=Dialect(seed="random_seed", stop="stop_words"),
+        unsupported=_NOT_TEXTS | {"min_p"},
+        ignored=frozenset({"user"}),
+        echoes=False,
+        structured=Structured(modes=("prompt",)),
+        prompt_template="plain",
+        inference=Inference(binary=True),
+        **_NO_CHATS,
+    ),
+    # https://www.tensorflow.org/tfx/serving/api_rest, and OpenVINO Model Server's older form, whose list
+    # of models is its own.
+    Provider(
+        name="tensorflow",
+        format="tensorflow",
+        base_url="http://127.0.0.1:8501",
+        base_url_env=("TENSORFLOW_SERVING_BASE_URL",),
+        key_env=("TENSORFLOW_SERVING_API_KEY",),
+        completions_path=None,
+        models_path="/v1/config",
+        inference=Inference(
+            form="tensorflow",
+            path="/v1/models/{model}[/versions/{version}]:predict",
+            metadata_path=None,
+        ),
+        **_NO_CHATS,
+    ),
+    # https://github.com/opea-project/GenAIComps/tree/main/comps/llms/src/text-generation: the chat
+    # microservice, which hands what it is asked to a server of OpenAI's form behind it.
+    Provider(
+        name="opea",
+        format="opea",
+        base_url="http://127.0.0.1:9000/v1",
+        base_url_env=("OPEA_BASE_URL",),
+        key_env=("OPEA_API_KEY",),
+        completions_path=None,
+        embeddings_path=None,
+        asked_whole=False,
+        structured=Structured(modes=("schema", "json", "prompt"), told=True),
+    ),
+    # https://github.com/opea-project/GenAIExamples (ChatQnA/chatqna.py, CodeGen/codegen.py and
+    # DocSum/docsum.py of 2025): of what they are asked they hand on these settings and no others.
+    *(
+        Provider(
+            name=f"opea-{service}",
+            format="opea",
+            base_url=f"http://127.0.0.1:{port}/v1",
+            base_url_env=(f"OPEA_{service.upper()}_BASE_URL",),
+            key_env=("OPEA_API_KEY",),
+            chat_path=f"/{service}",
+            completions_path=None,
+            embeddings_path=None,
+            ready_path="/v1/health_check",
+            unsupported=_NOT_TEXTS | {"stop", "seed", "min_p"},
+            ignored=frozenset({"user"}),
+            defaults=defaults,
+            stream_usage=False,
+            asked_whole=False,
+            structured=Structured(modes=("prompt",)),
+        )
+        for service, port, defaults in (
+            ("chatqna", 8888, {}),
+            ("codegen", 7778, {}),
+            ("docsum", 8888, {"type": "text"}),
+        )
+    ),
+    # A model, or any function, that is asked by plain values; `headrace serve-functions` is such a
+    # server. What of a request is a setting becomes a parameter, which the function takes or refuses.
+    Provider(
+        name="inference",
+        format="inference",
+        base_url="http://127.0.0.1:8100",
+        base_url_env=("INFERENCE_BASE_URL",),
+        key_env=("INFERENCE_API_KEY",),
+        completions_path=None,
+        unsupported=_NOT_TEXTS,
+        ignored=frozenset({"user"}),
+        echoes=False,
+        structured=Structured(modes=("prompt",)),
+        prompt_template="plain",
+        inference=Inference(
+            form="values",
+            path="/models/{model}/infer",
+            metadata_path=None,
+            statistics_path="/models/{model}/statistics",
+            text_input="input",
+        ),
+        **_NO_CHATS,
     ),
     # Whatever else speaks the format; its place and key are the user's to say.
     # Most have no batch API, and say so when they are asked; our gateway has one.

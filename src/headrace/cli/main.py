@@ -12,6 +12,7 @@ from headrace.contracts.errors import LLMError
 
 COMMANDS = (
     "serve",
+    "serve_functions",
     "chat",
     "compare",
     "models",
@@ -50,7 +51,7 @@ def app_of(names: Iterable[str] = COMMANDS) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command()(command)
+            app.command(name.replace("_", "-"))(command)
     return app
 
 
@@ -73,7 +74,7 @@ def options(
 def main() -> None:
     """Run the command line; an error of ours becomes one line and exit status 1."""
     # The other commands cost a tenth of a second that a first request would wait for.
-    asked = sys.argv[1:2]
+    asked = [name.replace("-", "_") for name in sys.argv[1:2]]
     try:
         app_of(asked if asked and asked[0] in COMMANDS else COMMANDS)()
     except LLMError as error:

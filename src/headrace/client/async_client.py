@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from headrace.client.call import Call, sheet_of
 from headrace.client.endpoints import Endpoints
-from headrace.client.requests import as_request, as_request_of
+from headrace.client.requests import as_inputs, as_request, as_request_of
 from headrace.client.settings import Settings
 from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.engines import EngineConfig
-from headrace.contracts.errors import LLMError, LLMInvalidRequestError
+from headrace.contracts.errors import LLMCapabilityError, LLMError, LLMInvalidRequestError
+from headrace.contracts.inference import InferRequest, InferResult, ModelStatistics
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.ranking import (
     ClassificationRequest,
@@ -343,6 +344,42 @@ class AsyncClient:
 
         request = SpeechRequest(text=text, voice=voice, model=model, **settings)
         return await spoken(self._endpoints, request)
+
+    async def infer(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        batch: bool = False,
+        **settings: Any,
+    ) -> InferResult:
+        """What a model that is no language model answers.
+
+        ``inputs`` are named tensors (``tensor_of`` makes them) for a server that speaks of tensors;
+        for one that takes plain values, one of them, or with ``batch`` a list of them, each asked
+        by itself. ``settings`` are fields of InferRequest by name.
+        """
+        from headrace.traffic.inferring import infer
+
+        request = InferRequest(
+            inputs=as_inputs(inputs, batch=batch), model=model, single=not batch, **settings
+        )
+        endpoint, asked = self._endpoints.pick_inference(request)
+        sheet = sheet_of(
+            self._endpoints, "inference", request.model, endpoint.provider, stream=False
+        )
+        return await infer(self._endpoints.traffic, asked, endpoint.lane, sheet, Marks())
+
+    async def statistics(self, model: str | None = None) -> ModelStatistics:
+        """What a model that is asked by plain values did so far, as its server tells."""
+        from headrace.backends.inferring import statistics
+        from headrace.backends.remote import Remote
+
+        endpoint, asked = self._endpoints.pick_inference(InferRequest(inputs=(), model=model))
+        backend = endpoint.lane.backend
+        if not isinstance(backend, Remote):
+            raise LLMCapabilityError(f"{backend.name} tells no statistics", param="model")
+        return await statistics(backend, asked.model)
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> Batches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none.

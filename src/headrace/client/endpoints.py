@@ -22,6 +22,7 @@ from headrace.contracts.errors import (
     LLMInvalidRequestError,
     LLMUnavailableError,
 )
+from headrace.contracts.inference import InferRequest
 from headrace.contracts.quick import changed
 from headrace.contracts.ranking import ClassificationRequest, RerankRequest
 from headrace.contracts.requests import EmbeddingRequest, LLMRequest
@@ -179,6 +180,13 @@ class Endpoints:
 
     def pick_single(self, request: R) -> tuple[Endpoint, R]:
         """Where ``request``, whose answer is one object, goes; and what is asked there."""
+        self._refuse_if_closed()
+        row, model = self.named(request.model)
+        own_key = bool(request.metadata.get("api_key"))
+        return self._endpoint(row, own_key=own_key), evolve(request, model=model)
+
+    def pick_inference(self, request: InferRequest) -> tuple[Endpoint, InferRequest]:
+        """Where ``request`` goes, and what is asked there."""
         self._refuse_if_closed()
         row, model = self.named(request.model)
         own_key = bool(request.metadata.get("api_key"))

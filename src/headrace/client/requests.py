@@ -9,6 +9,7 @@ from typing import Any
 from attrs import fields
 
 from headrace.contracts.errors import LLMInvalidRequestError
+from headrace.contracts.inference import Tensor
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMChatParams, LLMRequest
 
@@ -49,6 +50,23 @@ def as_request(
         return LLMRequest(**{"model": model, **settings}, messages=asked)
     chosen = dict(zip(_PARAMS, _params_of(params), strict=True))
     return LLMRequest(**{"model": model, **chosen, **settings}, messages=asked)
+
+
+def as_inputs(inputs: Any, *, batch: bool) -> tuple[Any, ...]:
+    """The inputs of a request to a model that is no language model: tensors, or values."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    many = isinstance(inputs, (list, tuple))
+    if many and inputs and all(isinstance(each, Tensor) for each in inputs):
+        return tuple(inputs)
+    if not batch:
+        return (inputs,)
+    if not many or not inputs:
+        raise LLMInvalidRequestError(
+            f"batch is true, but inputs is {inputs!r:.60}, must be a list of at least one",
+            param="inputs",
+        )
+    return tuple(inputs)
 
 
 def as_request_of(

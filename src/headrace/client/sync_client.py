@@ -14,6 +14,7 @@ from headrace.client.structured.results import Structured, StructuredEvent
 from headrace.client.structured.settings import OutputSettings
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus
 from headrace.contracts.engines import EngineConfig
+from headrace.contracts.inference import InferResult, ModelStatistics
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.ranking import ClassificationResult, RerankResult
 from headrace.contracts.requests import LLMChatParams, LLMRequest
@@ -273,6 +274,23 @@ class Client:
         """``text`` read aloud."""
         core = self.on_portal()
         return portal().run(lambda: core.speak(text, voice=voice, model=model, **settings))
+
+    def infer(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        batch: bool = False,
+        **settings: Any,
+    ) -> InferResult:
+        """What a model that is no language model answers; takes what AsyncClient's takes."""
+        core = self.on_portal()
+        return portal().run(lambda: core.infer(inputs, model=model, batch=batch, **settings))
+
+    def statistics(self, model: str | None = None) -> ModelStatistics:
+        """What a model that is asked by plain values did so far, as its server tells."""
+        core = self.on_portal()
+        return portal().run(lambda: core.statistics(model))
 
     def batches(self, model: str | None = None, *, retry: RetryPolicy | None = None) -> SyncBatches:
         """Batches at the provider of ``model``; raises LLMCapabilityError where it has none."""

@@ -8,6 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendCapabilities, BackendStatus, ModelInfo
+from headrace.contracts.inference import InferRequest, InferResult
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.ranking import (
     ClassificationRequest,
@@ -174,3 +175,14 @@ class Transcriber(Protocol):
 
     def transcribes(self, *, translate: bool) -> bool:
         """Whether it may be asked for that."""
+
+
+@runtime_checkable
+class Infers(Protocol):
+    """What a Backend offers besides that can be asked by tensors or values."""
+
+    async def infer(self, request: InferRequest, marks: Marks) -> InferResult:
+        """What the model answers; raises an LLMError.
+
+        What happens on the way is written into ``marks``.
+        """

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from attrs import define, field
@@ -250,6 +250,12 @@ class Gateway:
             body = wire_json.encode({"status": "draining"})
             await answer(send, 503, body, scope["headrace.headers"])
             return
+        ready, backends = await self.standing_of_backends()
+        body = wire_json.encode({"status": "ready" if ready else "not ready", "backends": backends})
+        await answer(send, 200 if ready else 503, body, scope["headrace.headers"])
+
+    async def standing_of_backends(self) -> tuple[bool, dict[str, dict[str, object]]]:
+        """Whether every model is answered for now, and how each backend stands."""
         backends: dict[str, dict[str, object]] = {}
         for lane, _ in self.routes.lanes():
             status = await lane.backend.status()
@@ -258,8 +264,7 @@ class Gateway:
         ready = all(
             any(backends[lane.name]["ok"] for lane in lanes) for lanes in self.routes.needed()
         )
-        body = wire_json.encode({"status": "ready" if ready else "not ready", "backends": backends})
-        await answer(send, 200 if ready else 503, body, scope["headrace.headers"])
+        return ready, backends
 
     async def metrics(self, scope: Scope, send: Send) -> None:
         """Prometheus text."""
@@ -286,12 +291,23 @@ class Gateway:
         await answer(send, 200, body, scope["headrace.headers"])
 
 
+class Serves(Protocol):
+    """What the next request is answered by, and whether there shall be one."""
+
+    @property
+    def standing(self) -> Standing: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def draining(self) -> bool: ...
+
+
 class Around:
     """What holds for every path, around the ``inner`` application that knows them."""
 
     inner: Router
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Serves) -> None:
         self._gateway, self._clock = gateway, gateway.clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -352,7 +368,9 @@ class Around:
 
     def _admit(self, scope: Scope, standing: Standing, face: Face) -> None:
         """Raises LLMAuthError for a wrong key and LLMUnavailableError for a request that comes late."""
-        is_open = scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
+        is_open = scope["path"] in face.open or (
+            scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
+        )
         if face.admits is not None:
             face.admits(standing, scope)
         elif not is_open and not is_behind(scope):

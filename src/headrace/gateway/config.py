@@ -79,6 +79,14 @@ class ServerConfig:
     port: int = field(
         default=8000, validator=between(0, 65535), metadata={"help": "port; 0 picks a free one"}
     )
+    grpc_port: int | None = field(
+        default=None,
+        validator=between(0, 65535),
+        metadata={
+            "help": "port of KServe's gRPC service, at the same address; 0 picks a free one. None, if "
+            "left out. Needs the extra grpc"
+        },
+    )
     workers: int = field(
         default=1,
         validator=between(1, 256),
@@ -607,6 +615,8 @@ def _read(variable: str, text: str, place: tuple[str, str]) -> object:
         if text.lower() in {"0", "false", "no", "off"}:
             return False
         raise LLMInvalidRequestError(f"{variable} is {text!r}, must be true or false")
+    if kind == int | None:
+        kind = int
     if kind in (int, float):
         try:
             return kind(text)

@@ -78,8 +78,20 @@ class Embeddings:
     ) -> None:
         asked = inbound.request
         result, told = await vectors_for(self.traffic, asked, route, queued, scope, self._fitting)
-        body = self._body(inbound, result, route.asked(asked.model), queued)
-        await answer(send, 200, body, told)
+        await self._send(inbound, result, route.asked(asked.model), queued, told, scope, send)
+
+    async def _send(
+        self,
+        inbound: Any,
+        result: EmbeddingResult,
+        model: str,
+        queued: float,
+        headers: Headers,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        """Send the answer; a face whose answers are more than a body replaces this."""
+        await answer(send, 200, self._body(inbound, result, model, queued), headers)
 
 
 async def vectors_for(

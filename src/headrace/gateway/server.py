@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from headrace.contracts.profiling import ProfileService
 from headrace.gateway.app import Gateway
 from headrace.gateway.build import assemble
 from headrace.gateway.config import Config
+from headrace.gateway.grpc import GrpcServer
 from headrace.gateway.hot.door import HotDoor
 from headrace.gateway.protocol import http_class
 from headrace.gateway.reload import Reload
@@ -144,10 +146,12 @@ async def serve_on(
     reload = Reload(gateway, assembly.own, world, source or Source(), config, also, tell)
     gateway.changes = reload
     failures: list[LLMError] = []
+    by_grpc = GrpcServer(cast(ASGIApp, server.config.app), lambda: gateway.config)
 
     async def load() -> None:
         # The port is open meanwhile: early requests wait for the engine instead of failing.
         try:
+            await by_grpc.start()
             assembly.engines.stand(gateway.standing.engines)
             if crew is not None:
                 await crew.start(gateway, assembly.own)
@@ -176,7 +180,13 @@ async def serve_on(
         await gateway.batches.aclose()
         if crew is not None:
             await crew.aclose()
-        for engine in (assembly.engines, assembly.whisper, assembly.embedder, assembly.engine):
+        for engine in (
+            by_grpc,
+            assembly.engines,
+            assembly.whisper,
+            assembly.embedder,
+            assembly.engine,
+        ):
             if engine is not None:
                 await engine.aclose()
         await transport.aclose()

@@ -34,6 +34,7 @@ class Dialect:
     needs beside ``stop`` in order to say which of the strings ended the answer. ``audio`` says that
     a message may hold a recording. ``marks_prefix``: a turn of the assistant's that is to be gone on
     with has to be marked as one.
+    ``stop`` is where strings that end an answer stand, for servers with a format of their own.
     """
 
     max_tokens: str = "max_tokens"
@@ -44,6 +45,7 @@ class Dialect:
     beside_stop: Mapping[str, object] = field(factory=dict)
     audio: bool = True
     marks_prefix: bool = False
+    stop: str = "stop"
 
 
 COMMON = Dialect()

@@ -8,6 +8,7 @@ from headrace.gateway.asgi import header
 from headrace.gateway.faces import endpoints
 from headrace.gateway.faces.face import Face
 from headrace.gateway.faces.gemini import GEMINI
+from headrace.gateway.faces.kserve import KSERVE
 from headrace.gateway.faces.ollama import OLLAMA
 from headrace.gateway.faces.tei import RANKING, TEI
 from headrace.gateway.faces.tgi import TGI
@@ -21,7 +22,7 @@ _MESSAGES = "/messages"
 OPENAI = Face(name="openai", codec=openai_chat)
 ANTHROPIC = Face(name="anthropic", codec=anthropic, id_headers=(b"x-request-id", b"request-id"))
 
-FACES: tuple[Face, ...] = (GEMINI, OLLAMA, TGI, TEI, RANKING, endpoints.FACE)
+FACES: tuple[Face, ...] = (GEMINI, OLLAMA, TGI, TEI, RANKING, endpoints.FACE, KSERVE)
 """Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs."""
 
 

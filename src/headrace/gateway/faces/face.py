@@ -32,6 +32,7 @@ class Face:
     ``codec`` has ``write_error`` and ``status_of``, in whose form callers are told what went wrong.
     A request is this face's where its path is one of ``exact``, begins with one of ``prefixes`` or
     ends in one of ``suffixes``.
+    What is asked at one of ``open`` is answered without a key: health checks have none.
     The request's id goes back in ``id_headers``. A key may come in one of ``key_headers`` besides
     the bearer's header, or as ``key_query`` in the address. ``paths`` are what it answers at,
     ``openapi`` these same paths and ``schemas`` what they refer to, in OpenAPI's words. Where
@@ -44,6 +45,7 @@ class Face:
     exact: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
+    open: frozenset[str] = frozenset()
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     key_headers: tuple[bytes, ...] = (b"x-api-key",)
     key_query: bytes | None = None
