@@ -35,7 +35,9 @@ from headrace.contracts.responses import (
 from headrace.wire import (
     anthropic,
     gemini,
+    kserve_generate,
     ollama,
+    opea,
     openai_chat,
     openai_completions,
     openai_responses,
@@ -52,8 +54,10 @@ CODECS = {
     "gemini": gemini,
     "ollama": ollama,
     "tgi": tgi,
+    "kserve_generate": kserve_generate,
+    "opea": opea,
 }
-OF_PROMPTS = {openai_completions, tgi}
+OF_PROMPTS = {openai_completions, tgi, kserve_generate}
 """Those that take a prompt in the place of a conversation."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
