@@ -30,6 +30,19 @@ def answering() -> Iterator[str]:
         thread.join()
 
 
+_PICTURES = b'{"created": 1767225600, "data": [{"url": "https://a.example/a.png"}]}'
+# What services beside a model's answers say, whatever they are asked.
+_SERVICES = {
+    "audio/transcriptions": ("application/json", b'{"text": "It is sunny."}'),
+    "audio/translations": ("application/json", b'{"text": "It is sunny."}'),
+    "audio/speech": ("audio/mpeg", b"\xff\xfb\x90\x00"),
+    "images/generations": ("application/json", _PICTURES),
+    "images/edits": ("application/json", _PICTURES),
+    "images/variations": ("application/json", _PICTURES),
+    "moderations": ("application/json", b'{"id": "m-1", "model": "m", "results": []}'),
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -37,8 +50,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
         kind = self.path.removeprefix("/v1/")
+        if kind in _SERVICES:
+            self._send(*_SERVICES[kind])
+            return
+        asked = json.loads(body)
         choices = range(asked.get("n") or 1)
         if kind == "embeddings":
             inputs = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]

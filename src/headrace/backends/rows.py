@@ -242,6 +242,7 @@ HOSTED: tuple[Provider, ...] = (
         completions_path=None,
         rerank_path="/rerank",
         ignored=frozenset({"user"}),
+        services=frozenset(),
     ),
     # https://platform.claude.com/docs/en/api/messages: a body's further fields are refused by name.
     # The base is without /v1, as its own SDKs have it in ANTHROPIC_BASE_URL.
@@ -388,6 +389,7 @@ SELF_HOSTED: tuple[Provider, ...] = (
         metrics_path="/api/ps",
         structured=ENGINE,
         asked_whole=False,  # llama.cpp is inside
+        services=frozenset({"images/generations"}),
     ),
     # https://huggingface.co/docs/text-generation-inference/reference/api_reference and its source of
     # 2026-01: logit_bias and n are "UNUSED", fields that it does not know are left out without a word.
