@@ -28,6 +28,7 @@ def begin(tmp_path, port, text=CONFIG):
         processes=3,
         chat=None,
         embeddings=None,
+        audio=None,
         socket_path=str(tmp_path / "nobody"),
         host="127.0.0.1",
         port=port,
