@@ -14,7 +14,8 @@ CODECS: dict[str, ModuleType] = {
     module.rpartition(".")[2]: codec(module)
     for row in FORMATS.values()
     for module in (row.chat, row.completions)
-    if module is not None
+    # There are formats with a chat's module that says nothing but errors.
+    if module is not None and hasattr(codec(module), "stream_writer")
 }
 
 
