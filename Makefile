@@ -18,7 +18,7 @@ S3_READY := $(S3_VENV)/.ready
 AUDIO := .venv-audio
 AUDIO_READY := $(AUDIO)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-chains test-costs check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -41,6 +41,9 @@ test-ray: $(RAY_READY) ## Run the tests of load tests and chains on several host
 
 test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, and say what is asked twice (minutes)
 	@$(BIN)/pytest tests/chains/check_kills.py $(ARGS)
+
+test-costs: $(DEV_READY) ## Play 10,000 scripted streams and reckon tokens and cost again, to the last decimal
+	@HEADRACE_FULL_COSTS=1 $(BIN)/pytest tests/client/test_scripted_costs.py $(ARGS)
 
 test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
 	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)

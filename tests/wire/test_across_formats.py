@@ -37,7 +37,7 @@ from headrace.wire.losses import what_is_done
 from headrace.wire.translating import TranslatedStream
 from wire.codecs import CODECS, row_of, takes_prompts
 from wire.conversation import PNG, SETTINGS, TURNS
-from wire.strategies import choppings, full_texts, json_texts, usages, words
+from wire.strategies import choppings, full_texts, json_texts, words
 from wire.test_rich_conversation import asking, reason_of
 
 CHATS = [name for name, codec in CODECS.items() if not takes_prompts(codec)]
@@ -203,6 +203,8 @@ LOSSES = [
     # What is asked in the other manner goes to the provider's other codec, where it has one.
     and not (takes_prompts(codec) and key.startswith("messages"))
     and (key != "prompt" or takes_prompts(codec))
+    # What is said to be loose is loose anyway.
+    and not (key == "tools.strict" and len(changes["tools"]) > 1)
 ]
 
 
@@ -322,6 +324,23 @@ def test_a_streamed_answer_says_what_a_whole_one_says(face, format_name, said):
 
 
 @st.composite
+def counts(draw: st.DrawFn) -> Usage:
+    """Tokens of an answer, with parts that are not zero: some formats write that for unknown, too."""
+    fresh, read, wrote, text, thought = (draw(st.integers(1, 10**6)) for _ in range(5))
+    told_apart = draw(st.booleans())
+    return Usage(
+        prompt_tokens=fresh + read + wrote,
+        completion_tokens=text + thought,
+        total_tokens=fresh + read + wrote + text + thought,
+        input_uncached_tokens=fresh if told_apart else None,
+        input_cache_read_tokens=read if told_apart else None,
+        input_cache_write_tokens=wrote if told_apart else None,
+        output_text_tokens=text if told_apart else None,
+        output_reasoning_tokens=thought if told_apart else None,
+    )
+
+
+@st.composite
 def spoken(draw: st.DrawFn) -> list[LLMDelta]:
     """The deltas of one answer: thoughts, text, calls one after another, the reason, the counts."""
     pieces: list[dict[str, Any]] = []
@@ -339,7 +358,7 @@ def spoken(draw: st.DrawFn) -> list[LLMDelta]:
             pieces.append({"tool_call_delta": piece})
     reason = "tool_calls" if calls else draw(st.sampled_from(["stop", "length"]))
     pieces.append({"finish_reason": reason, "raw_finish_reason": reason})
-    pieces.append({"usage_delta": draw(usages())})
+    pieces.append({"usage_delta": draw(counts())})
     return [LLMDelta(model="m", response_id="msg_1", **piece) for piece in pieces]
 
 
