@@ -36,7 +36,14 @@ from attrs import define, field, frozen
 from headrace.contracts.errors import LLMError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.wire import anthropic, openai_chat, openai_completions, openai_responses
+from headrace.wire import (
+    anthropic,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 from headrace.wire.assemble import assemble
 
 from ._gateway_load import Crowd, WrongAnswerError
@@ -80,12 +87,20 @@ FACES = {
     # Kept responses are the gateway's affair, not translation's.
     "responses": Face(codec=openai_responses, path="/v1/responses", options={"store": False}),
     "messages": Face(codec=anthropic, path="/v1/messages"),
+    "gemini": Face(
+        codec=gemini,
+        path="/v1beta/models/{model}:generateContent",
+        stream_path="/v1beta/models/{model}:streamGenerateContent?alt=sse",
+    ),
+    "ollama": Face(codec=ollama, path="/api/chat"),
 }
 # A provider that speaks the format, and what its base URL ends with.
 PROVIDERS = {
     "openai": ("vllm", "/v1"),
     "openai-responses": ("openai-responses", "/v1"),
     "anthropic": ("anthropic", ""),
+    "gemini": ("gemini", "/v1beta"),
+    "ollama": ("ollama", ""),
 }
 PASSED = ("chat", "openai")
 Pair = tuple[str, str]

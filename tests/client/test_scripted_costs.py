@@ -64,6 +64,7 @@ class Script:
     model: str
     priced_at: tuple[str, str] | None
     stream: Callable[[Truth], list[bytes]]
+    caches: bool = True
     writes_cache: bool = False
     thinks: bool = True
     begins_with: int | None = None
@@ -177,6 +178,51 @@ def anthropic(truth: Truth) -> list[bytes]:
     return said
 
 
+def gemini(truth: Truth) -> list[bytes]:
+    # What is thought of is counted beside the candidates' tokens, and told with every piece.
+    usage = {
+        "promptTokenCount": truth.prompt,
+        "cachedContentTokenCount": truth.read,
+        "candidatesTokenCount": truth.text,
+        "thoughtsTokenCount": truth.thought,
+        "totalTokenCount": truth.prompt + truth.answer,
+    }
+
+    def piece(parts: list[Json], reason: str | None = None) -> bytes:
+        candidate: Json = {"content": {"role": "model", "parts": parts}, "index": 0}
+        if reason is not None:
+            candidate["finishReason"] = reason
+        told: Json = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash-lite"}
+        if truth.tells_usage and reason is not None:
+            told["usageMetadata"] = usage
+        return event(told)
+
+    if truth.calls:
+        call = {"name": "weather", "args": json.loads("".join(ARGUMENTS)), "id": "call_1"}
+        said = [piece([{"text": "I look."}]), piece([{"functionCall": call}])]
+    else:
+        said = [piece([{"text": word}]) for word in WORDS]
+    return [*said, piece([{"text": ""}], "STOP")]
+
+
+def ollama(truth: Truth) -> list[bytes]:
+    def line(message: Json, **more: Any) -> bytes:
+        told = {"model": "m", "created_at": "2026-11-29T10:00:00Z", "done": False}
+        message = {"role": "assistant", "content": "", **message}
+        return json.dumps({**told, "message": message, **more}).encode() + b"\n"
+
+    if truth.calls:
+        arguments = json.loads("".join(ARGUMENTS))
+        call = {"function": {"name": "weather", "arguments": arguments}}
+        said = [line({"content": "I look."}), line({"tool_calls": [call]})]
+    else:
+        said = [line({"content": word}) for word in WORDS]
+    counts = {"prompt_eval_count": truth.prompt, "eval_count": truth.answer}
+    times = {"total_duration": 9_000_000, "eval_duration": 5_000_000}
+    told = {**counts, **times} if truth.tells_usage else times
+    return [*said, line({}, **{"done": True, "done_reason": "stop", **told})]
+
+
 SCRIPTS = {
     "openai": Script(model="openai/gpt-5-mini", priced_at=("openai", "gpt-5-mini"), stream=openai),
     "openai-responses": Script(
@@ -192,11 +238,25 @@ SCRIPTS = {
         thinks=False,
         begins_with=1,
     ),
+    "gemini": Script(
+        model="gemini/gemini-2.5-flash-lite",
+        priced_at=("google", "gemini-2.5-flash-lite"),
+        stream=gemini,
+    ),
+    # What runs at home has no price that anybody publishes, and tells no parts.
+    "ollama": Script(
+        model="ollama/qwen3",
+        priced_at=None,
+        stream=ollama,
+        caches=False,
+        thinks=False,
+        type="application/x-ndjson",
+    ),
 }
 
 
 def truth_of(script: Script, chance: Random) -> Truth:
-    cached = chance.random() < 0.5
+    cached = script.caches and chance.random() < 0.5
     return Truth(
         fresh=chance.randrange(1, 20_000),
         read=chance.randrange(0, 20_000) if cached else 0,
@@ -239,7 +299,7 @@ async def play(script: Script, truth: Truth, chance: Random) -> CallRecord:
     records: list[CallRecord] = []
     said = script.stream(truth)
     if truth.leaves:  # its caller hears the beginning, and the rest never comes
-        body = cut(b"".join(said[:-3]), chance)
+        body = cut(b"".join(said[: max(1, len(said) - 3)]), chance)
         answer = ScriptedAnswer(headers=(("content-type", script.type),), body=body, fault="hang")
     else:
         body = cut(b"".join(said), chance)
@@ -305,4 +365,4 @@ def test_tokens_and_cost_of_scripted_streams_are_right_to_the_last_decimal(name:
     # The script has all that it is to have.
     assert any(truth.leaves and truth.tells_usage for truth, _ in played)
     assert any(not truth.leaves and not truth.tells_usage for truth, _ in played)
-    assert any(truth.calls and truth.read for truth, _ in played)
+    assert any(truth.calls and bool(truth.read) is script.caches for truth, _ in played)

@@ -202,15 +202,15 @@ PAIRS = [pair for pair in product(FACES, BACKENDS) if pair != ("messages", "anth
 def test_both_ways_answer_alike_and_leave_the_same_record(
     face: str, backend: str, stream: bool, wish: str, fronts: dict[str, Served]
 ) -> None:
-    if wish == "cut" and not stream:
-        return
+    if wish == "cut" and not stream and row_of(CODECS[backend]).asked_whole:
+        return  # only a stream can be cut behind its first piece
     replies, records = {}, {}
     for way, served in fronts.items():
         replies[way] = ask(served, face, f"{backend}-to-be-{wish}", stream=stream)
         records[way] = record_of(served, replies[way].headers["x-request-id"])
     assert shown(replies["fast"]) == shown(replies["general"])
     assert records["fast"] == records["general"]
-    expected = {"refused": 400, "busy": 429}.get(wish, 200)
+    expected = {"refused": 400, "busy": 429, "cut": 200 if stream else 502}.get(wish, 200)
     assert replies["fast"].status == expected
 
 

@@ -18,7 +18,14 @@ from gateway.served import MODEL, Served
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse
-from headrace.wire import anthropic, openai_chat, openai_completions, openai_responses
+from headrace.wire import (
+    anthropic,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 from headrace.wire.assemble import assemble
 
 PROMPT = "What is the capital of France?"
@@ -71,6 +78,13 @@ FACES = {
         options={"store": False},
     ),
     "messages": Face(anthropic, "/v1/messages", backend={"provider": "anthropic", "base_url": ""}),
+    "gemini": Face(
+        gemini,
+        "/v1beta/models/{model}:generateContent",
+        backend={"provider": "gemini", "base_url": "/v1beta"},
+        stream_path="/v1beta/models/{model}:streamGenerateContent?alt=sse",
+    ),
+    "ollama": Face(ollama, "/api/chat", backend={"provider": "ollama", "base_url": ""}),
     "completions": Face(openai_completions, "/v1/completions"),
 }
 BACKENDS = [name for name, face in FACES.items() if face.backend is not None]

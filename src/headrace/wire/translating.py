@@ -6,11 +6,13 @@ face's writer writes, and what the record tells is noted on the way.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Protocol
 
 from headrace.contracts.errors import LLMError
 from headrace.contracts.quick import changed
 from headrace.contracts.responses import TIMES, LLMDelta, LLMResponse, Usage
+from headrace.wire.assemble import Assembler
 from headrace.wire.passing import PassingAnswer, StreamThrough
 
 
@@ -33,20 +35,47 @@ class Words(Protocol):
     def told(self, delta: LLMDelta) -> LLMDelta:
         """``delta`` as the caller is to be told it."""
 
+    def body(self, response: LLMResponse) -> bytes:
+        """A whole answer's body."""
+
     def ends(self, writer: Any) -> None:
         """The stream ends: ``writer`` is told what it has to know then."""
 
 
-class TranslatedStream(StreamThrough):
-    """A streamed answer that ``reader`` reads and that is written in ``words``."""
+class ReadStream(StreamThrough):
+    """A streamed answer that ``reader`` reads, and of which something else is made in ``words``."""
 
-    __slots__ = ("_reader", "_words", "_writer")
+    __slots__ = ("_reader", "_words")
 
     def __init__(self, reader: Reader, words: Words) -> None:
         super().__init__()
         self._reader = reader
         self._words = words
-        self._writer: Any = None
+
+    @abstractmethod
+    def _write(self, delta: LLMDelta) -> bytes:
+        """What goes to the caller for ``delta``."""
+
+    def _note(self, delta: LLMDelta) -> None:
+        """Writes down what the record tells of ``delta``."""
+        if (
+            delta.text_delta
+            or delta.reasoning_delta
+            or delta.tool_call_delta is not None
+            or delta.refusal_delta
+        ):
+            self.chunks += 1
+            self.begun = True
+        if self.model is None:
+            self.model = delta.model
+        if delta.finish_reason is not None:
+            self.begun = True
+            if not delta.index:
+                self.finish_reason = delta.finish_reason
+        if delta.provider_fields is not None:
+            self.begun = True
+        if delta.usage_delta is not None:
+            self.usage = delta.usage_delta
 
     def feed(self, data: bytes) -> bytes:
         if self.failure is not None or self.done:
@@ -71,10 +100,24 @@ class TranslatedStream(StreamThrough):
                 self.done = True
         return written
 
-    def close(self) -> bytes:
+    def _rest(self) -> bytes:
+        """What comes of the reader's end; raises where the stream was cut short."""
         if self.failure is not None:
             raise self.failure
-        last = b"" if self.done else b"".join(map(self._write, self._reader.close()))
+        return b"" if self.done else b"".join(map(self._write, self._reader.close()))
+
+
+class TranslatedStream(ReadStream):
+    """A streamed answer that goes on as a stream, in other words."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, reader: Reader, words: Words) -> None:
+        super().__init__(reader, words)
+        self._writer: Any = None
+
+    def close(self) -> bytes:
+        last = self._rest()
         end: bytes = self._ending().finish()
         return last + end
 
@@ -83,26 +126,8 @@ class TranslatedStream(StreamThrough):
         return last
 
     def _write(self, delta: LLMDelta) -> bytes:
-        if (
-            delta.text_delta
-            or delta.reasoning_delta
-            or delta.tool_call_delta is not None
-            or delta.refusal_delta
-        ):
-            self.chunks += 1
-            self.begun = True
-        if self.model is None:
-            self.model = delta.model
-        if delta.finish_reason is not None:
-            self.begun = True
-            if not delta.index:
-                self.finish_reason = delta.finish_reason
-        if delta.provider_fields is not None:
-            self.begun = True
-        if delta.usage_delta is not None:
-            self.usage = delta.usage_delta
-            delta = self._words.told(delta)
-        elif delta.provider_fields is not None:
+        self._note(delta)
+        if delta.usage_delta is not None or delta.provider_fields is not None:
             delta = self._words.told(delta)
         writer = self._writer
         if writer is None:
@@ -115,6 +140,28 @@ class TranslatedStream(StreamThrough):
             self._writer = self._words.writer(None)
         self._words.ends(self._writer)
         return self._writer
+
+
+class CollectedStream(ReadStream):
+    """A streamed answer that its caller gets whole, at its end."""
+
+    __slots__ = ("_assembler",)
+
+    def __init__(self, reader: Reader, words: Words) -> None:
+        super().__init__(reader, words)
+        self._assembler = Assembler()
+
+    def close(self) -> bytes:
+        self._rest()
+        return self._words.body(self._assembler.response())
+
+    def break_off(self, error: LLMError) -> bytes:
+        return b""  # its caller has seen nothing yet, and is told by a status
+
+    def _write(self, delta: LLMDelta) -> bytes:
+        self._note(delta)
+        self._assembler.add(delta)
+        return b""
 
 
 def note(answer: PassingAnswer, response: LLMResponse) -> None:

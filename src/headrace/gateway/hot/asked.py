@@ -32,7 +32,8 @@ class Asked:
     ``standing`` is what it began with, ``body`` is as the caller sent it and ``inbound`` what was
     read of it, where it was; ``chosen`` are all the ways that it may go. ``head`` (up to its last
     headers) and ``sent`` are for the first, whose ``course`` it takes. ``manner`` is how the answer
-    gets to its caller. ``told_dropped`` are the settings that the caller is told were left out,
+    gets to its caller; ``stream`` is whether as a stream, ``in_pieces`` whether the backend is asked
+    for one. ``told_dropped`` are the settings that the caller is told were left out,
     ``dropped`` those among them that the backend could not be given.
     """
 
@@ -43,6 +44,7 @@ class Asked:
         "dropped",
         "head",
         "hot",
+        "in_pieces",
         "inbound",
         "manner",
         "rated_tokens",
@@ -65,6 +67,7 @@ class Asked:
         stream: bool,
         rated_tokens: int,
         manner: Manner,
+        in_pieces: bool | None = None,
         inbound: Inbound | None = None,
         dropped: tuple[str, ...] = (),
         told_dropped: tuple[str, ...] = (),
@@ -77,6 +80,7 @@ class Asked:
         self.head = head
         self.sent = sent
         self.stream = stream
+        self.in_pieces = stream if in_pieces is None else in_pieces
         self.rated_tokens = rated_tokens
         self.manner = manner
         self.inbound = inbound

@@ -16,7 +16,7 @@ from headrace.gateway.hot.exchange import Caller, Exchange
 from headrace.gateway.hot.faces import FACES, HotFace
 from headrace.gateway.hot.head import HotHead
 from headrace.gateway.hot.manner import AsItCame, Words
-from headrace.gateway.hot.stream import StreamExchange
+from headrace.gateway.hot.stream import CollectedExchange, StreamExchange
 from headrace.gateway.hot.translating import translated
 from headrace.gateway.hot.way import HotWays
 from headrace.gateway.standing import Standing
@@ -114,7 +114,9 @@ class HotDoor:
             decision=asked.chosen.decision,
             dropped=asked.dropped,
         )
-        kind = StreamExchange if asked.stream else Exchange
+        kind: type[Exchange] = Exchange
+        if asked.in_pieces:
+            kind = StreamExchange if asked.stream else CollectedExchange
         exchange = kind(caller, loop, passage, asked)
         self.running.add(exchange)
         return exchange

@@ -101,7 +101,7 @@ class Exchange:
         self._loop = loop
         self._manner = asked.manner
         self._way = way
-        self._limits = way.stream_limits if passage.stream else way.whole_limits
+        self._limits = way.stream_limits if asked.in_pieces else way.whole_limits
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None

@@ -13,7 +13,14 @@ from headrace.gateway.hot.faces import HotFace
 from headrace.traffic.call import new_call_id
 from headrace.wire.assemble import Assembler, deltas
 from headrace.wire.passing import PassingAnswer, PassingWhole, StreamThrough
-from headrace.wire.translating import TranslatedStream, note, told, without_cache, without_times
+from headrace.wire.translating import (
+    CollectedStream,
+    TranslatedStream,
+    note,
+    told,
+    without_cache,
+    without_times,
+)
 
 _MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
@@ -30,6 +37,9 @@ class Manner(Protocol):
 
     def stream(self) -> StreamThrough:
         """A streamed answer."""
+
+    def collected(self) -> StreamThrough:
+        """A streamed answer for a caller who wants all of it at once."""
 
     def renamed(self, data: bytes) -> bytes:
         """``data`` with the model's name as its caller knows it."""
@@ -133,6 +143,10 @@ class AsItCame:
         stream: StreamThrough = self._passing.Stream(hides_usage=not self._words.include_usage)
         return stream
 
+    def collected(self) -> StreamThrough:
+        """See Manner."""
+        raise NotImplementedError("what goes on as it came is asked for as it is wanted")
+
     def renamed(self, data: bytes) -> bytes:
         """See Manner."""
         if self._name is None:
@@ -174,6 +188,10 @@ class Translated:
     def stream(self) -> StreamThrough:
         """See Manner."""
         return TranslatedStream(self.reads.stream_reader(self._keep), self._words)
+
+    def collected(self) -> StreamThrough:
+        """See Manner."""
+        return CollectedStream(self.reads.stream_reader(self._keep), self._words)
 
     def renamed(self, data: bytes) -> bytes:
         """See Manner; the name was written so."""

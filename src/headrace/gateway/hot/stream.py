@@ -10,7 +10,7 @@ from headrace.contracts.errors import LLMCancelledError, LLMError, LLMTimeoutErr
 from headrace.gateway.hot.asked import Asked
 from headrace.gateway.hot.exchange import Caller, Exchange
 from headrace.traffic.passage import Passage
-from headrace.wire.passing import PassingAnswer
+from headrace.wire.passing import PassingAnswer, StreamThrough
 
 _PING_AFTER_S = 10.0
 
@@ -32,13 +32,16 @@ class StreamExchange(Exchange):
         asked: Asked,
     ) -> None:
         super().__init__(caller, loop, passage, asked)
-        self._stream = asked.manner.stream()
+        self._stream = self._made(asked)
         first_s = self._way.lane.first_token_s
         self._first_by = inf if first_s is None else loop.time() + first_s
         self._paused = False
         self._pinging: asyncio.TimerHandle | None = None
         self._silent = True
         """Whether the caller was sent nothing since the last look."""
+
+    def _made(self, asked: Asked) -> StreamThrough:
+        return asked.manner.stream()
 
     def leave(self) -> None:
         if not self.response_complete:
@@ -157,3 +160,35 @@ class StreamExchange(Exchange):
                 "its first output"
             )
         return super()._named(error)
+
+
+class CollectedExchange(StreamExchange):
+    """Asks for a stream, for a caller who gets all of it at its end.
+
+    So it is seen whether an answer begins in time, and a backend that notices so only who leaves a
+    stream does not work on for nobody.
+    """
+
+    __slots__ = ()
+
+    def _made(self, asked: Asked) -> StreamThrough:
+        return asked.manner.collected()
+
+    def _begun(self) -> None:
+        self.passage.answers()
+        self._first_by = inf
+
+    def _complete(self) -> None:
+        stream = self._stream
+        if self._unlike is None:
+            body = stream.close()
+        else:
+            body = self._put_right(b"".join(self._pieces), stream)
+            self.passage.came_whole()
+        self._caller.send_whole(self, body)
+        self._record(None, stream)
+
+    def _break_off(self, error: LLMError) -> None:
+        # The caller has seen nothing of it.
+        self._caller.send_error(self, error)
+        self._record(error, self._stream)

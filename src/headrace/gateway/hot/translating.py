@@ -74,7 +74,7 @@ def _asked(
         written = to.remote.written(asked, marks)
     except LLMError:
         return declined
-    if written.whole is inbound.stream:
+    if written.whole and inbound.stream:
         return declined
     words = Words(
         face,
@@ -93,6 +93,7 @@ def _asked(
         head=to.head(written.path),
         sent=written.body,
         stream=inbound.stream,
+        in_pieces=not written.whole,
         rated_tokens=way.lane.rated_tokens(asked),
         manner=Translated(face, words, written.codec, written.keep),
         inbound=inbound,
@@ -113,9 +114,7 @@ def _is_usual(inbound: Inbound) -> bool:
 
 
 def _takes(way: HotWay, inbound: Inbound) -> bool:
-    """Whether its answers come as they are asked for, and need nothing but to be translated."""
-    if not inbound.stream and not way.remote.provider.asked_whole:
-        return False
+    """Whether its answers need nothing but to be translated."""
     return way.lane.admission.max_tokens is None and not way.remote.puts_right(inbound.request)
 
 
