@@ -20,7 +20,7 @@ TRITON_READY := $(TRITON_VENV)/.ready
 AUDIO := .venv-audio
 AUDIO_READY := $(AUDIO)/.ready
 
-.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-triton test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio
+.PHONY: serve load-test test test-engines test-profile test-ray test-s3 test-triton test-chains check docs page-check bench compliance compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compliance-langchain compliance-steady compliance-schemas compliance-openapi format clean help test-local test-audio test-costs
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -46,6 +46,9 @@ test-chains: $(DEV_READY) ## Kill runs of 2,000 rows at 20 random points each, a
 
 test-triton: $(TRITON_READY) ## Run the tests in which Triton's own client asks the gateway, by REST and gRPC
 	@$(TRITON_VENV)/bin/pytest tests/gateway/test_kserve_by_triton.py $(ARGS)
+
+test-costs: $(DEV_READY) ## Play 10,000 scripted streams and reckon tokens and cost again, to the last decimal
+	@HEADRACE_FULL_COSTS=1 $(BIN)/pytest tests/client/test_scripted_costs.py $(ARGS)
 
 test-s3: $(S3_READY) ## Run the tests of S3 against servers that speak it: moto, and s3rver where npm is
 	@$(S3_VENV)/bin/pytest tests/stores/test_s3_servers.py $(ARGS)

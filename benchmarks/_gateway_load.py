@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -52,6 +52,22 @@ class Ask:
             b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
             % (key.encode(), len(text), text)
         )
+
+    def wrong(self, content: bytes) -> str | None:
+        """What is wrong with a whole answer's body, if anything is."""
+        if self.stream and not content.rstrip().endswith(b"data: [DONE]"):
+            return f"a stream without its end: ...{content[-300:]!r}"
+        if content.count(WORD) != self.tokens:
+            return f"{content.count(WORD)} words, not {self.tokens}: {content[:2000]!r}"
+        return None
+
+
+class Asking(Protocol):
+    """A request that a crowd can be told to send, and how its answers are checked."""
+
+    def bytes(self, key: str) -> bytes: ...
+
+    def wrong(self, content: bytes) -> str | None: ...
 
 
 class WrongAnswerError(Exception):
@@ -132,7 +148,7 @@ class Crowd:
         self.port, self.count, self.key = port, callers, key
         self.callers: list[_Caller] = []
         self.leaving = False
-        self.ask = Ask()
+        self.ask: Asking = Ask()
         self.then: Callable[[_Caller], None] = lambda caller: None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -157,15 +173,10 @@ class Crowd:
             self.over.set_exception(WrongAnswerError(why))
 
     def answered(self, caller: _Caller, answer: bytes, *, chunked: bool) -> None:
-        if self.ask.stream:
-            content = _unchunked(answer[answer.index(b"\r\n\r\n") + 4 :]) if chunked else answer
-            if not content.rstrip().endswith(b"data: [DONE]"):
-                self.fail(f"a stream without its end: ...{content[-300:]!r}")
-                return
-        else:
-            content = answer
-        if content.count(WORD) != self.ask.tokens:
-            self.fail(f"{content.count(WORD)} words, not {self.ask.tokens}: {content[:2000]!r}")
+        at = answer.index(b"\r\n\r\n") + 4
+        complaint = self.ask.wrong(_unchunked(answer[at:]) if chunked else answer[at:])
+        if complaint is not None:
+            self.fail(complaint)
             return
         self.then(caller)
 
@@ -174,7 +185,7 @@ class Crowd:
             await self.over
         self.over = asyncio.get_running_loop().create_future()
 
-    def send(self, ask: Ask) -> None:
+    def send(self, ask: Asking) -> None:
         """All ask once, and nobody waits for the answers."""
         request = ask.bytes(self.key)
         self.ask = ask
@@ -186,7 +197,7 @@ class Crowd:
         return sum(bool(caller.first) for caller in self.callers)
 
     async def again_and_again(
-        self, ask: Ask, *, seconds: float = float("inf"), total: float = float("inf")
+        self, ask: Asking, *, seconds: float = float("inf"), total: float = float("inf")
     ) -> tuple[int, float]:
         """Every caller asks as soon as it is answered; the number of answers, and the seconds."""
         request = ask.bytes(self.key)
@@ -211,7 +222,7 @@ class Crowd:
         await self._until_over()
         return answered, perf_counter() - begin
 
-    async def at_once(self, ask: Ask) -> list[float]:
+    async def at_once(self, ask: Asking) -> list[float]:
         """Each caller asks once, all in one go; seconds from each one's sending to its first text."""
         request = ask.bytes(self.key)
         self.ask = ask
@@ -228,7 +239,7 @@ class Crowd:
         await self._until_over()
         return firsts
 
-    async def paced(self, ask: Ask, *, rate: float, seconds: float) -> list[float]:
+    async def paced(self, ask: Asking, *, rate: float, seconds: float) -> list[float]:
         """Requests at a fixed rate, whoever is free asks; seconds to the end of each answer.
 
         One for which nobody is free waits, and its wait is counted.

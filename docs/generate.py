@@ -12,7 +12,7 @@ from attrs import NOTHING, Factory, fields, resolve_types
 from engine_metrics_page import engine_metrics_page
 from load_report_page import fields_page, schema
 from reference_page import reference
-from wire_paths import paths_section
+from wire_page import wire_page
 
 from headrace.backends.local.templates import NAMES as TEMPLATES
 from headrace.backends.providers import PROVIDERS
@@ -237,7 +237,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "load-report-fields.md": lambda: fields_page(NOTE),
     "load-report.schema.json": schema,
     "openapi.yaml": openapi,
-    "wire.md": lambda: f"# Wire formats\n\n{NOTE}\n\n{paths_section()}",
+    "wire.md": lambda: wire_page(NOTE),
 }
 
 

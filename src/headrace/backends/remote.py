@@ -56,6 +56,21 @@ _ASKED_BY = {"timings": "timings_per_token", "prompt_progress": "return_progress
 
 
 @frozen(kw_only=True)
+class Written:
+    """A request in one provider's words: the ``body`` for ``path``, and who reads the answer.
+
+    ``whole`` is whether it asks for a whole answer; ``keep`` names what of the answer is wanted
+    beyond the format.
+    """
+
+    codec: ModuleType
+    path: str
+    body: bytes
+    whole: bool
+    keep: Collection[str]
+
+
+@frozen(kw_only=True)
 class Remote:
     """One provider at one address. ``key`` is never in a repr, an error or a log.
 
@@ -299,6 +314,69 @@ class Remote:
             redact_error(failure, (key,))
             raise
 
+    def written(self, request: LLMRequest, marks: Marks) -> Written:
+        """``request`` as it is sent; what of it the provider cannot be given goes into ``marks``.
+
+        Raises what is wrong with it for this provider.
+        """
+        provider = self.provider
+        request = self._fitted(request, marks)
+        is_chat = request.prompt is None
+        codec = provider.chat if is_chat else provider.completions
+        path = provider.chat_path if is_chat else provider.completions_path
+        if codec is None or path is None:
+            what = (
+                "answers no chats; ask a model of another backend"
+                if is_chat
+                else "has no text completions; send messages instead of a prompt"
+            )
+            raise LLMCapabilityError(
+                f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
+            )
+        whole = self._asks_whole(request, marks)
+        stream_path = provider.stream_path if is_chat else provider.completions_stream_path
+        if not whole and stream_path is not None:
+            path = stream_path
+        body = codec.write_request(
+            request,
+            model=self.model or request.model,
+            stream=not whole,
+            include_usage=provider.stream_usage,
+            dialect=provider.dialect,
+        )
+        return Written(
+            codec=codec,
+            path=self._named(path, request),
+            body=body,
+            whole=whole,
+            keep=_asked_for(request),
+        )
+
+    def puts_right(self, request: LLMRequest) -> bool:
+        """Whether the answer to ``request`` is put right behind the codec that reads it."""
+        return bool(
+            request.response_mode is not None
+            or (request.echo and not self.provider.echoes)
+            or self._fit.asks_in_vain(request)
+            or self._asks_by_tensors(request)
+        )
+
+    def _fitted(self, request: LLMRequest, marks: Marks) -> LLMRequest:
+        """``request`` without what the provider cannot be given, which goes into ``marks``; a
+        conversation as a text, where that is how its models are asked."""
+        provider = self.provider
+        request = self._fit.request(request, marks)
+        codec = provider.chat
+        if request.prompt is not None and provider.completions is not None:
+            codec = provider.completions
+        own_seals: str | None = getattr(codec, "OWN_SEALS", None)
+        marks.dropped += lost(request, codec.LOSSES, provider.dialect, own_seals)
+        if provider.prompt_template is None or request.prompt is not None:
+            return request
+        from headrace.backends.prompting import as_completion
+
+        return as_completion(request, provider.prompt_template, self.name)
+
     def url(self, path: str) -> Url:
         """The address of ``path``."""
         return self._url(path)
@@ -369,28 +447,21 @@ class Remote:
         marks.backend, marks.provider = self.name, self.provider.name
         key = self.key_for(request.metadata)
         try:
-            request = self._fit.request(request, marks)
-            chat = self.provider.chat
-            own_seals: str | None = getattr(chat, "OWN_SEALS", None)
-            marks.dropped += lost(request, chat.LOSSES, self.provider.dialect, own_seals)
-            if self.provider.prompt_template is not None and request.prompt is None:
-                from headrace.backends.prompting import as_completion
-
-                request = as_completion(request, self.provider.prompt_template, self.name)
             if self._asks_by_tensors(request):
                 from headrace.backends.inferring import complete
 
-                whole_answer = await complete(self, request, marks)
+                whole_answer = await complete(self, self._fitted(request, marks), marks)
                 marks.came_whole = True
                 for delta in deltas(whole_answer):
                     yield delta
                 return
-            reply, codec = await self._sent(request, marks, key)
+            written = self.written(request, marks)
+            codec, keep = written.codec, written.keep
+            reply = await self._sent(written, marks, key)
             try:
                 if reply.status != 200:
                     refusal = await reply.read(_MOST_ERROR_BYTES)
                     raise codec.read_error(reply.status, refusal, reply.headers)
-                keep = _asked_for(request)
                 if codec.STREAM_TYPE not in reply.headers.get("content-type", ""):
                     # Asked so, or it did not stream although asked to.
                     answer = await reply.read(_MOST_ANSWER_BYTES)
@@ -418,45 +489,18 @@ class Remote:
             redact_error(failure, (key,))
             raise
 
-    async def _sent(
-        self, request: LLMRequest, marks: Marks, key: Secret | None
-    ) -> tuple[HttpReply, ModuleType]:
-        """The reply to ``request``, and the codec that reads it."""
-        provider = self.provider
-        is_chat = request.prompt is None
-        codec = provider.chat if is_chat else provider.completions
-        path = provider.chat_path if is_chat else provider.completions_path
-        if codec is None or path is None:
-            what = (
-                "answers no chats; ask a model of another backend"
-                if is_chat
-                else "has no text completions; send messages instead of a prompt"
-            )
-            raise LLMCapabilityError(
-                f"{self.name} ({provider.name}) {what}", param="messages" if is_chat else "prompt"
-            )
-        whole = self._asks_whole(request, marks)
-        stream_path = provider.stream_path if is_chat else provider.completions_stream_path
-        if not whole and stream_path is not None:
-            path = stream_path
-        body = codec.write_request(
-            request,
-            model=self.model or request.model,
-            stream=not whole,
-            include_usage=provider.stream_usage,
-            dialect=provider.dialect,
-        )
+    async def _sent(self, written: Written, marks: Marks, key: Secret | None) -> HttpReply:
         once = marks.idempotency_key
         reply = await self._send(
             "POST",
-            self._named(path, request),
-            body,
-            self._limits_of_whole(marks.whole_s) if whole else self.limits,
+            written.path,
+            written.body,
+            self._limits_of_whole(marks.whole_s) if written.whole else self.limits,
             key,
             () if once is None else (("idempotency-key", once),),
         )
         _note(reply, marks)
-        return reply, codec
+        return reply
 
     def _asks_whole(self, request: LLMRequest, marks: Marks) -> bool:
         provider = self.provider
@@ -474,7 +518,7 @@ class Remote:
     def _asks_by_tensors(self, request: LLMRequest) -> bool:
         provider = self.provider
         return (
-            request.prompt is not None
+            (request.prompt is not None or provider.prompt_template is not None)
             and provider.completions_path is None
             and provider.inference is not None
             and provider.inference.text_input is not None

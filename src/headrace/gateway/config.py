@@ -143,8 +143,8 @@ class ServerConfig:
     pass_through: bool = field(
         default=True,
         metadata={
-            "help": "hand chat requests on without translating them where the backend speaks the "
-            "caller's format; false: translate all"
+            "help": "answer on the fast way where nothing speaks against it, without translating "
+            "where the backend speaks the caller's format; false: translate all, the general way"
         },
     )
     drain_timeout_ms: int = field(

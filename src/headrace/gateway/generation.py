@@ -15,9 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from headrace.backends.row import FORMATS, codec
 from headrace.contracts.errors import LLMContextLengthError, LLMError
+from headrace.contracts.quick import changed
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import TIMES, LLMDelta, LLMResponse, Usage
+from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.asgi import Headers, answer, read_body, while_connected
 from headrace.gateway.behind import is_behind
 from headrace.gateway.merge import side_by_side
@@ -33,6 +34,7 @@ from headrace.traffic.routing.choice import Chosen
 from headrace.wire.assemble import Assembler
 from headrace.wire.inbound import Inbound, requests
 from headrace.wire.sse import STREAM_TYPE as SSE
+from headrace.wire.translating import told
 
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -71,11 +73,7 @@ class Asked:
 
     def told(self, delta: LLMDelta) -> LLMDelta:
         """``delta`` as this caller is to be told it."""
-        if delta.provider_fields is not None:
-            delta = evolve(delta, provider_fields=_without_times(delta.provider_fields))
-        if delta.usage_delta is None or self.inbound.tells_cache:
-            return delta
-        return evolve(delta, usage_delta=_without_cache(delta.usage_delta))
+        return told(delta, tells_cache=self.inbound.tells_cache)
 
 
 @frozen(kw_only=True)
@@ -196,8 +194,8 @@ class Generation:
         return None if inbound.request.priority == "idle" else route.hedging
 
     async def _read(self, scope: Scope, body: bytes) -> Inbound:
-        """The request in ``body``."""
-        inbound: Inbound = self.codec.read_request(body)
+        """The request in ``body``, which may have been read where it came in."""
+        inbound: Inbound = scope.get("headrace.inbound") or self.codec.read_request(body)
         return inbound
 
     async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
@@ -289,7 +287,7 @@ def for_backend(
     backend of the same format gets them all.
     """
     if way.model is not None:
-        request = evolve(request, model=way.model)
+        request = changed(request, model=way.model)
     options = request.provider_options
     foreign = () if way.format == format_name else tuple(own_fields & options.keys())
     if {way.format, format_name} <= _OPENAI and foreign:
@@ -299,7 +297,7 @@ def for_backend(
         return way.defaults.fill(request), ()
     kept = {name: value for name, value in options.items() if name not in foreign}
     told = tuple(sorted(name for name in foreign if options[name] is not None))
-    return way.defaults.fill(evolve(request, provider_options=kept)), told
+    return way.defaults.fill(changed(request, provider_options=kept)), told
 
 
 def _singles(request: LLMRequest) -> list[LLMRequest]:
@@ -308,21 +306,6 @@ def _singles(request: LLMRequest) -> list[LLMRequest]:
         evolve(request, n=None, seed=None if request.seed is None else request.seed + place)
         for place in range(request.n or 1)
     ]
-
-
-def _without_times(fields: dict[str, object]) -> dict[str, object] | None:
-    """``fields`` without those that come unasked; a face that has them tells its own."""
-    return {name: value for name, value in fields.items() if name not in TIMES} or None
-
-
-def _without_cache(usage: Usage) -> Usage:
-    """``usage`` as one who asked for no caching expects it: nothing of the prompt came from there."""
-    return evolve(
-        usage,
-        input_uncached_tokens=usage.prompt_tokens,
-        input_cache_read_tokens=0,
-        input_cache_write_tokens=0,
-    )
 
 
 def _more(piece: bytes) -> Message:

@@ -18,7 +18,8 @@ from headrace.contracts.errors import LLMError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.head import Head, scope_of
 from headrace.gateway.hot.answers import going_on, write_stream_head, write_whole
-from headrace.gateway.hot.door import Declined, HotDoor
+from headrace.gateway.hot.asked import Declined
+from headrace.gateway.hot.door import HotDoor
 from headrace.gateway.hot.exchange import Exchange
 from headrace.gateway.hot.head import HotHead
 from headrace.gateway.logs import log_request
@@ -222,7 +223,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.waits_for = None
         exchange = self.door.begin(self, self.loop, hot, body)
         if isinstance(exchange, Declined):
-            known = {"headrace.standing": exchange.standing, "headrace.chosen": exchange.chosen}
+            known = {
+                "headrace.standing": exchange.standing,
+                "headrace.chosen": exchange.chosen,
+                "headrace.inbound": exchange.inbound,
+            }
             cycle = self._whole_cycle(hot.head, body, known)
             self._start_asgi_task(cycle, self.app)
             return
@@ -357,6 +362,7 @@ class HttpProtocol(HttpToolsProtocol):
             "headrace.earlier": earlier,
             "headrace.standing": exchange.asked.standing,
             "headrace.chosen": exchange.asked.chosen,
+            "headrace.inbound": exchange.asked.inbound,
             "headrace.request_id": exchange.passage.request_id,
         }
         cycle = self._whole_cycle(exchange.asked.hot.head, exchange.asked.body, known)

@@ -68,7 +68,8 @@ class Responses(Generation):
     # Asking
 
     async def _read(self, scope: Scope, body: bytes) -> codec.ResponsesInbound:
-        inbound = codec.read_request(body)
+        inbound = await super()._read(scope, body)
+        assert isinstance(inbound, codec.ResponsesInbound)
         if inbound.background and inbound.stream:
             refuse("stream", True, "false beside 'background': ask for the response until it ended")
         if inbound.background and not inbound.store:
@@ -94,7 +95,7 @@ class Responses(Generation):
             response_id=response_id,
             model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
-            asked=_repeated(asked),
+            **repeated(asked.inbound, asked.route),
             completed_at=int(self.clock.wall()),
         )
         await self._keep(asked, wire_json.decode_reply(body))
@@ -105,7 +106,7 @@ class Responses(Generation):
             response_id=_new_id(),
             model=asked.route.asked(asked.inbound.request.model),
             created=int(self.clock.wall()),
-            asked=_repeated(asked),
+            **repeated(asked.inbound, asked.route),
         )
 
     async def _end(self, asked: Asked, writer: Any, error: LLMError | None = None) -> bytes:
@@ -301,14 +302,26 @@ def _inbound(asked: Asked) -> codec.ResponsesInbound:
     return asked.inbound
 
 
-def _repeated(asked: Asked) -> _Json:
-    """What the response repeats of its request, with what the route filled in."""
-    repeated, defaults = dict(_inbound(asked).asked), asked.route.defaults
-    if "temperature" not in repeated and defaults.temperature is not None:
-        repeated["temperature"] = defaults.temperature
+def stands_alone(inbound: Inbound) -> bool:
+    """Whether nothing that is kept is asked for, and nothing is to be kept."""
+    assert isinstance(inbound, codec.ResponsesInbound)
+    return not (
+        inbound.store
+        or inbound.background
+        or inbound.previous_response_id is not None
+        or inbound.references
+    )
+
+
+def repeated(inbound: Inbound, route: Route) -> _Json:
+    """``asked``: what the response repeats of its request, with what the route filled in."""
+    assert isinstance(inbound, codec.ResponsesInbound)
+    told, defaults = dict(inbound.asked), route.defaults
+    if "temperature" not in told and defaults.temperature is not None:
+        told["temperature"] = defaults.temperature
         if defaults.top_p is not None:
-            repeated.setdefault("top_p", defaults.top_p)
-    return repeated
+            told.setdefault("top_p", defaults.top_p)
+    return {"asked": told}
 
 
 def _new_id() -> str:

@@ -7,11 +7,12 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from headrace.contracts.capabilities import ModelInfo, Serves
 from headrace.contracts.errors import LLMContextLengthError, LLMModelNotFoundError
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.traffic.fallback import Alternative
 from headrace.traffic.hedge import Hedging
@@ -54,10 +55,12 @@ class Defaults:
                 f"answer together, is {self.context_tokens} tokens",
                 param="max_tokens",
             )
-        return evolve(request, **changes) if changes else request
+        return changed(request, **changes) if changes else request
 
 
 NO_DEFAULTS = Defaults()
+_MOST_NAMES = 1000
+_LONGEST_NAME = 200
 
 
 @frozen(kw_only=True)
@@ -131,6 +134,8 @@ class Routes:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = tuple(routes)
         self._known: dict[str, Route] = {route.model: route for route in self._routes}
+        self._fitting: dict[str, Route] = {}
+        """By names that callers said, of those that fit a pattern; bounded, as they say what they like."""
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
@@ -163,8 +168,13 @@ class Routes:
         known = self._known.get(model)
         if known is not None:
             return known
+        known = self._fitting.get(model)
+        if known is not None:
+            return known
         for route in self._routes:
             if route.fits(model):
+                if len(self._fitting) < _MOST_NAMES and len(model) <= _LONGEST_NAME:
+                    self._fitting[model] = route
                 return route
         # What Ollama's clients add to a name that says no tag.
         untagged = self._known.get(model.removesuffix(":latest"))

@@ -58,6 +58,7 @@ class Earlier:
     call_id: str
     queued: float
     admitted: float
+    dropped: tuple[str, ...] = ()
     taken: bool = False
 
 

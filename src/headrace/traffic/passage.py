@@ -10,7 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from headrace.contracts.errors import LLMError
-from headrace.contracts.record import Attempt, CallRecord, Timeline
+from headrace.contracts.record import Attempt, CallRecord, Operation, Timeline
 from headrace.contracts.responses import Usage
 from headrace.contracts.routing import RouteDecision
 from headrace.numbers.usage import fill_totals
@@ -25,7 +25,8 @@ from headrace.wire.passing import PassingAnswer
 class Ticket:
     """What all passages to one lane for one model have in common.
 
-    ``backend`` is the lane's name, ``model`` what is asked for there; ``requested_model`` and ``route`` are the caller's and ours.
+    ``backend`` is the lane's name, ``model`` what is asked for there; ``requested_model`` and
+    ``route`` are the caller's and ours.
     """
 
     lane: Lane
@@ -34,11 +35,13 @@ class Ticket:
     requested_model: str | None
     route: str
     provider: str
+    operation: Operation = "chat"
 
 
 class Passage:
     """One call that has its place at a lane (``may_begin``): tell it of ``output``, and then either
-    ``end`` it or ``hand_over``, once. ``queued`` is the instant at which its request was here."""
+    ``end`` it or ``hand_over``, once. ``queued`` is the instant at which its request was here;
+    ``dropped`` are the settings that its backend could not be given."""
 
     __slots__ = (
         "_answering",
@@ -51,6 +54,7 @@ class Passage:
         "call_id",
         "chunks",
         "decision",
+        "dropped",
         "first_token",
         "last_token",
         "queued",
@@ -69,6 +73,7 @@ class Passage:
         request_id: str | None,
         stream: bool,
         decision: RouteDecision | None = None,
+        dropped: tuple[str, ...] = (),
     ) -> None:
         lane = ticket.lane
         breaker, health = lane.breaker, lane.health
@@ -79,6 +84,7 @@ class Passage:
         self._answering = False
         self.ticket = ticket
         self.decision = decision
+        self.dropped = dropped
         self.queued = queued
         self.stream = stream
         self.call_id = new_call_id()
@@ -158,7 +164,7 @@ class Passage:
         traffic.emit(
             CallRecord(
                 call_id=self.call_id,
-                operation="chat",
+                operation=ticket.operation,
                 request_id=self.request_id,
                 backend=ticket.backend,
                 provider=ticket.provider,
@@ -169,6 +175,7 @@ class Passage:
                 stream=self.stream,
                 chunks=self.chunks,
                 attempts=(attempt,),
+                dropped=self.dropped,
                 usage=usage,
                 price_usd=price,
                 finish_reason=finish_reason,
@@ -198,6 +205,7 @@ class Passage:
             call_id=self.call_id,
             queued=self.queued,
             admitted=self.admitted,
+            dropped=self.dropped,
         )
 
     def _leave(

@@ -26,7 +26,8 @@ class Running:
     ``marks`` are those of whoever asked for the call, who may share them among several calls;
     ``latest`` are those of this call's latest attempt, or name at least the lane where it waits;
     the first visit makes them. ``asks`` is told of each attempt as it begins, by whoever has to know
-    when its first token is late; such a call is asked for a stream, which has one.
+    when its first token is late; such a call is asked for a stream, which has one. ``dropped_earlier``
+    are the settings that a first attempt elsewhere went without.
     """
 
     call_id: str
@@ -41,12 +42,14 @@ class Running:
     latest: Marks = field(init=False)
     attempts: list[Attempt] = field(factory=list)
     hedge: Hedge | None = None
+    dropped_earlier: tuple[str, ...] = ()
     asks: Callable[[Visit], None] | None = None
 
     def goes_on_after(self, earlier: Earlier) -> None:
         """Its first attempt was made by somebody else."""
         earlier.taken = True
         self.admitted = earlier.admitted
+        self.dropped_earlier = earlier.dropped
         self.attempts.append(earlier.attempt)
         self.marks.attempts.append(earlier.attempt)
         if self.total_s is not None:

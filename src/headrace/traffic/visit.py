@@ -68,6 +68,9 @@ class Visit:
         call.latest = Marks(backend=lane.name, whole=call.whole)
         if failed is None:
             lane.counts.came()
+        else:
+            call.latest.provider = failed.provider
+            call.latest.dropped += call.dropped_earlier
 
     async def open(self) -> None:
         """Ask, and where that fails ask again, until there is output; raises an LLMError.

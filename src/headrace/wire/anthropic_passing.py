@@ -150,11 +150,6 @@ def write_passing(
         return None
 
 
-def write_break(error: LLMError) -> bytes:
-    """The last event of a stream that ``error`` breaks off."""
-    return sse.write(write_error(error), name="error")
-
-
 class Whole(PassingWhole):
     """A whole message."""
 
@@ -184,6 +179,9 @@ class Stream(PassingStream):
         super().__init__()
         self._usage: UsageWire | None = None
         self._ended = False
+
+    def break_off(self, error: LLMError) -> bytes:
+        return sse.write(write_error(error), name="error")
 
     def _data_of(self, block: bytes) -> bytes | None:
         name, found, data = block.partition(b"\ndata: ")

@@ -231,7 +231,8 @@ class StreamWriter:
     """Writes deltas as a stream's bytes: ``write`` each, then ``finish``, or ``error`` instead.
 
     One block is open at a time; a delta of another kind ends it. The reason to stop waits for the
-    end, because the usage that goes with it comes last.
+    end, because the usage that goes with it comes last. Where the pieces of several calls come
+    mixed, the others wait until the one that is open has all of its arguments.
     """
 
     def __init__(self, *, response_id: str, model: str) -> None:
@@ -241,6 +242,9 @@ class StreamWriter:
         self._kind: str | None = None
         self._index = -1
         self._calls: dict[int, int] = {}
+        self._open_call = 0
+        self._arguments: list[str] = []
+        self._held: dict[int, list[ToolCallDelta]] = {}
         self._finish_reason: FinishReason | None = None
         self._raw: str | None = None
         self._stop_sequence: str | None = None
@@ -321,10 +325,17 @@ class StreamWriter:
         return _event({"type": "content_block_delta", "index": at, "delta": delta})
 
     def _close(self) -> bytes:
+        """Ends the block that is open, and the calls that waited for it."""
         if self._kind is None:
             return b""
         self._kind = None
-        return _event({"type": "content_block_stop", "index": self._index})
+        ended = _event({"type": "content_block_stop", "index": self._index})
+        held, self._held = self._held, {}
+        return (
+            ended
+            + b"".join(self._call(piece) for said in held.values() for piece in said)
+            + (self._close() if held else b"")
+        )
 
     def _seal(self, part: ReasoningPart) -> bytes:
         """Ends a piece of reasoning, with its signature where it has one of Anthropic's kind."""
@@ -338,18 +349,44 @@ class StreamWriter:
         return begun + seal + self._close()
 
     def _call(self, piece: ToolCallDelta) -> bytes:
+        if self._kind == "tool_use" and piece.index != self._open_call:
+            waits = piece.index not in self._calls and not _is_whole(self._arguments)
+            if waits or piece.index in self._held:
+                self._held.setdefault(piece.index, []).append(piece)
+                return b""
+        said = self._say_call(piece)
+        while self._held and _is_whole(self._arguments):
+            index = next(iter(self._held))
+            said += b"".join(map(self._say_call, self._held.pop(index)))
+        return said
+
+    def _say_call(self, piece: ToolCallDelta) -> bytes:
         begun = b""
         if piece.index not in self._calls:
             names: dict[str, object] = {"id": piece.call_id or "", "name": piece.name or ""}
+            held, self._held = self._held, {}  # those that wait go on waiting, for this one
             begun = self._switch("tool_use", {**names, "input": {}})
+            self._held = held
             self._calls[piece.index] = self._index
+            self._open_call, self._arguments = piece.index, []
         if not piece.arguments_json_delta:
             return begun
+        if piece.index == self._open_call:
+            self._arguments.append(piece.arguments_json_delta)
         delta: dict[str, object] = {
             "type": "input_json_delta",
             "partial_json": piece.arguments_json_delta,
         }
         return begun + self._piece(delta, self._calls[piece.index])
+
+
+def _is_whole(arguments: list[str]) -> bool:
+    """Whether these pieces are all of a call's arguments."""
+    try:
+        json.decode("".join(arguments))
+    except DecodeError:
+        return False
+    return True
 
 
 def stream_reader(keep: Collection[str] = ()) -> StreamReader:

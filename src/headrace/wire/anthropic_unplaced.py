@@ -35,8 +35,20 @@ _MOST = 20
 
 def unplaced(wire: dict[str, Any]) -> tuple[str, ...]:
     """The names of those fields, such as ``tools.defer_loading``, each once."""
+    if _is_plain(wire):
+        return ()
     # They are written into a header: no more than some, and nothing but plain names.
     return tuple(dict.fromkeys(_walk(wire)))[:_MOST]
+
+
+def _is_plain(wire: dict[str, Any]) -> bool:
+    """Whether there is nothing but texts in turn, as in nearly all requests."""
+    if wire.get("tools") or isinstance(wire.get("system"), list):
+        return False
+    for turn in wire["messages"]:
+        if len(turn) != 2 or type(turn.get("content")) is not str or "role" not in turn:
+            return False
+    return True
 
 
 def _walk(wire: dict[str, Any]) -> Iterator[str]:

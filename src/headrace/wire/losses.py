@@ -2,13 +2,14 @@
 
 A codec's ``LOSSES`` names what it cannot carry and why: ``messages.name`` is a field of a turn,
 ``messages.content.cache`` one of a part, ``tools.cache`` one of a tool, ``answer.logprobs`` one of
-an answer, and a bare name is a setting. What the reason calls refused is never sent without it.
+an answer, and a bare name is a setting. A reason that begins with ``refused`` says that a request is
+not sent without it, one that begins with ``left out`` that it is, and that the answer says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from typing import Literal, TypeAlias
 
 from headrace.contracts.messages import LLMMessage, ReasoningPart
 from headrace.contracts.requests import LLMRequest
@@ -19,6 +20,29 @@ _OF_PARTS = ("cache", "detail", "filename")
 _REASONING = "messages.reasoning"
 _PIECES = "messages.reasoning_parts"
 _LATER = "messages.role.later"
+
+_LEFT_OUT = "left out"
+_UNSET: tuple[object, ...] = (None, (), [], {})
+
+Done: TypeAlias = Literal["refused", "left out, and named", "said otherwise", "not told"]
+
+
+def what_is_done(key: str, reason: str) -> Done:
+    """What becomes of a request, or of its answer, that has what a table names ``key`` in it."""
+    if key.startswith("answer."):
+        return "not told"
+    if reason.startswith("refused"):
+        return "refused"
+    if reason.startswith(_LEFT_OUT):
+        return "left out, and named"
+    of = key.removeprefix("messages.")
+    is_named = (
+        of in _OF_TURNS
+        or of.removeprefix("content.") in _OF_PARTS
+        or key.startswith((_REASONING, _PIECES))
+        or key in ("tools.cache", "tools.strict", _LATER)
+    )
+    return "left out, and named" if is_named else "said otherwise"
 
 
 def lost(
@@ -33,7 +57,10 @@ def lost(
     Pieces of reasoning whose ``part_id`` begins with ``own_seals`` are the format's own, and go.
     """
     found: dict[str, None] = {}
-    turns, parts = _looked_for(tuple(losses))
+    turns, parts, settings = _looked_for(losses)
+    for name in settings:
+        if getattr(request, name) not in _UNSET:
+            found[name] = None
     for message in request.messages:
         for name in turns:
             if getattr(message, name):
@@ -94,9 +121,23 @@ def _goes_sealed(part: ReasoningPart, losses: Mapping[str, str]) -> bool:
     return bool(part.encrypted or (part.signature and f"{_PIECES}.signature" not in losses))
 
 
-@lru_cache
-def _looked_for(losses: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    return (
+_Names: TypeAlias = tuple[list[str], list[str], list[str]]
+_found: dict[int, tuple[Mapping[str, str], _Names]] = {}
+
+
+def _looked_for(losses: Mapping[str, str]) -> _Names:
+    """What has to be looked at in a request for a format with this table, which nobody changes."""
+    known = _found.get(id(losses))
+    if known is not None and known[0] is losses:
+        return known[1]
+    names = (
         [name for name in _OF_TURNS if f"messages.{name}" in losses],
         [name for name in _OF_PARTS if f"messages.content.{name}" in losses],
+        [
+            name
+            for name, reason in losses.items()
+            if reason.startswith(_LEFT_OUT) and "." not in name
+        ],
     )
+    _found[id(losses)] = losses, names
+    return names

@@ -67,16 +67,17 @@ ROWS: dict[str, tuple[str, Check]] = {
 """Wire name to our name and the check, for every field that has a meaning of its own."""
 
 LOSSES: Mapping[str, str] = {
-    "messages": "a prompt is text; a conversation is a chat's",
-    "tools": "there are none",
-    "tool_choice": "there are none",
-    "parallel_tool_calls": "there are none",
+    "messages": "refused: a prompt is text; a conversation is a chat's",
+    "tools": "left out: there are none",
+    "tool_choice": "left out: there are none",
+    "parallel_tool_calls": "left out: there are none",
     "logit_bias": "refused",
     "n": "refused above 1",
     "user": "left out and told of",
     "echo": "done by us",
     "prompt.tokens": "refused: a prompt is text",
-    "response_format": "a JSON Schema goes without its name",
+    "response_schema": "refused beside 'raw' or 'suffix', where the prompt goes as it stands",
+    "response_format": "refused beside 'raw' or 'suffix'; a JSON Schema goes without its name",
     "reasoning_effort": "'minimal' is 'low', and 'xhigh' is 'high'",
     "answer.choices": "there is one answer",
     "answer.response_id": "answers have no id",

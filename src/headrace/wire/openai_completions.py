@@ -108,13 +108,13 @@ ROWS: dict[str, tuple[str, Check]] = {
 }
 
 LOSSES: Mapping[str, str] = {
-    "messages": "a prompt is text or token ids",
-    "tools": "there are none",
-    "tool_choice": "there are none",
-    "parallel_tool_calls": "there are none",
-    "response_schema": "there are no formats",
-    "response_format": "there are no formats",
-    "reasoning_effort": "there is no reasoning",
+    "messages": "refused: a prompt is text or token ids",
+    "tools": "left out: there are none",
+    "tool_choice": "left out: there are none",
+    "parallel_tool_calls": "left out: there are none",
+    "response_schema": "left out: there are no formats",
+    "response_format": "left out: there are no formats",
+    "reasoning_effort": "left out: there is no reasoning",
     "answer.tool_calls": "there are none",
     "answer.reasoning": "there is none",
     "answer.reasoning_parts": "there is none",

@@ -127,7 +127,8 @@ def _file_to_wire(part: FilePart) -> dict[str, object]:
     if part.data is None and part.file_id is None:
         raise LLMCapabilityError(
             "OpenAI's chat format takes a file by its bytes or by its id, not by URL "
-            f"({part.url!r}); read it first and hand in 'data'."
+            f"({part.url!r}); read it first and hand in 'data'.",
+            param="messages",
         )
     wire: dict[str, object] = {}
     if part.data is not None:

@@ -150,11 +150,6 @@ def write_passing(
         return None
 
 
-def write_break(error: LLMError) -> bytes:
-    """The last event of a stream that ``error`` breaks off; ``[DONE]`` does not follow."""
-    return sse.write(write_error(error))
-
-
 class Whole(PassingWhole):
     """A whole chat completion."""
 
@@ -193,6 +188,9 @@ class Stream(PassingStream):
         super().__init__()
         self._hides_usage = hides_usage
         self._answered = self._finished = False
+
+    def break_off(self, error: LLMError) -> bytes:
+        return sse.write(write_error(error))  # [DONE] does not follow
 
     def _data_of(self, block: bytes) -> bytes | None:
         return block[6:] if block.startswith(b"data: ") and b"\n" not in block else None

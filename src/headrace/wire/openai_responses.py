@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
+from headrace.contracts.quick import changed
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse
 from headrace.wire.inbound import Inbound
@@ -97,8 +98,8 @@ LOSSES: Mapping[str, str] = {
     "read; callers get it back within encrypted_content",
     "tools.cache": "as messages.content.cache",
     "prompt": "refused: a conversation is asked, never the continuation of a text",
-    "suffix": "belongs to text completions",
-    "echo": "belongs to text completions",
+    "suffix": "left out: it belongs to text completions",
+    "echo": "left out: it belongs to text completions",
     "n": "refused by the rows of this format: a response is one answer",
     "answer.choices": "a response is one answer",
     "answer.raw_finish_reason": "a status, and a reason where it is incomplete, is all",
@@ -266,7 +267,7 @@ def with_history(
     waits = inbound.previous_response_id is not None or bool(inbound.references)
     if not messages and not waits:
         refuse("input", [], "at least one item, or a text")
-    request = evolve(inbound.request, messages=tuple(messages))
+    request = changed(inbound.request, messages=tuple(messages))
     return evolve(inbound, items=items, request=request)
 
 

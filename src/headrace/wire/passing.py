@@ -67,27 +67,47 @@ class PassingWhole(PassingAnswer, ABC):
         """
 
 
-class PassingStream(PassingAnswer, ABC):
-    """A streamed answer, event by whole event.
+class StreamThrough(PassingAnswer, ABC):
+    """A streamed answer on its way to the caller.
 
     ``begun`` turns true with the first piece of output; ``chunks`` counts them; ``done`` turns true
     when nothing more can come. What came before an error is given first; the error is in
     ``failure`` then.
     """
 
-    __slots__ = ("_events", "_raw", "begun", "chunks", "done", "failure")
+    __slots__ = ("begun", "chunks", "done", "failure")
 
     def __init__(self) -> None:
         super().__init__()
         self.begun = self.done = False
         self.chunks = 0
         self.failure: LLMError | None = None
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes:
+        """What may go on to the caller now that ``data`` came."""
+
+    @abstractmethod
+    def close(self) -> bytes:
+        """The end of a stream that came to its end; raises where it was cut short."""
+
+    @abstractmethod
+    def break_off(self, error: LLMError) -> bytes:
+        """The last event of a stream that ``error`` breaks off."""
+
+
+class PassingStream(StreamThrough):
+    """A streamed answer that goes on as it came, event by whole event."""
+
+    __slots__ = ("_events", "_raw")
+
+    def __init__(self) -> None:
+        super().__init__()
         self._raw = b""
         # Only where the events do not come whole, or their lines end in other ways than usual.
         self._events: sse.Reader | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """What may go on to the caller now that ``data`` came."""
         if self.failure is not None or self.done:
             return b""
         try:
@@ -99,7 +119,6 @@ class PassingStream(PassingAnswer, ABC):
             return b""
 
     def close(self) -> bytes:
-        """The end of a stream that came to its end; raises where it was cut short."""
         last = b""
         if self._events is not None and self.failure is None and not self.done:
             # Its last line end, a lone CR, may have been the first half of one.

@@ -169,7 +169,7 @@ LOSSES: Mapping[str, str] = {
     "n": "refused above 1",
     "reasoning_effort": "refused",
     "logprobs": "every answer has them, and they are kept where they were asked for",
-    "user": "there is none",
+    "user": "left out: there is none",
     "answer.model": "answers do not name it",
     "answer.response_id": "answers have none",
     "answer.created": "answers have no date",

@@ -11,10 +11,7 @@ from headrace.gateway.tasks import ROUTE_HEADER, route_header
 from headrace.traffic.fallback import Earlier
 
 _WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n%b%btransfer-encoding: chunked\r\n\r\n"
-)
+_CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 
 
@@ -27,15 +24,19 @@ def write_whole(exchange: Exchange, body: bytes) -> bytes:
 def write_stream_head(exchange: Exchange) -> bytes:
     """What comes before the first chunk of a stream."""
     close = b"" if exchange.keep_alive else _CLOSE
-    return _STREAM % (_told(exchange), close)
+    return b"".join((exchange.face.stream_head, _told(exchange), close, _CHUNKED))
 
 
 def _told(exchange: Exchange) -> bytes:
-    """The header lines that name the request, and say how its backend was chosen."""
-    ids, decision = exchange.face.id_lines(exchange.passage.request_id), exchange.passage.decision
-    if decision is None:
-        return ids
-    return b"%b%b: %b\r\n" % (ids, ROUTE_HEADER, route_header(decision))
+    """The header lines that name the request, and say how its backend was chosen and what it could
+    not be given."""
+    told, decision = exchange.face.id_lines(exchange.passage.request_id), exchange.passage.decision
+    if decision is not None:
+        told = b"%b%b: %b\r\n" % (told, ROUTE_HEADER, route_header(decision))
+    if exchange.asked.told_dropped:
+        dropped = ", ".join(dict.fromkeys(exchange.asked.told_dropped)).encode()
+        told = b"%bx-headrace-dropped: %b\r\n" % (told, dropped)
+    return told
 
 
 def going_on(app: Any, exchange: Exchange, earlier: Earlier) -> Any:

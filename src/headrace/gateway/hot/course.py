@@ -8,6 +8,7 @@ from attrs import frozen
 
 from headrace.backends.managed.engine import Managed
 from headrace.contracts.errors import LLMModelNotFoundError
+from headrace.contracts.record import Operation
 from headrace.gateway.hot.asking import PassingAsking
 from headrace.gateway.hot.way import HotWay, HotWays, remote_of
 from headrace.gateway.routes import Route, Way
@@ -33,6 +34,28 @@ class Course:
     ticket: Ticket
     model: str
     renamed: bytes | None
+
+
+def course_of(
+    route: Route, way: Way, hot: HotWay, requested: str | None, operation: Operation = "chat"
+) -> Course:
+    """The course of a call that goes ``way`` of ``route``, by a caller who says ``requested``."""
+    asked = route.asked(requested)
+    name = way.model or hot.remote.model or asked
+    return Course(
+        way=hot,
+        ticket=Ticket(
+            lane=way.lane,
+            backend=way.lane.name,
+            model=name,
+            requested_model=requested,
+            route=route.model,
+            provider=hot.remote.provider.name,
+            operation=operation,
+        ),
+        model=asked,
+        renamed=None if name == asked else encode(asked),
+    )
 
 
 class HotRoute:
@@ -75,21 +98,7 @@ class HotRoute:
         found = self._courses.get(id(way))
         if found is not None and found[0] is way:
             return found[1]
-        hot, asked = self._hot[id(way.lane)], self.route.asked(self.requested)
-        name = way.model or hot.remote.model or asked
-        course = Course(
-            way=hot,
-            ticket=Ticket(
-                lane=way.lane,
-                backend=way.lane.name,
-                model=name,
-                requested_model=self.requested,
-                route=self.route.model,
-                provider=hot.remote.provider.name,
-            ),
-            model=asked,
-            renamed=None if name == asked else encode(asked),
-        )
+        course = course_of(self.route, way, self._hot[id(way.lane)], self.requested)
         self._courses[id(way)] = way, course
         return course
 
@@ -129,9 +138,12 @@ class HotRoutes:
         if route.hedging is not None:  # a passage is one attempt
             return None
         hot = [way for lane in route.lanes() if (way := self._ways.to(lane)) is not None]
-        if len(hot) < len(route.lanes()) or any(way.format != self._format for way in hot):
+        if len(hot) < len(route.lanes()) or not all(map(self._passes, hot)):
             return None
         return HotRoute(route, model, hot)
+
+    def _passes(self, way: HotWay) -> bool:
+        return way.passes and way.format == self._format
 
 
 def _has_engines(route: Route) -> bool:

@@ -6,23 +6,22 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from headrace.contracts.errors import LLMAuthError
 from headrace.gateway.asgi import id_for
 from headrace.gateway.config import ServerConfig
 from headrace.gateway.head import Head
+from headrace.gateway.hot.asked import Asked, Declined
 from headrace.gateway.hot.course import HotRoutes
-from headrace.gateway.hot.exchange import Asked, Caller, Exchange
+from headrace.gateway.hot.exchange import Caller, Exchange
 from headrace.gateway.hot.faces import FACES, HotFace
 from headrace.gateway.hot.head import HotHead
-from headrace.gateway.hot.stream import StreamExchange
+from headrace.gateway.hot.manner import AsItCame, Words
+from headrace.gateway.hot.stream import CollectedExchange, StreamExchange
+from headrace.gateway.hot.translating import translated
 from headrace.gateway.hot.way import HotWays
-from headrace.gateway.routes import Way
 from headrace.gateway.standing import Standing
 from headrace.gateway.tasks import TASK_HEADER
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
-from headrace.traffic.routing.choice import Chosen
 from headrace.wire.passing import PassingRequest
 
 if TYPE_CHECKING:
@@ -32,20 +31,8 @@ if TYPE_CHECKING:
 _MOST_BODY_BYTES = 1 << 20
 
 
-@frozen
-class Declined:
-    """The general way shall have the request, with whatever may be wrong with it.
-
-    ``standing`` is what it began with; ``chosen`` is whom to ask, where that was settled already: a
-    turn has been taken.
-    """
-
-    standing: Standing
-    chosen: Chosen[Way] | None = None
-
-
 class HotDoor:
-    """Looks at requests as the HTTP class has them, and begins those that need no translation.
+    """Looks at requests as the HTTP class has them, and begins those that may be asked at once.
 
     ``running`` are those under way.
     """
@@ -108,38 +95,68 @@ class HotDoor:
         queued, standing = gateway.clock.monotonic(), gateway.standing
         if gateway.draining or not _may_come_in(hot, standing):
             return Declined(standing)
-        face = hot.face
-        request: PassingRequest | None = face.passing.read_passing(body)
-        if request is None:
-            return Declined(standing)
-        route = self._routes(face, standing).to(request.model)
-        if route is None or not route.takes(request):
-            return Declined(standing)
-        chosen = route.choose(request, body, hot.fields)
-        course = route.course(chosen.ways[0])
-        ticket, row = course.ticket, course.way.remote.provider
-        rated = rated_tokens(ticket.lane, len(body), request.answer_tokens)
-        wants_usage, is_stream = request.wants_usage, bool(request.stream)
-        sent = face.passing.write_passing(
-            request, ticket.model, row.dialect, include_usage=row.stream_usage
+        asked = self._passing(hot, standing, body) or translated(
+            hot, standing, body, self._ways, gateway.clock.wall
         )
-        if sent is None or not may_begin(ticket.lane, rated):
-            return Declined(standing, chosen)
+        if isinstance(asked, Declined):
+            return asked
+        ticket = asked.course.ticket
+        if not may_begin(ticket.lane, asked.rated_tokens):
+            return Declined(standing, asked.chosen, asked.inbound)
         given = hot.fields.get(b"x-request-id")
         passage = Passage(
             gateway.traffic,
             ticket,
             queued=queued,
-            rated_tokens=rated,
+            rated_tokens=asked.rated_tokens,
             request_id=None if given is None else id_for(given),
-            stream=is_stream,
-            decision=chosen.decision,
+            stream=asked.stream,
+            decision=asked.chosen.decision,
+            dropped=asked.dropped,
         )
-        asked = Asked(hot, standing, body, sent, chosen, wants_usage)
-        kind = StreamExchange if is_stream else Exchange
-        exchange = kind(caller, loop, course, passage, asked)
+        kind: type[Exchange] = Exchange
+        if asked.in_pieces:
+            kind = StreamExchange if asked.stream else CollectedExchange
+        exchange = kind(caller, loop, passage, asked)
         self.running.add(exchange)
         return exchange
+
+    def _passing(self, hot: HotHead, standing: Standing, body: bytes) -> Asked | Declined | None:
+        """A request that goes on as its caller put it; ``None`` where it cannot."""
+        face = hot.face
+        if face.passing is None:
+            return None
+        request: PassingRequest | None = face.passing.read_passing(body)
+        if request is None:
+            return None
+        route = self._routes(face, standing).to(request.model)
+        if route is None or not route.takes(request):
+            return None
+        chosen = route.choose(request, body, hot.fields)
+        course = route.course(chosen.ways[0])
+        ticket, way = course.ticket, course.way
+        row = way.remote.provider
+        rated = rated_tokens(ticket.lane, len(body), request.answer_tokens)
+        wants_usage, is_stream = request.wants_usage, bool(request.stream)
+        sent = face.passing.write_passing(
+            request, ticket.model, row.dialect, include_usage=row.stream_usage
+        )
+        if sent is None:
+            return Declined(standing, chosen)
+        words = Words(face, course.model, self._gateway.clock.wall, include_usage=wants_usage)
+        assert row.chat_path is not None
+        return Asked(
+            hot,
+            standing,
+            body,
+            chosen=chosen,
+            course=course,
+            head=way.head(row.chat_path),
+            sent=sent,
+            stream=is_stream,
+            rated_tokens=rated,
+            manner=AsItCame(face, words, course.renamed),
+        )
 
     def _routes(self, face: HotFace, standing: Standing) -> HotRoutes:
         routes = self._routes_of.get(face.format)

@@ -7,9 +7,9 @@ byte is handed to the general way, which asks again or elsewhere, or says what i
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Coroutine, Mapping
 from math import inf
+from types import ModuleType
 from typing import Any, Protocol
 
 from headrace.contracts.errors import (
@@ -18,23 +18,15 @@ from headrace.contracts.errors import (
     LLMError,
     LLMUnavailableError,
 )
-from headrace.gateway.hot.course import Course
-from headrace.gateway.hot.faces import HotFace
-from headrace.gateway.hot.head import HotHead
-from headrace.gateway.hot.translate import translated
-from headrace.gateway.routes import Way
-from headrace.gateway.standing import Standing
+from headrace.gateway.hot.asked import Asked
 from headrace.net.http1 import Connection
 from headrace.stores.secret import redact_error
 from headrace.traffic.fallback import Earlier
 from headrace.traffic.passage import Passage
-from headrace.traffic.routing.choice import Chosen
-from headrace.wire.passing import PassingAnswer, PassingWhole
+from headrace.wire.passing import PassingAnswer
 
 _MOST_ANSWER_BYTES = 64 << 20
 _MOST_ERROR_BYTES = 64 << 10
-EVENTS = "text/event-stream"
-_MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
 class Caller(Protocol):
@@ -56,32 +48,6 @@ class Caller(Protocol):
         """The general way shall go on with the request."""
 
 
-class Asked:
-    """A request that goes the fast way; nobody changes it.
-
-    ``standing`` is what it began with, ``body`` is as the caller sent it, ``chosen`` all the
-    ways that it may go; ``sent`` is for the first. A caller who does not want it is told no usage.
-    """
-
-    __slots__ = ("body", "chosen", "hot", "sent", "standing", "wants_usage")
-
-    def __init__(
-        self,
-        hot: HotHead,
-        standing: Standing,
-        body: bytes,
-        sent: bytes,
-        chosen: Chosen[Way],
-        wants_usage: bool,
-    ) -> None:
-        self.hot = hot
-        self.standing = standing
-        self.body = body
-        self.sent = sent
-        self.chosen = chosen
-        self.wants_usage = wants_usage
-
-
 class Exchange:
     """Asks for a whole answer, and meets net.reply.Receiver; a ``StreamExchange`` asks for a stream.
 
@@ -93,9 +59,9 @@ class Exchange:
         "_caller",
         "_connecting",
         "_connection",
-        "_course",
         "_limits",
         "_loop",
+        "_manner",
         "_pieces",
         "_sends",
         "_size",
@@ -117,11 +83,10 @@ class Exchange:
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
-        course: Course,
         passage: Passage,
         asked: Asked,
     ) -> None:
-        way = course.way
+        way = asked.course.way
         self.response_complete = False
         self.keep_alive = asked.hot.head.keep_alive
         self.face = asked.hot.face
@@ -134,9 +99,9 @@ class Exchange:
         self._sends = 1
         self._caller = caller
         self._loop = loop
-        self._course = course
+        self._manner = asked.manner
         self._way = way
-        self._limits = way.stream_limits if passage.stream else way.whole_limits
+        self._limits = way.stream_limits if asked.in_pieces else way.whole_limits
         total_s = way.lane.total_s
         self._total_at = inf if total_s is None else loop.time() + total_s
         self._connection: Connection | None = None
@@ -231,7 +196,7 @@ class Exchange:
     # What the two kinds of answers differ in.
 
     def _is_as_asked(self, content_type: str) -> bool:
-        return EVENTS not in content_type
+        return self._manner.reads.STREAM_TYPE not in content_type
 
     def _has_all(self) -> bool:
         """Whether the answer has said that it is at its end, however its connection ends."""
@@ -241,12 +206,12 @@ class Exchange:
         """All of the answer is here; raises the error that it comes to."""
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        answer: PassingWhole = self.face.passing.Whole()
-        if self._unlike is None and answer.read_whole(body):
-            if self._course.renamed is not None:
-                body = self._with_caller_s_name(body)
+        answer: PassingAnswer
+        if self._unlike is None:
+            body, answer = self._manner.whole(body)
         else:
-            body = self._translated(body, answer)
+            answer = PassingAnswer()
+            body = self._put_right(body, answer)
         self.passage.came_whole()
         # Sent before it is written down, so that the caller does not wait for our books.
         self._caller.send_whole(self, body)
@@ -295,12 +260,12 @@ class Exchange:
             # By this the backend can know the call, should it come once more.
             once = self.passage.call_id.encode()
             head = b"%bidempotency-key: %b\r\nContent-Length: %d\r\n\r\n" % (
-                way.head,
+                self.asked.head,
                 once,
                 len(body),
             )
         else:
-            head = b"%bContent-Length: %d\r\n\r\n" % (way.head, len(body))
+            head = b"%bContent-Length: %d\r\n\r\n" % (self.asked.head, len(body))
         connection.carry(self, "POST", head, body, self._limits, self._total_at)
 
     def _stop_asking(self) -> None:
@@ -311,25 +276,16 @@ class Exchange:
         if connection is not None:
             connection.drop()
 
-    def _translated(self, body: bytes, answer: PassingAnswer) -> bytes:
+    def _put_right(self, body: bytes, answer: PassingAnswer) -> bytes:
         """What the caller gets of an answer that is not as it was asked for; or its error."""
         headers = self._unlike or {}
+        reads = self._manner.reads
         if self.status != 200:
-            raise _error_of(self.face, self.status, body, headers)
-        is_stream = EVENTS in headers.get("content-type", "")
-        return translated(
-            body,
-            answer,
-            self.face.codec,
-            from_stream=is_stream,
-            to_stream=self.passage.stream,
-            model=self._course.model,
-            include_usage=self.asked.wants_usage,
+            raise _error_of(reads, self.status, body, headers)
+        is_stream = reads.STREAM_TYPE in headers.get("content-type", "")
+        return self._manner.put_right(
+            body, answer, from_stream=is_stream, to_stream=self.passage.stream
         )
-
-    def _with_caller_s_name(self, data: bytes) -> bytes:
-        # The pattern is found nowhere else: within a text its quotes would be escaped.
-        return _MODEL.sub(rb'"model"\g<1>' + (self._course.renamed or b""), data)
 
     def _named(self, error: Exception) -> LLMError:
         if isinstance(error, LLMError):
@@ -354,8 +310,8 @@ class Exchange:
         )
 
 
-def _error_of(face: HotFace, status: int, body: bytes, headers: Mapping[str, str]) -> LLMError:
-    error: LLMError = face.codec.read_error(status, body, headers)
+def _error_of(reads: ModuleType, status: int, body: bytes, headers: Mapping[str, str]) -> LLMError:
+    error: LLMError = reads.read_error(status, body, headers)
     return error
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from math import inf
 
 from headrace.contracts.errors import LLMCancelledError, LLMError, LLMTimeoutError
-from headrace.gateway.hot.course import Course
-from headrace.gateway.hot.exchange import EVENTS, Asked, Caller, Exchange
+from headrace.gateway.hot.asked import Asked
+from headrace.gateway.hot.exchange import Caller, Exchange
 from headrace.traffic.passage import Passage
-from headrace.wire.passing import PassingStream
+from headrace.wire.passing import PassingAnswer, StreamThrough
+
+_PING_AFTER_S = 10.0
 
 
 class StreamExchange(Exchange):
@@ -20,21 +22,26 @@ class StreamExchange(Exchange):
     be mended elsewhere.
     """
 
-    __slots__ = ("_first_by", "_paused", "_stream")
+    __slots__ = ("_first_by", "_paused", "_pinging", "_silent", "_stream")
 
     def __init__(
         self,
         caller: Caller,
         loop: asyncio.AbstractEventLoop,
-        course: Course,
         passage: Passage,
         asked: Asked,
     ) -> None:
-        super().__init__(caller, loop, course, passage, asked)
-        self._stream: PassingStream = self.face.passing.Stream(hides_usage=not asked.wants_usage)
-        first_s = course.way.lane.first_token_s
+        super().__init__(caller, loop, passage, asked)
+        self._stream = self._made(asked)
+        first_s = self._way.lane.first_token_s
         self._first_by = inf if first_s is None else loop.time() + first_s
         self._paused = False
+        self._pinging: asyncio.TimerHandle | None = None
+        self._silent = True
+        """Whether the caller was sent nothing since the last look."""
+
+    def _made(self, asked: Asked) -> StreamThrough:
+        return asked.manner.stream()
 
     def leave(self) -> None:
         if not self.response_complete:
@@ -63,9 +70,8 @@ class StreamExchange(Exchange):
                 self._begun()
                 events = b"".join((*self._pieces, events))
             if events:
-                if self._course.renamed is not None:
-                    events = self._with_caller_s_name(events)
-                self._caller.send_events(self, events)
+                self._silent = False
+                self._caller.send_events(self, self._manner.renamed(events))
         elif events:
             self._pieces.append(events)
         if stream.failure is not None:
@@ -81,7 +87,7 @@ class StreamExchange(Exchange):
             self.finish()
 
     def _is_as_asked(self, content_type: str) -> bool:
-        return EVENTS in content_type
+        return self._manner.reads.STREAM_TYPE in content_type
 
     def _has_all(self) -> bool:
         return self._stream.done
@@ -91,6 +97,14 @@ class StreamExchange(Exchange):
         self._first_by = inf
         if self._connection is not None:
             self._connection.deadline.begin(inf, None)  # what progresses has no limit of the whole
+        if self._manner.ping is not None:
+            self._pinging = self._loop.call_later(_PING_AFTER_S, self._ping, self._manner.ping)
+
+    def _ping(self, ping: bytes) -> None:
+        if self._silent and not self._paused:
+            self._caller.send_events(self, ping)
+        self._silent = True
+        self._pinging = self._loop.call_later(_PING_AFTER_S, self._ping, ping)
 
     def _await_more(self) -> None:
         connection = self._connection
@@ -105,15 +119,13 @@ class StreamExchange(Exchange):
     def _complete(self) -> None:
         stream = self._stream
         if self._unlike is not None:
-            last = self._translated(b"".join(self._pieces), stream)
+            last = self._put_right(b"".join(self._pieces), stream)
             self.passage.came_whole()
         else:
             last = stream.close()
             if not stream.begun:
                 last = b"".join((*self._pieces, last))
-        if self._course.renamed is not None:
-            last = self._with_caller_s_name(last)
-        self._caller.end_events(self, last)
+        self._caller.end_events(self, self._manner.renamed(last))
         self._record(None, stream)
 
     def _fail(self, error: LLMError) -> None:
@@ -128,8 +140,13 @@ class StreamExchange(Exchange):
             super()._break_off(error)
             return
         error.request_id = self.passage.request_id
-        self._caller.end_events(self, self.face.passing.write_break(error))
+        self._caller.end_events(self, self._stream.break_off(error))
         self._record(error, self._stream)
+
+    def _record(self, error: LLMError | None, answer: PassingAnswer | None = None) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+        super()._record(error, answer)
 
     def _named(self, error: Exception) -> LLMError:
         first_s = self._way.lane.first_token_s
@@ -143,3 +160,35 @@ class StreamExchange(Exchange):
                 "its first output"
             )
         return super()._named(error)
+
+
+class CollectedExchange(StreamExchange):
+    """Asks for a stream, for a caller who gets all of it at its end.
+
+    So it is seen whether an answer begins in time, and a backend that notices so only who leaves a
+    stream does not work on for nobody.
+    """
+
+    __slots__ = ()
+
+    def _made(self, asked: Asked) -> StreamThrough:
+        return asked.manner.collected()
+
+    def _begun(self) -> None:
+        self.passage.answers()
+        self._first_by = inf
+
+    def _complete(self) -> None:
+        stream = self._stream
+        if self._unlike is None:
+            body = stream.close()
+        else:
+            body = self._put_right(b"".join(self._pieces), stream)
+            self.passage.came_whole()
+        self._caller.send_whole(self, body)
+        self._record(None, stream)
+
+    def _break_off(self, error: LLMError) -> None:
+        # The caller has seen nothing of it.
+        self._caller.send_error(self, error)
+        self._record(error, self._stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from headrace.backends.managed.engine import Managed
 from headrace.backends.remote import Remote
@@ -24,15 +24,17 @@ _OUR_NAMES: Mapping[str, str] = {
     "metadata": "user",
 }
 _MOST_WAYS = 1000
+_MOST_PATHS = 64
 
 
 @frozen(kw_only=True, eq=False)
 class HotWay:
-    """A backend that speaks the caller's format, seen from the fast way.
+    """A backend across HTTP, seen from the fast way.
 
-    ``head`` is a request's head up to its last headers. ``may_be_asked_again``: the lane repeats
-    calls that fail. ``barred`` are settings that this backend
-    refuses, ignores or knows by other names: a request with one is carried out the general way.
+    ``url`` is some address there, for its place. ``may_be_asked_again``: the lane repeats calls that
+    fail. ``passes`` is whether it may be asked for a chat as its caller put it, who speaks its
+    format; not so where the request sets one of ``barred``, which this backend refuses, ignores or
+    knows by other names.
     """
 
     format: str
@@ -40,12 +42,26 @@ class HotWay:
     remote: Remote
     transport: PooledTransport
     url: Url
-    head: bytes
     key: Secret | None
     may_be_asked_again: bool
+    passes: bool
     barred: tuple[str, ...]
     stream_limits: TimeLimits
     whole_limits: TimeLimits
+    _heads: dict[str, bytes] = field(factory=dict, init=False, repr=False)
+
+    def head(self, path: str) -> bytes:
+        """The head of a request to ``path``, up to its last headers."""
+        head = self._heads.get(path)
+        if head is None:
+            ask = HttpRequest(
+                method="POST", url=self.remote.url(path), headers=self.remote.headers(), body=b""
+            )
+            head = write_head(ask).removesuffix(_LENGTH)
+            # A model's name may stand in it, and callers may name many.
+            if len(self._heads) < _MOST_PATHS:
+                self._heads[path] = head
+        return head
 
 
 class HotWays:
@@ -55,7 +71,7 @@ class HotWays:
         self._found: dict[int, tuple[Lane, Remote | None, HotWay | None]] = {}
 
     def to(self, lane: Lane) -> HotWay | None:
-        """The way to ``lane``; ``None`` where its requests have to be translated."""
+        """The way to ``lane``; ``None`` where it takes the general way."""
         found, remote = self._found.get(id(lane)), remote_of(lane)
         if found is not None and found[0] is lane and found[1] is remote:
             return found[2]
@@ -80,26 +96,24 @@ def way_to(lane: Lane) -> HotWay | None:
     if lane.doors or lane.keys is not None or remote is None:
         return None
     row, transport = remote.provider, remote.world.transport
-    if (
-        row.format not in _SETTINGS
-        or row.defaults
-        or row.chat_path is None
-        or "{model}" in row.chat_path
-        or not isinstance(transport, PooledTransport)
-    ):
+    if not isinstance(transport, PooledTransport):
         return None
-    url = remote.url(row.chat_path)
-    ask = HttpRequest(method="POST", url=url, headers=remote.headers(), body=b"")
+    passes = (
+        row.format in _SETTINGS
+        and not row.defaults
+        and row.chat_path is not None
+        and "{model}" not in row.chat_path
+    )
     return HotWay(
         format=row.format,
         lane=lane,
         remote=remote,
         transport=transport,
-        url=url,
-        head=write_head(ask).removesuffix(_LENGTH),
+        url=remote.url("/"),
         key=remote.key,
         may_be_asked_again=lane.retry is not None and lane.retry.retries > 0,
-        barred=_barred(remote),
+        passes=passes,
+        barred=_barred(remote) if passes else (),
         stream_limits=evolve(remote.limits, total_s=lane.total_s),
         whole_limits=evolve(
             remote.limits,
