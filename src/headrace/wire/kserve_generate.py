@@ -201,6 +201,7 @@ class StreamReader:
 
     def __init__(self) -> None:
         self._events = sse.Reader()
+        self.done = False
         self._said = False
         self._reason: str | None = None
         self._in: int | None = None
@@ -225,7 +226,8 @@ class StreamReader:
         ]
 
     def _read(self, data: bytes) -> list[LLMDelta]:
-        if not data or data == b"[DONE]":
+        self.done = self.done or data == b"[DONE]"
+        if not data or self.done:
             return []
         wire = _object(decode_reply(data))
         self._said = True

@@ -76,8 +76,8 @@ LOSSES: Mapping[str, str] = {
     "user": "left out and told of",
     "echo": "done by us",
     "prompt.tokens": "refused: a prompt is text",
-    "response_schema": "refused beside 'raw' or 'suffix', where the prompt goes as it stands",
-    "response_format": "refused beside 'raw' or 'suffix'; a JSON Schema goes without its name",
+    "response_format": "a JSON Schema goes without its name; beside 'raw' or 'suffix', where the "
+    "prompt goes as it stands, any is refused",
     "reasoning_effort": "'minimal' is 'low', and 'xhigh' is 'high'",
     "answer.choices": "there is one answer",
     "answer.response_id": "answers have no id",

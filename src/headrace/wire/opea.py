@@ -105,7 +105,7 @@ class StreamReader:
         self._events = sse.Reader()
         self._chunks = OpenAIReader(keep)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._said = self._chunked = self._done = False
+        self._said = self._chunked = self.done = False
 
     def feed(self, data: bytes) -> list[LLMDelta]:
         """The deltas that ``data`` completes."""
@@ -117,7 +117,7 @@ class StreamReader:
         """Ends the stream; raises where it was cut short."""
         if self._chunked:
             return self._chunks.close()
-        if not self._done:
+        if not self.done:
             raise LLMBadResponseError(
                 "The backend's stream was cut short: it ended without [DONE]."
                 if self._said
@@ -128,10 +128,10 @@ class StreamReader:
         return [ended]
 
     def _read(self, data: bytes) -> list[LLMDelta]:
-        if self._done or not data:
+        if self.done or not data:
             return []
         if data == b"[DONE]":
-            self._done = True
+            self.done = True
             return self._chunks.feed(b"data: [DONE]\n\n") if self._chunked else []
         if data.startswith((b"b'", b'b"')):
             return self._text(self._decoder.decode(_bytes_in(data)))
