@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -33,6 +34,7 @@ from headrace.gateway.overlay import (
     removed,
     shown,
 )
+from headrace.gateway.route_config import RouteConfig
 
 ADMIN, CALLER = "admin-secret-0123456789", "caller-secret-0123456789"
 A, B = "key-a-0123456789", "key-b-0123456789"
@@ -275,6 +277,7 @@ def test_other_methods_are_refused(served, path):
         ("POST", "", {"name": "x", "max_retries": -1}, 400, "max_retries", "0 to 100"),
         ("POST", "", {"name": "x", "provider": "grok"}, 400, None, "grok"),
         ("POST", "", {"name": "x"}, 400, None, "base_url"),
+        ("POST", "", {"name": "a/b", "base_url": "http://x/v1"}, 400, "name", "letters"),
         ("POST", "", {"name": "one", "base_url": "http://x/v1"}, 409, "name", "already"),
         ("PATCH", "/on", {}, 404, "name", "did you mean 'one'"),
         ("DELETE", "/nobody", None, 404, "name", "known: one"),
@@ -478,6 +481,13 @@ def test_not_in_two_steps_either(later):
     said_of_it = overlay.over(BASE).backends[-1]
     assert said_of_it.name == "x"
     assert not said_of_it.key_from_environment
+
+
+def test_one_that_a_route_asks_is_not_removed():
+    route = {"name": "both", "backends": [{"backend": "one"}, {"backend": "env"}]}
+    routed = evolve(BASE, routes=(from_plain(route, RouteConfig),))
+    with pytest.raises(LLMInvalidRequestError, match="unknown backend 'one'"):
+        removed("one")(NO_OVERLAY, routed).over(routed)
 
 
 def test_an_overlay_travels_whole():

@@ -5,6 +5,7 @@ It is kept until the process ends. The file may be read again under it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -21,6 +22,7 @@ from headrace.stores.secret import redact
 
 PlainOverlay: TypeAlias = list[tuple[str, dict[str, Any] | None, bool]]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KEYS = ("api_key", "api_keys", "api_key_env", "api_key_envs")
 _PLACES = ("base_url", "proxy")
 
@@ -114,6 +116,12 @@ def created(body: Mapping[str, Any]) -> Change:
         said = _said(dict(body), config, moved=_moves(body))
         assert said.backend is not None
         name = said.backend.name
+        if not _NAME.fullmatch(name):  # it stands in addresses
+            raise LLMInvalidRequestError(
+                f"name is {name[:200]!r}; letters, digits, '.', '_' and '-' are needed, 128 at most "
+                "and no sign first",
+                param="name",
+            )
         if any(each.name == name for each in overlay.over(config).backends):
             raise LLMInvalidRequestError(
                 f"there is an endpoint {name!r} already; change it with PATCH, or choose another name",
