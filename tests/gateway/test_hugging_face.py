@@ -62,7 +62,7 @@ def generate(served: Served, path: str = "/generate", prompt: str = FRANCE, **mo
 
 def events(reply: Reply) -> list[dict[str, Any]]:
     assert reply.headers["content-type"].startswith("text/event-stream")
-    lines = reply.body.decode().splitlines()
+    lines = reply.body.decode().split("\n")
     return [json.loads(line.removeprefix("data:")) for line in lines if line]
 
 
@@ -352,7 +352,7 @@ def test_a_stop_string_is_taken_away_and_named_by_who_knows_it(front, greedy):
     for stream in (False, True):
         reply = front.post("/v1/completions", {**body, "stop": ["Paris"], "stream": stream})
         if stream:
-            lines = reply.body.decode().splitlines()
+            lines = reply.body.decode().split("\n")
             chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
             text = "".join(c["text"] for chunk in chunks for c in chunk["choices"])
         else:
