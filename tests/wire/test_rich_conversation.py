@@ -35,8 +35,10 @@ from headrace.contracts.responses import (
 from headrace.wire import (
     anthropic,
     gemini,
+    kserve_generate,
     ollama,
     ollama_generate,
+    opea,
     openai_chat,
     openai_completions,
     openai_responses,
@@ -54,8 +56,10 @@ CODECS = {
     "ollama": ollama,
     "ollama_generate": ollama_generate,
     "tgi": tgi,
+    "kserve_generate": kserve_generate,
+    "opea": opea,
 }
-OF_PROMPTS = {openai_completions, ollama_generate, tgi}
+OF_PROMPTS = {openai_completions, ollama_generate, tgi, kserve_generate}
 """Those that take a prompt in the place of a conversation."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
