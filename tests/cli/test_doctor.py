@@ -6,12 +6,14 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import metadata, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from backends.tiny_llama import write_tiny_llama
 from gateway.served import MODEL, free_port, run_headrace
+from headrace.backends.local.folders.rows import FOLDER_ENGINES
 from headrace.backends.providers import provider, providers
 from headrace.backends.remote import Remote
 from headrace.cli.checkup import implementation_type
@@ -253,6 +255,11 @@ def test_what_is_installed_is_told(home, empty_cache):
     installed = report["installed"]
     assert installed["headrace"] == version("headrace")
     assert installed["engine"] == {"xllamacpp": version("xllamacpp")}
+    assert set(installed["local_engines"]) == {"transformers", "onnx"}
+    for engine, extra in (("transformers", "torch"), ("onnx", "onnx")):
+        is_here = all(find_spec(each) for each in FOLDER_ENGINES[engine].packages)
+        remedy = None if is_here else f"pip install 'headrace[{extra}]'"
+        assert installed["local_engines"][engine] == remedy
     assert set(installed["extras"]) == set(metadata("headrace").get_all("Provides-Extra") or ())
 
 

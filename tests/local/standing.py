@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Standing:
     """One engine; ``ask`` waits for a whole answer, ``run`` for whatever it is given."""
 
-    def __init__(self, folder: Path, backend: str, **fields: Any) -> None:
+    def __init__(self, folder: Path | str, backend: str, **fields: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -69,7 +69,7 @@ class Standing:
 
 
 @contextmanager
-def standing(folder: Path, backend: str, **fields: Any) -> Iterator[Standing]:
+def standing(folder: Path | str, backend: str, **fields: Any) -> Iterator[Standing]:
     stands = Standing(folder, backend, **fields)
     try:
         yield stands

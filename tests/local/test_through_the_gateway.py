@@ -24,6 +24,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     tiny.llama(folder / "tiny")
     tiny.sentence_transformer(folder / "vectors")
+    tiny.bert(folder / "ranker", labels=1)
     return folder
 
 
@@ -32,6 +33,7 @@ def config(models, **more):
     engines = [
         {"name": "tiny", "model": str(models / "tiny"), **usual, **more},
         {"name": "vectors", "model": str(models / "vectors"), "models": ["vec-1"], **usual},
+        {"name": "ranker", "model": str(models / "ranker"), **usual},
     ]
     return {**NO_MODEL, "engines": engines}
 
@@ -105,6 +107,24 @@ def test_vectors_come_by_the_engines_own_names(client):
         client.embeddings.create(model="tiny", input="A fox")
     with pytest.raises(BadRequestError, match="makes embeddings, not text"):
         client.chat.completions.create(model="vec-1", messages=MESSAGES)
+
+
+def test_documents_are_ranked_and_scored_by_whoever_can(served):
+    documents = ["The river runs.", "A fox met a crow.", "1 + 1 = 2"]
+    for named in ({"model": "ranker"}, {}):
+        body = {"query": "Who met?", "documents": documents, "top_n": 2, **named}
+        reply = served.post("/v1/rerank", body)
+        assert reply.status == 200, reply.body
+        first, second = reply.json["results"]
+        assert first["relevance_score"] >= second["relevance_score"] > 0
+        assert {first["index"], second["index"]} < {0, 1, 2}
+    tei = served.post("/rerank", {"query": "Who met?", "texts": documents, "raw_scores": True})
+    assert [each["index"] for each in tei.json[:2]] == [first["index"], second["index"]]
+    classes = served.post("/predict", {"inputs": [["A fox"], ["crow"]]})
+    assert [[each["label"] for each in of] for of in classes.json] == [["LABEL_0"], ["LABEL_0"]]
+    wrong = served.post("/v1/rerank", {"model": "tiny", "query": "q", "documents": ["d"]})
+    assert wrong.status == 400
+    assert "ranks" in wrong.body.decode()
 
 
 def test_anthropics_face_leads_there_too(served):

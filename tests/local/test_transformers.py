@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import http.server
 import json
 import os
 import signal
+import threading
 from contextlib import aclosing
+from pathlib import Path
+from typing import ClassVar
 
+import attrs
 import pytest
 
 from backends.two_engines import ENDLESS, until
@@ -345,3 +351,112 @@ def test_an_endpoint_of_a_folder_is_asked_by_its_type(folder):
         headrace.endpoint_handler.close()
     said = judge.text(judge.greedy(judge.prompt("Hi"), 8))
     assert answer.text == said.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def test_python_asks_it_by_its_registered_name(folder):
+    import headrace
+
+    judge = Judge(folder)
+    headrace.register_engine(
+        name="out-of-a-folder",
+        backend="transformers",
+        model=str(folder),
+        env={"OMP_NUM_THREADS": 1},
+    )
+    try:
+        one, other = headrace.generate(
+            "out-of-a-folder", ["Hi", TURNS[1]], {"temperature": 0, "max_tokens": 8}
+        )
+        with headrace.Client(engine="out-of-a-folder") as client:
+            found = client.chat("Who?", output=Answer, max_tokens=80, seed=1)
+            assert client.server_snapshot()["state"] == "ready"
+    finally:
+        headrace.unregister_engine("out-of-a-folder")
+    for text, answer in (("Hi", one), (TURNS[1], other)):
+        said = judge.text(judge.greedy(judge.prompt(text), 8))
+        assert answer.text == said.rstrip("\N{REPLACEMENT CHARACTER}")
+        assert answer.provider == "transformers"
+    assert isinstance(found.output.age, int)
+
+
+@attrs.frozen
+class Answer:
+    """What is asked for as an object."""
+
+    age: int
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as fetching a model takes: its files and their hashes."""
+
+    folder: Path
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        name = self.path.rpartition("/main/")[2] or self.path.rpartition("/")[2]
+        file = self.folder / self.path.rpartition("/")[2]
+        if self.path.startswith("/api/models/"):
+            if "/me/tiny/" not in f"{self.path}/":
+                return self.send_error(404, name)
+            names = [*(each.name for each in self.folder.iterdir()), "pytorch_model.bin", "x.py"]
+            files = [
+                {"type": "file", "path": n, "size": 1, "oid": "0", "rfilename": n} for n in names
+            ]
+            whole = {"id": "me/tiny", "sha": SHA, "siblings": files}
+            told = files if "/tree/" in self.path else whole
+            return self._answer(json.dumps(told).encode(), "application/json")
+        if not file.is_file():
+            return self.send_error(404, name)
+        self._answer(file.read_bytes(), "application/octet-stream")
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("etag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("x-repo-commit", SHA)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_name_of_the_hub_is_fetched_without_pickles_and_code(folder, tmp_path):
+    judge = Judge(folder)
+    Hub.folder = folder
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    env = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    said = judge.text(judge.greedy(judge.prompt("Hi"), 6)).rstrip("\N{REPLACEMENT CHARACTER}")
+    try:
+        with standing("me/tiny", "transformers", extra_env=env) as stands:
+            assert stands.ask(chat("Hi", max_tokens=6)).text == said
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert not [path for path in Hub.asked if path.endswith((".bin", ".py"))]
+    # What is here is not fetched again, and no hub needs to be there.
+    with standing("me/tiny", "transformers", extra_env=env) as stands:
+        assert stands.ask(chat("Hi", max_tokens=6)).text == said
+    with (
+        standing("me/other", "transformers", extra_env=env) as stands,
+        pytest.raises(LLMUnavailableError, match="me/other") as failed,
+    ):
+        stands.ask(chat("Hi"))
+    assert "hub" in str(failed.value)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope, Send
 
+from headrace.backends.local.folders.engine import FolderEngine
 from headrace.backends.one_answer import classifies, ranks
 from headrace.backends.remote import Remote
 from headrace.contracts.capabilities import BackendCapabilities
@@ -68,6 +69,13 @@ _TYPES = {
 }
 
 
+_KINDS = {
+    "embed": "feature-extraction",
+    "rerank": "text-ranking",
+    "classify": "text-classification",
+}
+
+
 def kind_of(route: Route) -> str:
     """What the model does, as Hugging Face calls it."""
     backend = route.lane.backend
@@ -76,12 +84,14 @@ def kind_of(route: Route) -> str:
         if row.chat_path is not None or row.completions_path is not None:
             return "text-generation"
         return "feature-extraction" if row.embeddings_path is not None else "text-ranking"
+    if isinstance(backend, FolderEngine):
+        return _KINDS.get(backend.kind or "", "text-generation")
     capabilities = getattr(backend, "capabilities", None)
     can = None if capabilities is None else capabilities()
     if isinstance(can, BackendCapabilities) and can.embeddings and not can.streaming:
         return "feature-extraction"
-    if ranks(backend) and not isinstance(backend, Embedder):
-        return "text-ranking"
-    if classifies(backend) and not isinstance(backend, Embedder):
-        return "text-classification"
+    if not isinstance(backend, Embedder):
+        for can, kind in ((ranks, "text-ranking"), (classifies, "text-classification")):
+            if can(backend):
+                return kind
     return "text-generation"

@@ -17,7 +17,7 @@ from headrace.backends.local.folders.frames import (
     ToChild,
 )
 from headrace.backends.local.folders.line import Answer, Children, Line, slots_of
-from headrace.backends.local.folders.rows import FOLDER_ENGINES, check_folder_engine
+from headrace.backends.local.folders.rows import FOLDER_ENGINES
 from headrace.backends.managed import processes
 from headrace.backends.managed.life import Life
 from headrace.backends.managed.scales import Scales
@@ -42,13 +42,13 @@ from headrace.net.clock import World
 class FolderEngine:
     """A Backend whose child is started when it is first used, and ended when it is not any more.
 
-    Who comes while it starts waits for it (``life`` says when it runs). What some kinds of models
-    can do besides is in ``opened``.
+    Who comes while it starts waits for it (``life`` says when it runs). ``kind`` is that of its model,
+    where it is known already; what some kinds can do besides is in ``opened``.
     """
 
-    def __init__(self, config: EngineConfig, world: World) -> None:
-        check_folder_engine(config)
+    def __init__(self, config: EngineConfig, world: World, kind: str | None = None) -> None:
         self.config = config
+        self._kind = kind
         self.name = config.name
         self.world = world
         self._row = FOLDER_ENGINES[config.backend]
@@ -79,6 +79,12 @@ class FolderEngine:
     def remote(self) -> Line | None:
         """The way to its child, while that answers."""
         return self.life.remote
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of its model (``kinds``), once that is known."""
+        line = self.life.remote
+        return self._kind if line is None else line.hello.kind
 
     async def ensure_running(self) -> str:
         """Have it run; where it is then.
@@ -148,7 +154,7 @@ class FolderEngine:
     def capabilities(self) -> BackendCapabilities:
         """What its model can be asked for, as far as that is known before it has been loaded."""
         line = self.life.remote
-        kind = self.config.task if line is None else line.hello.kind
+        kind = self.kind
         writes = kind in (None, "generate")
         return BackendCapabilities(
             streaming=writes,

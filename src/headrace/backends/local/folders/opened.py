@@ -81,37 +81,7 @@ class Scored:
 
 
 class Classifying(FolderEngine):
-    """One whose model puts texts in classes; with one class it puts documents in order."""
-
-    async def rerank(self, request: RerankRequest, marks: Marks) -> RerankResult:
-        """The documents, the most relevant first."""
-        _refuse_options(self.name, request)
-        pairs = [(request.query, document) for document in request.documents]
-        scored = await self._scores(
-            pairs,
-            marks,
-            truncate=request.truncate,
-            raw=request.raw_scores,
-            most_tokens=request.max_tokens_per_document,
-        )
-        if len(scored.labels) != 1:
-            raise LLMCapabilityError(
-                f"{self.name} puts texts in the classes {', '.join(scored.labels[:9])}, and does not "
-                "rank documents; ask it for classes, or another model",
-                param="model",
-            )
-        ranked = sorted(
-            (
-                RankedDocument(index=place, relevance_score=row[0])
-                for place, row in enumerate(scored.rows)
-            ),
-            key=lambda each: -each.relevance_score,
-        )
-        return RerankResult(
-            results=tuple(ranked[: request.top_n]),
-            model_id=request.model or self.name,
-            usage=_usage(scored.tokens),
-        )
+    """One whose model puts texts in classes."""
 
     async def classify(self, request: ClassificationRequest, marks: Marks) -> ClassificationResult:
         """The classes of each input."""
@@ -163,7 +133,41 @@ class Classifying(FolderEngine):
             return Scored(rows=rows, labels=tuple(line.hello.labels), tokens=tokens)
 
 
-class Either(Embedding, Classifying):
+class Ranking(Classifying):
+    """One whose model has one class: how well two texts fit."""
+
+    async def rerank(self, request: RerankRequest, marks: Marks) -> RerankResult:
+        """The documents, the most relevant first."""
+        _refuse_options(self.name, request)
+        pairs = [(request.query, document) for document in request.documents]
+        scored = await self._scores(
+            pairs,
+            marks,
+            truncate=request.truncate,
+            raw=request.raw_scores,
+            most_tokens=request.max_tokens_per_document,
+        )
+        if len(scored.labels) != 1:
+            raise LLMCapabilityError(
+                f"{self.name} puts texts in the classes {', '.join(scored.labels[:9])}, and does not "
+                "rank documents; ask it for classes, or another model",
+                param="model",
+            )
+        ranked = sorted(
+            (
+                RankedDocument(index=place, relevance_score=row[0])
+                for place, row in enumerate(scored.rows)
+            ),
+            key=lambda each: -each.relevance_score,
+        )
+        return RerankResult(
+            results=tuple(ranked[: request.top_n]),
+            model_id=request.model or self.name,
+            usage=_usage(scored.tokens),
+        )
+
+
+class Either(Embedding, Ranking):
     """One of which nobody knows yet what its model can do: its folder has to be fetched first."""
 
 
@@ -174,7 +178,7 @@ def open_folder_engine(config: EngineConfig, world: World) -> FolderEngine:
     """
     check_folder_engine(config)
     kind = _kind(config)
-    return (Either if kind is None else _CLASSES[kind])(config, world)
+    return (Either if kind is None else _CLASSES[kind])(config, world, kind)
 
 
 def makes_embeddings(model: str) -> bool:
@@ -213,7 +217,7 @@ def _on(model: str, device: str) -> EngineConfig:
 _CLASSES: Mapping[str, type[FolderEngine]] = {
     "generate": FolderEngine,
     "embed": Embedding,
-    "rerank": Classifying,
+    "rerank": Ranking,
     "classify": Classifying,
 }
 
