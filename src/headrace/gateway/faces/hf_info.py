@@ -91,7 +91,7 @@ def kind_of(route: Route) -> str:
     if isinstance(can, BackendCapabilities) and can.embeddings and not can.streaming:
         return "feature-extraction"
     if not isinstance(backend, Embedder):
-        for can, kind in ((ranks, "text-ranking"), (classifies, "text-classification")):
-            if can(backend):
+        for able, kind in ((ranks, "text-ranking"), (classifies, "text-classification")):
+            if able(backend):
                 return kind
     return "text-generation"
