@@ -10,13 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import fields
 
 from bench.load.test_hosts import offspring
+from headrace.chains.cluster.reports import Report, report_from_plain, report_to_plain, sum_of
+from headrace.chains.standing import BatchStanding, NodeStanding, Standing
 
 from .answering import Answering, answering
 from .test_engines_in_turn import left_over, starts
@@ -188,9 +192,33 @@ def test_what_a_cluster_cannot_do_is_refused_before_anything_starts(folder):
             "  - {{id: two, engine: b, user: ho}}\n",
         )
         turns = run(folder, "--on", "ray")
-    assert (alone.returncode, turns.returncode) == (1, 1)
+        write_chain(
+            folder,
+            server,
+            "engines:\n"
+            "  - {{name: a, backend: openai-compatible, model: m, endpoint: {url}}}\n"
+            "steps:\n"
+            "  - {{id: one, engine: a, user: hi, mode: batch}}\n",
+        )
+        batches = run(folder, "--on", "ray")
+    assert (alone.returncode, turns.returncode, batches.returncode) == (1, 1, 1)
+    assert "one is asked in batches" in batches.stderr
     assert "say --on ray too" in alone.stderr
     assert "engines 'a' and 'b' take turns" in turns.stderr
+
+
+def test_what_partitions_tell_arrives_and_is_added_up():
+    batch = BatchStanding(
+        step="one", provider="openai", id="b", phase="begun", total=3, done=1, failed=0
+    )
+    counts = {f.name: 2 for f in fields(Standing) if f.name not in ("nodes", "batches")}
+    standing = Standing(**counts, nodes={"one": NodeStanding(3, 2, 1)}, batches={"b": batch})
+    report = Report(standing=standing, usd_at_most=Decimal("0.25"))
+    assert report_from_plain(report_to_plain(report)) == report
+    twice = {name: 2 * count for name, count in counts.items()}
+    assert sum_of([standing, standing]) == Standing(
+        **twice, nodes={"one": NodeStanding(6, 4, 2)}, batches={"b": batch}
+    )
 
 
 @needs_ray

@@ -13,7 +13,7 @@ from msgspec import json
 from headrace.chains.pace import EngineGoneError
 from headrace.chains.runs import NAME, Earlier, read_run
 from headrace.chains.spending import Spent, plain_spent, spent_of
-from headrace.chains.standing import NodeStanding, Standing
+from headrace.chains.standing import BatchStanding, NodeStanding, Standing
 from headrace.contracts import errors
 from headrace.contracts.errors import LLMError, LLMUnavailableError
 
@@ -50,7 +50,8 @@ def report_from_plain(data: bytes) -> Report:
     plain: dict[str, Any] = json.decode(data)
     standing = plain["standing"]
     nodes = {node: NodeStanding(**each) for node, each in standing.pop("nodes").items()}
-    plain["standing"] = Standing(**standing, nodes=nodes)
+    batches = {name: BatchStanding(**each) for name, each in standing.pop("batches").items()}
+    plain["standing"] = Standing(**standing, nodes=nodes, batches=batches)
     plain["spent"] = {step: spent_of(each) for step, each in plain["spent"].items()}
     plain["usd_at_most"] = Decimal(plain["usd_at_most"])
     return Report(**plain)
@@ -68,8 +69,10 @@ def sum_of(standings: Iterable[Standing]) -> Standing:
     """All of them together."""
     whole = Standing()
     for each in standings:
-        for name in (name.name for name in fields(Standing) if name.name != "nodes"):
-            setattr(whole, name, getattr(whole, name) + getattr(each, name))
+        for name in (name.name for name in fields(Standing)):
+            if name not in ("nodes", "batches"):
+                setattr(whole, name, getattr(whole, name) + getattr(each, name))
+        whole.batches |= each.batches
         for node, stands in each.nodes.items():
             of = whole.of(node)
             for name in (name.name for name in fields(NodeStanding)):

@@ -17,6 +17,7 @@ from headrace.chains.cluster.reports import Report, before_at, failure, since, s
 from headrace.chains.cluster.worker import Job
 from headrace.chains.graph import Chain
 from headrace.chains.journal import Journal
+from headrace.chains.nodes import Step
 from headrace.chains.reading import Row
 from headrace.chains.running import Run, RunSettings
 from headrace.chains.runs import Earlier, Notes
@@ -190,6 +191,13 @@ def _check(run: ClusterRun) -> None:
             "partition; run what stands before it with --on, and the rest without",
             param=reduce.id,
         )
+    for node in parts[0].nodes:
+        if isinstance(node, Step) and node.mode == "batch":
+            raise LLMInvalidRequestError(
+                f"{node.id} is asked in batches, and each partition would make small ones of its own; "
+                "leave out --on, for a batch is worked on elsewhere anyway, or ask it live",
+                param=node.id,
+            )
     lazy = parts[0].segments(run._lazy())[1]
     if len(lazy) > 1:
         names = " and ".join(repr(each) for each in lazy if each is not None)
