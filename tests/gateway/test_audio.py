@@ -411,3 +411,15 @@ def test_an_answer_without_pictures_is_an_error(kept, body):
     kept.says["/v1/images/generations"] = Says(body)
     with client_of(kept) as client, pytest.raises(LLMBadResponseError):
         client.draw("A cat")
+
+
+def test_tokens_of_pictures_are_not_priced_as_text(kept):
+    usage = {"input_tokens": 1000, "output_tokens": 1000, "total_tokens": 2000}
+    body = {"created": 1, "data": [{"url": "https://a/b"}], "usage": usage}
+    kept.says["/v1/images/generations"] = Says(json.dumps(body).encode())
+    records = []
+    settings = {"provider": "openai", "base_url": f"{kept.url}/v1", "api_key": "k"}
+    with Client("gpt-image-1", sinks=[records.append], **settings) as client:
+        client.draw("A cat")
+    assert records[0].usage.total_tokens == 2000
+    assert records[0].price_usd is None

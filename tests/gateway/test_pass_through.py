@@ -262,6 +262,9 @@ def test_a_refusal_comes_back_in_openais_form(served, kept, said, status, code):
     assert reply.error["code"] == code
     assert b"sk-theirs" not in reply.body
     assert b"10.0.0.1" not in reply.body
+    assert "sk-theirs" not in served.log
+    assert OURS not in served.log
+    assert "sk-theirs" not in served.records.read_text()
     assert len(kept.asked) == before + 1
 
 

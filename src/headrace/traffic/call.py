@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 _MORE = "waiting for more of its answer"
 
+# Their tokens are of sound and pictures too, which cost otherwise than those of text; which are which
+# their usage does not tell here.
+_OTHER_TOKENS = frozenset({"transcription", "translation", "speech", "image", "pass_through"})
+
 PriceOf: TypeAlias = Callable[[str | None, Sequence[str | None], Usage, float], Decimal | None]
 """From a provider's name, the model's names (the best first), the usage and the call's Unix time."""
 
@@ -251,7 +255,7 @@ class Traffic:
             call.live.ended()
             call.patience.close()
             usage = None if visit is None else visit.usage
-            if usage is not None:
+            if usage is not None and sheet.operation not in _OTHER_TOKENS:
                 names = (seen.model or request.model, sheet.requested_model)
                 call.marks.price_usd = self.paid(call.latest.provider, names, usage)
                 if visit is not None:
