@@ -23,7 +23,7 @@ from headrace.contracts.errors import LLMInvalidRequestError, LLMRateLimitError
 from headrace.contracts.messages import LLMMessage, ReasoningPart, ToolCall, ToolSpec
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMResponse, Usage
-from headrace.wire import anthropic, openai_chat, openai_responses
+from headrace.wire import anthropic, gemini, ollama, openai_chat, openai_responses
 from headrace.wire.assemble import deltas
 from net.byte_server import Peer
 from wire.codecs import CODECS, row_of, takes_prompts
@@ -32,6 +32,8 @@ FACES: dict[str, tuple[ModuleType, str, dict[str, Any]]] = {
     "chat": (openai_chat, "/v1/chat/completions", {}),
     "responses": (openai_responses, "/v1/responses", {"store": False}),
     "messages": (anthropic, "/v1/messages", {}),
+    "gemini": (gemini, "/v1beta/models/{model}:generateContent", {}),
+    "ollama": (ollama, "/api/chat", {}),
 }
 BACKENDS = [name for name, wire in CODECS.items() if not takes_prompts(wire)]
 PLAIN = LLMResponse(
@@ -173,17 +175,25 @@ def ask(served: Served, face: str, model: str, *, stream: bool) -> Reply:
         tools=(ToolSpec(name="weather", description="w", input_schema={"type": "object"}),),
         provider_options=options,
     )
+    path = path.replace("{model}", model)
+    if stream and face == "gemini":
+        path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
     return served.post(path, wire.write_request(request, stream=stream))
 
 
 _CHANCE = re.compile(
     rb"((?:chatcmpl-|cmpl-|msg_|resp_|fc_|rs_|req_)[0-9a-f]{8,})(_\d+)*|"
+    rb'(?<="created_at":)"[^"]*"|"responseId":"[0-9a-f]{32}"|'
     rb'(?<="created":)\d+|(?<="created_at":)\d+|(?<="completed_at":)\d+'
 )
 
 
+# What is asked for whole has no time of a first token, and what is asked for in pieces has one.
+_DURATION = re.compile(rb',?"[a-z_]+_duration":\d+')
+
+
 def without_chance(body: bytes) -> bytes:
-    return _CHANCE.sub(b"X", body)
+    return _CHANCE.sub(b"X", _DURATION.sub(b"", body))
 
 
 def shown(reply: Reply) -> tuple[int, dict[str, str], bytes]:

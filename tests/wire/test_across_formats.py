@@ -248,8 +248,17 @@ class Words:
     def told(self, delta: LLMDelta) -> LLMDelta:
         return delta
 
-    def ends(self, writer: Any) -> None:
-        """Nobody looks at the clock here."""
+    def finish(self, writer: Any) -> bytes:
+        last: bytes = writer.finish()
+        return last
+
+    def error(self, writer: Any, error: LLMError) -> bytes:
+        last: bytes = writer.error(error)
+        return last
+
+    def body(self, response: LLMResponse) -> bytes:
+        body: bytes = self.codec.write_response(response, response_id="1", model="m", created=1)
+        return body
 
 
 def whole_through(face: ModuleType, there: ModuleType, said: LLMResponse) -> LLMResponse:

@@ -28,6 +28,7 @@ from headrace.wire.inbound import Inbound
 from headrace.wire.openai_fields import refuse
 
 FORMAT = "gemini"
+without_thoughts = gemini.without_thoughts
 
 
 @frozen(kw_only=True)
@@ -52,7 +53,7 @@ class Generate(Generation):
 
     async def _body(self, asked: Asked, response: LLMResponse) -> bytes:
         if not asked.inbound.tells_reasoning:
-            response = gemini.without_thoughts(response)
+            response = without_thoughts(response)
         return await super()._body(asked, response)
 
     def _writer(self, asked: Asked, first: LLMDelta | None) -> Any:
@@ -131,8 +132,12 @@ def _methods_of(routes: Routes, model: ModelInfo) -> Sequence[str]:
 
 
 def _asked(inbound: Inbound, scope: Scope) -> LLMRequest:
-    request = inbound.request
-    return evolve(request, model=_model_in(scope), messages=gemini.joined(request.messages))
+    return of_model(inbound.request, _model_in(scope))
+
+
+def of_model(request: LLMRequest, model: str) -> LLMRequest:
+    """``request`` for the model that stands in the address."""
+    return evolve(request, model=model, messages=gemini.joined(request.messages))
 
 
 def _model_in(scope: Scope) -> str:

@@ -152,12 +152,26 @@ class Timed(AsyncGenerator[LLMDelta, None]):
 
     def durations(self) -> dict[str, int]:
         """What is known by now, in nanoseconds."""
+        now = self._clock.monotonic()
         sent, first, last = self._marks.sent, self._first, self._last
-        found = {"total_duration": _ns(self._clock.monotonic() - self._queued)}
-        if sent is not None and first is not None and last is not None and last > first:
-            found |= {"prompt_eval_duration": _ns(first - sent), "eval_duration": _ns(last - first)}
-        told = {name: self._told.get(name) for name in DURATIONS[1:]}
-        return found | {name: ns for name, ns in told.items() if isinstance(ns, int)}
+        return durations(self._queued, sent, first, last, now, self._told)
+
+
+def durations(
+    queued: float,
+    sent: float | None,
+    first: float | None,
+    last: float | None,
+    now: float,
+    told: Mapping[str, object],
+) -> dict[str, int]:
+    """What of a call took how long, in nanoseconds, by the instants at which it was ``queued`` and
+    ``sent``, and its ``first`` and ``last`` output came; ``told`` is what the backend says of it."""
+    found = {"total_duration": _ns(now - queued)}
+    if sent is not None and first is not None and last is not None and last > first:
+        found |= {"prompt_eval_duration": _ns(first - sent), "eval_duration": _ns(last - first)}
+    own = {name: told.get(name) for name in DURATIONS[1:]}
+    return found | {name: ns for name, ns in own.items() if isinstance(ns, int)}
 
 
 @frozen(kw_only=True)
@@ -198,6 +212,11 @@ def _check_continuation(request: LLMRequest) -> None:
             "a prompt as it stands. Ask without 'raw', or send it to /api/chat",
             param="format",
         )
+
+
+def asks_something(inbound: Inbound) -> bool:
+    """Whether there is something to answer."""
+    return not _asks_nothing(inbound)
 
 
 def _asks_nothing(inbound: Inbound) -> bool:

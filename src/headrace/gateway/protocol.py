@@ -351,7 +351,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.exchange = None
         self._log(exchange, error.status)
         error.request_id = exchange.passage.request_id
-        self.transport.write(write_refusal(error, exchange.face.codec))
+        self.transport.write(write_refusal(error, exchange.face.errors))
         self.transport.close()
 
     def take_over(self, exchange: Exchange, earlier: Earlier) -> None:

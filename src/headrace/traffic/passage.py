@@ -59,6 +59,7 @@ class Passage:
         "last_token",
         "queued",
         "request_id",
+        "sent",
         "stream",
         "ticket",
     )
@@ -90,6 +91,7 @@ class Passage:
         self.call_id = new_call_id()
         self.request_id = f"req_{self.call_id[:24]}" if request_id is None else request_id
         self.chunks = 0
+        self.sent: float | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
         lane.counts.came()
@@ -97,6 +99,10 @@ class Passage:
             lane.budget.began()
         self.admitted = traffic.now()
         self._live = traffic.began_at(ticket.model, ticket.backend, self.call_id)
+
+    def now(self) -> float:
+        """This instant, by the clock of the others."""
+        return self._traffic.now()
 
     def output(self, chunks: int) -> None:
         """There were ``chunks`` pieces of output in all by now."""

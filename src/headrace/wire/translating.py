@@ -38,8 +38,11 @@ class Words(Protocol):
     def body(self, response: LLMResponse) -> bytes:
         """A whole answer's body."""
 
-    def ends(self, writer: Any) -> None:
-        """The stream ends: ``writer`` is told what it has to know then."""
+    def finish(self, writer: Any) -> bytes:
+        """The end of a whole stream."""
+
+    def error(self, writer: Any, error: LLMError) -> bytes:
+        """The end of a stream that ``error`` breaks off."""
 
 
 class ReadStream(StreamThrough):
@@ -118,12 +121,10 @@ class TranslatedStream(ReadStream):
 
     def close(self) -> bytes:
         last = self._rest()
-        end: bytes = self._ending().finish()
-        return last + end
+        return last + self._words.finish(self._begun_writer())
 
     def break_off(self, error: LLMError) -> bytes:
-        last: bytes = self._ending().error(error)
-        return last
+        return self._words.error(self._begun_writer(), error)
 
     def _write(self, delta: LLMDelta) -> bytes:
         self._note(delta)
@@ -135,10 +136,9 @@ class TranslatedStream(ReadStream):
         written: bytes = writer.write(delta)
         return written
 
-    def _ending(self) -> Any:
+    def _begun_writer(self) -> Any:
         if self._writer is None:
             self._writer = self._words.writer(None)
-        self._words.ends(self._writer)
         return self._writer
 
 

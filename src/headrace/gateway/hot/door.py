@@ -13,12 +13,13 @@ from headrace.gateway.head import Head
 from headrace.gateway.hot.asked import Asked, Declined
 from headrace.gateway.hot.course import HotRoutes
 from headrace.gateway.hot.exchange import Caller, Exchange
-from headrace.gateway.hot.faces import FACES, HotFace
+from headrace.gateway.hot.faces import HotFace, face_at
 from headrace.gateway.hot.head import HotHead
-from headrace.gateway.hot.manner import AsItCame, Words
+from headrace.gateway.hot.manner import AsItCame
 from headrace.gateway.hot.stream import CollectedExchange, StreamExchange
 from headrace.gateway.hot.translating import translated
 from headrace.gateway.hot.way import HotWays
+from headrace.gateway.hot.words import Words
 from headrace.gateway.standing import Standing
 from headrace.gateway.tasks import TASK_HEADER
 from headrace.traffic.passage import Passage, may_begin, rated_tokens
@@ -60,9 +61,10 @@ class HotDoor:
 
         ``fields`` are its headers, none of which stands there twice.
         """
-        face = FACES.get(head.url)
-        if face is None or head.method != b"POST" or head.version != "1.1" or self._is_traced:
+        found = face_at(head.url)
+        if found is None or head.method != b"POST" or head.version != "1.1" or self._is_traced:
             return None
+        face, model = found
         standing = self._gateway.standing
         server = standing.config.server
         most_bytes = min(_MOST_BODY_BYTES, server.max_body_bytes)
@@ -80,7 +82,12 @@ class HotDoor:
         ):
             return None
         return HotHead(
-            head=head, fields=fields, face=face, most_body_bytes=most_bytes, standing=standing
+            head=head,
+            fields=fields,
+            face=face,
+            most_body_bytes=most_bytes,
+            standing=standing,
+            model=model,
         )
 
     def knows(self, hot: HotHead, body: bytes) -> bool:
@@ -114,6 +121,7 @@ class HotDoor:
             decision=asked.chosen.decision,
             dropped=asked.dropped,
         )
+        asked.manner.words.passage = passage
         kind: type[Exchange] = Exchange
         if asked.in_pieces:
             kind = StreamExchange if asked.stream else CollectedExchange
@@ -143,7 +151,7 @@ class HotDoor:
         )
         if sent is None:
             return Declined(standing, chosen)
-        words = Words(face, course.model, self._gateway.clock.wall, include_usage=wants_usage)
+        words = Words(face.codec, course.model, self._gateway.clock.wall, include_usage=wants_usage)
         assert row.chat_path is not None
         return Asked(
             hot,
@@ -171,7 +179,7 @@ def _may_come_in(hot: HotHead, standing: Standing) -> bool:
     if hot.let_in_by is guard:
         return True
     try:
-        guard.check(hot.fields.get(b"authorization"), hot.fields.get(b"x-api-key"))
+        guard.check(hot.fields.get(b"authorization"), hot.face.key_in(hot.fields))
     except LLMAuthError:
         return False
     hot.let_in_by = guard

@@ -205,6 +205,7 @@ class Exchange:
     def _complete(self) -> None:
         """All of the answer is here; raises the error that it comes to."""
         pieces = self._pieces
+        self.passage.sent = self.sent_at or None
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         answer: PassingAnswer
         if self._unlike is None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from headrace.contracts.record import Operation
 from headrace.gateway import responses
-from headrace.gateway.routes import Route
+from headrace.gateway.gemini import of_model
+from headrace.gateway.hot.words import GeminiWords, OllamaWords, ResponsesWords, Words
+from headrace.gateway.ollama import asks_something
 from headrace.wire import (
     anthropic,
     anthropic_passing,
+    gemini,
+    ollama,
+    ollama_generate,
     openai_chat,
     openai_completions,
     openai_passing,
@@ -31,30 +35,33 @@ def _any(_: Inbound) -> bool:
     return True
 
 
-def _nothing(_: Inbound, __: Route) -> Mapping[str, Any]:
-    return {}
-
-
 @frozen(kw_only=True)
 class HotFace:
     """Where requests of one format come in, and who reads them.
 
-    ``codec`` reads requests and writes answers, and says errors. Where ``passing`` is there it looks
+    ``codec`` reads requests and writes answers, and ``errors`` says what went wrong. Where ``passing`` is there it looks
     at what goes through to a backend of the same format. ``id_headers`` are the names under which a
-    caller gets the request's id. ``takes`` says whether a request may go the fast way at all;
-    ``repeats`` has what an answer tells of its request, beyond the format's other words, and where
-    ``dates_ends`` is set it tells when it ended.
+    caller gets the request's id, ``key_headers`` those under which it may show its key besides the
+    bearer's. ``takes`` says whether a request may go the fast way at all, ``words`` write its answer.
+    Where the model stands in the address, ``paths`` are empty and ``pattern`` has it as its group;
+    ``streams`` says then whether a stream is asked for there.
     """
 
     format: str
-    paths: tuple[bytes, ...]
+    paths: tuple[bytes, ...] = ()
     codec: ModuleType
     passing: ModuleType | None = None
-    operation: Operation = "chat"
+    errors: ModuleType = field()
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     takes: Callable[[Inbound], bool] = _any
-    repeats: Callable[[Inbound, Route], Mapping[str, Any]] = _nothing
-    dates_ends: bool = False
+    key_headers: tuple[bytes, ...] = (b"x-api-key",)
+    words: type[Words] = Words
+    pattern: re.Pattern[bytes] | None = None
+    streams: bool = False
+
+    @errors.default
+    def _its_own(self) -> ModuleType:
+        return self.codec
 
     stream_head: bytes = field(init=False, repr=False)
     """What a streamed answer begins with, up to its own headers."""
@@ -69,11 +76,26 @@ class HotFace:
     def _with_places(self) -> bytes:
         return b"".join(b"%b: %%b\r\n" % name for name in self.id_headers)
 
+    def read(self, body: bytes, model: str | None) -> Inbound:
+        """The request in ``body``; ``model`` is what the address has."""
+        inbound: Inbound = self.codec.read_request(body)
+        if model is None:
+            return inbound
+        return evolve(inbound, request=of_model(inbound.request, model), stream=self.streams)
+
+    def key_in(self, fields: Mapping[bytes, bytes]) -> bytes | None:
+        """The key in one of this face's own places."""
+        for name in self.key_headers:
+            if name in fields:
+                return fields[name]
+        return None
+
     def id_lines(self, request_id: str) -> bytes:
         """The header lines that name a request."""
         return self._id_lines % ((request_id.encode(),) * len(self.id_headers))
 
 
+_GEMINI_KEYS = (b"x-goog-api-key", b"x-api-key")
 _ROWS = (
     HotFace(
         format="openai",
@@ -92,17 +114,58 @@ _ROWS = (
         format="openai",
         paths=(b"/v1/completions", b"/completions"),
         codec=openai_completions,
-        operation="completion",
     ),
     HotFace(
         format="openai-responses",
         paths=(b"/v1/responses", b"/responses"),
         codec=openai_responses,
+        errors=openai_chat,
         takes=responses.stands_alone,
-        repeats=responses.repeated,
-        dates_ends=True,
+        words=ResponsesWords,
+    ),
+    HotFace(
+        format="ollama",
+        paths=(b"/api/chat",),
+        codec=ollama,
+        takes=asks_something,
+        words=OllamaWords,
+    ),
+    HotFace(
+        format="ollama",
+        paths=(b"/api/generate",),
+        codec=ollama_generate,
+        errors=ollama,
+        takes=asks_something,
+        words=OllamaWords,
+    ),
+    HotFace(
+        format="gemini",
+        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%]+):generateContent"),
+        codec=gemini,
+        key_headers=_GEMINI_KEYS,
+        words=GeminiWords,
+    ),
+    HotFace(
+        format="gemini",
+        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%]+):streamGenerateContent\?alt=sse"),
+        codec=gemini,
+        key_headers=_GEMINI_KEYS,
+        words=GeminiWords,
+        streams=True,
     ),
 )
 
-FACES = {path: face for face in _ROWS for path in face.paths}
-"""By path."""
+_BY_PATH = {path: face for face in _ROWS for path in face.paths}
+_BY_PATTERN = tuple((face.pattern, face) for face in _ROWS if face.pattern is not None)
+
+
+def face_at(url: bytes) -> tuple[HotFace, str | None] | None:
+    """The face that is asked at ``url``, and the model that stands there."""
+    face = _BY_PATH.get(url)
+    if face is not None:
+        return face, None
+    for pattern, face in _BY_PATTERN:
+        found = pattern.fullmatch(url)
+        if found is not None:
+            return face, found[1].decode("latin-1")
+    return None

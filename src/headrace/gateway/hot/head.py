@@ -16,7 +16,7 @@ from headrace.gateway.standing import Standing
 class HotHead:
     """What was found of ``head`` under ``standing``; it holds for every request with these bytes.
 
-    ``let_in_by`` is the guard that has seen its key and let it in.
+    ``model`` is what the address has of it. ``let_in_by`` is the guard that has seen its key and let it in.
     """
 
     head: Head
@@ -24,4 +24,5 @@ class HotHead:
     face: HotFace
     most_body_bytes: int
     standing: Standing
+    model: str | None = None
     let_in_by: Guard | None = None

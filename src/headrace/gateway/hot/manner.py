@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
-from headrace.contracts.quick import changed
-from headrace.contracts.responses import LLMDelta, LLMResponse, Usage
+from headrace.contracts.responses import LLMDelta, LLMResponse
 from headrace.gateway.hot.faces import HotFace
-from headrace.traffic.call import new_call_id
+from headrace.gateway.hot.words import Words
 from headrace.wire.assemble import Assembler, deltas
 from headrace.wire.passing import PassingAnswer, PassingWhole, StreamThrough
 from headrace.wire.translating import (
     CollectedStream,
     TranslatedStream,
     note,
-    told,
-    without_cache,
-    without_times,
 )
 
 _MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
@@ -34,6 +30,7 @@ class Manner(Protocol):
 
     reads: ModuleType
     ping: bytes | None
+    words: Words
 
     def stream(self) -> StreamThrough:
         """A streamed answer."""
@@ -59,68 +56,6 @@ class Manner(Protocol):
         """
 
 
-class Words:
-    """How a face writes the answer to one request, whose caller knows the model as ``model``."""
-
-    __slots__ = ("_face", "_model", "_repeated", "_wall", "include_usage", "tells_cache")
-
-    def __init__(
-        self,
-        face: HotFace,
-        model: str,
-        wall: Callable[[], float],
-        *,
-        include_usage: bool,
-        tells_cache: bool = True,
-        repeated: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._face = face
-        self._model = model
-        self._wall = wall
-        self._repeated = repeated or {}
-        self.include_usage = include_usage
-        self.tells_cache = tells_cache
-
-    def writer(self, first: LLMDelta | None) -> Any:
-        """What writes a stream that begins with ``first``."""
-        codec = self._face.codec
-        return codec.stream_writer(
-            response_id=codec.answer_id(first and first.response_id, new_call_id()),
-            model=self._model,
-            created=int(self._wall()),
-            include_usage=self.include_usage,
-            system_fingerprint=first and first.system_fingerprint,
-            **self._repeated,
-        )
-
-    def told(self, delta: LLMDelta) -> LLMDelta:
-        """``delta`` as this caller is to be told it."""
-        return told(delta, tells_cache=self.tells_cache)
-
-    def ends(self, writer: Any) -> None:
-        """Tell ``writer`` when the answer ended, if it is to tell that."""
-        if self._face.dates_ends:
-            writer.completed_at = int(self._wall())
-
-    def body(self, response: LLMResponse) -> bytes:
-        """A whole answer's body."""
-        codec, now = self._face.codec, int(self._wall())
-        if not self.tells_cache and isinstance(response.usage, Usage):
-            response = changed(response, usage=without_cache(response.usage))
-        if response.provider_fields is not None:
-            response = changed(response, provider_fields=without_times(response.provider_fields))
-        more = {"completed_at": now} if self._face.dates_ends else {}
-        body: bytes = codec.write_response(
-            response,
-            response_id=codec.answer_id(response.response_id, new_call_id()),
-            model=self._model,
-            created=now,
-            **self._repeated,
-            **more,
-        )
-        return body
-
-
 class AsItCame:
     """For a backend that speaks the caller's format: byte for byte.
 
@@ -128,19 +63,19 @@ class AsItCame:
     otherwise.
     """
 
-    __slots__ = ("_name", "_passing", "_words", "ping", "reads")
+    __slots__ = ("_name", "_passing", "ping", "reads", "words")
 
     def __init__(self, face: HotFace, words: Words, name: bytes | None) -> None:
         assert face.passing is not None
         self.reads: ModuleType = face.codec
         self.ping: bytes | None = None
         self._passing: ModuleType = face.passing
-        self._words = words
+        self.words = words
         self._name = name
 
     def stream(self) -> StreamThrough:
         """See Manner."""
-        stream: StreamThrough = self._passing.Stream(hides_usage=not self._words.include_usage)
+        stream: StreamThrough = self._passing.Stream(hides_usage=not self.words.include_usage)
         return stream
 
     def collected(self) -> StreamThrough:
@@ -166,7 +101,7 @@ class AsItCame:
     ) -> bytes:
         """See Manner."""
         pieces = _pieces(body, self.reads, (), from_stream=from_stream)
-        return _written(pieces, answer, self._words, to_stream=to_stream)
+        return _written(pieces, answer, self.words, to_stream=to_stream)
 
 
 class Translated:
@@ -175,23 +110,23 @@ class Translated:
     ``keep`` names what of the answer is wanted beyond the backend's format.
     """
 
-    __slots__ = ("_keep", "_words", "ping", "reads")
+    __slots__ = ("_keep", "ping", "reads", "words")
 
     def __init__(
         self, face: HotFace, words: Words, reads: ModuleType, keep: Collection[str]
     ) -> None:
         self.reads = reads
         self.ping: bytes | None = face.codec.PING
-        self._words = words
+        self.words = words
         self._keep = keep
 
     def stream(self) -> StreamThrough:
         """See Manner."""
-        return TranslatedStream(self.reads.stream_reader(self._keep), self._words)
+        return TranslatedStream(self.reads.stream_reader(self._keep), self.words)
 
     def collected(self) -> StreamThrough:
         """See Manner."""
-        return CollectedStream(self.reads.stream_reader(self._keep), self._words)
+        return CollectedStream(self.reads.stream_reader(self._keep), self.words)
 
     def renamed(self, data: bytes) -> bytes:
         """See Manner; the name was written so."""
@@ -202,14 +137,14 @@ class Translated:
         answer = PassingAnswer()
         response: LLMResponse = self.reads.read_response(body, keep=self._keep)
         note(answer, response)
-        return self._words.body(response), answer
+        return self.words.body(response), answer
 
     def put_right(
         self, body: bytes, answer: PassingAnswer, *, from_stream: bool, to_stream: bool
     ) -> bytes:
         """See Manner."""
         pieces = _pieces(body, self.reads, self._keep, from_stream=from_stream)
-        return _written(pieces, answer, self._words, to_stream=to_stream)
+        return _written(pieces, answer, self.words, to_stream=to_stream)
 
 
 def _pieces(
@@ -234,6 +169,4 @@ def _written(
         return words.body(response)
     writer = words.writer(pieces[0] if pieces else None)
     said = [writer.write(words.told(piece)) for piece in pieces]
-    words.ends(writer)
-    last: bytes = writer.finish()
-    return b"".join([*said, last])
+    return b"".join([*said, words.finish(writer)])

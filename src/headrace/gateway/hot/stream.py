@@ -118,6 +118,7 @@ class StreamExchange(Exchange):
 
     def _complete(self) -> None:
         stream = self._stream
+        self.passage.sent = self.sent_at or None
         if self._unlike is not None:
             last = self._put_right(b"".join(self._pieces), stream)
             self.passage.came_whole()
@@ -180,6 +181,7 @@ class CollectedExchange(StreamExchange):
 
     def _complete(self) -> None:
         stream = self._stream
+        self.passage.sent = self.sent_at or None
         if self._unlike is None:
             body = stream.close()
         else:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from headrace.contracts.errors import LLMError
 from headrace.contracts.quick import changed
-from headrace.contracts.record import Marks
+from headrace.contracts.record import Marks, Operation
 from headrace.gateway.generation import choose, for_backend
 from headrace.gateway.hot.asked import Asked, Declined
 from headrace.gateway.hot.course import course_of
 from headrace.gateway.hot.head import HotHead
-from headrace.gateway.hot.manner import Translated, Words
+from headrace.gateway.hot.manner import Translated
 from headrace.gateway.hot.way import HotWay, HotWays
 from headrace.gateway.standing import Standing
 from headrace.gateway.tasks import TASK_FIELD
@@ -32,8 +32,7 @@ def translated(
     """The request in ``body``, as the best of its ways is asked it."""
     inbound: Inbound | None = None
     try:
-        inbound = hot.face.codec.read_request(body)
-        assert inbound is not None
+        inbound = hot.face.read(body, hot.model)
         return _asked(hot, standing, body, inbound, ways, wall)
     except LLMError:
         return Declined(standing, inbound=inbound)
@@ -63,7 +62,8 @@ def _asked(
     to = ways.to(way.lane)
     if to is None or not _takes(to, inbound):
         return declined
-    course = course_of(route, way, to, request.model, face.operation)
+    operation: Operation = "chat" if request.prompt is None else "completion"
+    course = course_of(route, way, to, request.model, operation)
     marks = Marks(backend=way.lane.name)
     try:
         asked, foreign = for_backend(
@@ -76,14 +76,14 @@ def _asked(
         return declined
     if written.whole and inbound.stream:
         return declined
-    words = Words(
-        face,
+    words = face.words(
+        face.codec,
         course.model,
         wall,
         include_usage=inbound.include_usage,
         tells_cache=inbound.tells_cache,
-        repeated=face.repeats(inbound, route),
     )
+    words.asked(inbound, route)
     return Asked(
         hot,
         standing,
