@@ -355,7 +355,7 @@ class Around:
             error.request_id = request_id
             if status:
                 raise  # the answer has begun: the server must cut it, not end it cleanly
-            await _send_error(noting, _for_caller(error), headers, scope.get(CODEC, codec))
+            await _send_error(noting, for_caller(error), headers, scope.get(CODEC, codec))
         except Exception:
             log.exception("unexpected error", extra={"request_id": request_id})
             if status:
@@ -384,7 +384,7 @@ class Around:
         log_request(scope["method"], scope["path"], status, took_s, request_id, model)
 
 
-def _for_caller(error: LLMError) -> LLMError:
+def for_caller(error: LLMError) -> LLMError:
     """What the caller is told of ``error``: a backend that refuses our key is no fault of theirs."""
     if not isinstance(error, LLMAuthError) or error.provider is None:
         return error

@@ -191,6 +191,8 @@ class CollectedExchange(StreamExchange):
         self._record(None, stream)
 
     def _break_off(self, error: LLMError) -> None:
-        # The caller has seen nothing of it.
-        self._caller.send_error(self, error)
+        from headrace.gateway.app import for_caller
+
+        # The caller has seen nothing of it, so it is told by a status, as on the general way.
+        self._caller.send_error(self, for_caller(error))
         self._record(error, self._stream)
