@@ -54,6 +54,8 @@ NAMES = {
     "headrace.wire.ollama": Named("Ollama's chats", "/api/chat"),
     "headrace.wire.ollama_generate": Named("Ollama's texts", "/api/generate"),
     "headrace.wire.tgi": Named("TGI's texts", "/generate"),
+    "headrace.wire.kserve_generate": Named("Triton's texts", "/v2/models/{model}/generate"),
+    "headrace.wire.opea": Named("OPEA's services", None),
 }
 """By module. A further codec is a line here."""
 
