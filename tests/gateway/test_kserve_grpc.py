@@ -78,6 +78,8 @@ def test_it_says_what_it_is_and_what_a_model_takes(channel):
         call(channel, "ModelMetadata", kserve_grpc.write_named("m", "1"))
     )
     assert [each.name for each in told.inputs] == ["text_input"]
+    listed = kserve_grpc.read_index(call(channel, "RepositoryIndex"))
+    assert "m" in [each.model_id for each in listed]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,10 @@ async def infer(remote: Remote, request: InferRequest, marks: Marks) -> InferRes
 
 async def metadata(remote: Remote, model: str | None, version: str | None = None) -> ModelMetadata:
     """What a model takes and gives, as its server tells."""
+    from headrace.backends.kserve_grpc import KServeGrpc
+
+    if isinstance(remote, KServeGrpc):
+        return await remote.metadata(model, version)
     inference = _required(remote)
     if inference.metadata_path is None:
         raise LLMCapabilityError(
@@ -89,7 +93,7 @@ async def complete(remote: Remote, request: LLMRequest, marks: Marks) -> LLMResp
         model=remote.model,
         dialect=remote.provider.dialect,
     )
-    return result_to_response(await infer(remote, asked, marks), inference.text_output)
+    return result_to_response(await remote.infer(asked, marks), inference.text_output)
 
 
 async def embed(remote: Remote, request: EmbeddingRequest, marks: Marks) -> EmbeddingResult:
@@ -99,7 +103,7 @@ async def embed(remote: Remote, request: EmbeddingRequest, marks: Marks) -> Embe
     inference = _required(remote)
     assert inference.embed_input is not None
     asked = embedding_to_infer(request, text_input=inference.embed_input, model=remote.model)
-    result = await infer(remote, asked, marks)
+    result = await remote.infer(asked, marks)
     return result_to_vectors(result, inference.embed_output, len(request.inputs))
 
 

@@ -10,7 +10,7 @@ from headrace.backends.row import Provider
 from headrace.contracts.engine_metrics import EngineMetrics
 from headrace.contracts.errors import LLMUnavailableError
 from headrace.net.clock import World
-from headrace.net.transport import HttpRequest, TimeLimits, Url, parse_url
+from headrace.net.transport import HttpRequest, TimeLimits, Url, as_http, parse_url
 from headrace.stores.secret import Secret
 from headrace.wire.engine_metrics import read_engine_metrics
 
@@ -46,7 +46,7 @@ async def ask_metrics(engine: Reached) -> EngineMetrics | None:
         return None
     headers = [("accept", "text/plain, application/json")]
     # Its key is for the server that it belongs to; a monitor elsewhere is told nothing.
-    if engine.key is not None and url.origin == parse_url(engine.base_url).origin:
+    if engine.key is not None and url.origin == parse_url(as_http(engine.base_url)).origin:
         shown = engine.provider.key_scheme + engine.key.reveal()
         headers.append((engine.provider.key_header, shown))
     request = HttpRequest(url=url, headers=tuple(headers))

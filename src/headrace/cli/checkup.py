@@ -20,6 +20,7 @@ from headrace.backends.local.embedder import EmbedderSettings, LocalEmbedder
 from headrace.backends.local.llamacpp import LlamaCpp, LlamaCppSettings
 from headrace.backends.providers import LLAMA_CPP_SERVER, Provider, providers, usual_base_url
 from headrace.backends.remote import Remote
+from headrace.backends.scheme import by_scheme
 from headrace.contracts.errors import LLMAuthError, LLMError, LLMTimeoutError, LLMUnavailableError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.record import Marks
@@ -29,7 +30,7 @@ from headrace.net.hosts import is_private_host
 from headrace.net.pool import PooledTransport
 from headrace.net.proxy import ENVIRONMENT, find_proxies, through
 from headrace.net.scripted import ScriptedTransport
-from headrace.net.transport import TimeLimits, Transport, parse_url
+from headrace.net.transport import TimeLimits, Transport, as_http, parse_url
 from headrace.stores.models import BOX, PRESETS, ModelFile, ModelStore
 from headrace.stores.secret import redact
 
@@ -151,13 +152,15 @@ async def _provider(row: Provider, credentials: Credentials, world: World) -> Ba
             hint = f"set {' or '.join(row.key_env)}" if row.key_env else None
             return evolve(idle, message="neither a key nor a local address", remedy=hint)
         proxies = find_proxies(ENVIRONMENT, credentials.environment)
-        remote = Remote(
-            name=row.name,
-            provider=row,
-            base_url=address,
-            world=evolve(world, transport=through(world.transport, proxies, address)),
-            key=None if found is None else found.secret,
-            limits=_LIMITS,
+        remote = by_scheme(
+            Remote(
+                name=row.name,
+                provider=row,
+                base_url=address,
+                world=evolve(world, transport=through(world.transport, proxies, address)),
+                key=None if found is None else found.secret,
+                limits=_LIMITS,
+            )
         )
     except LLMError as error:  # a file of keys that others can read, a key no header can carry
         return evolve(idle, state="fails", message=str(error))
@@ -174,7 +177,7 @@ def _may_be_asked(row: Provider, address: str, credentials: Credentials) -> bool
     """Without a key: at home only, or where the user has said where."""
     if any(credentials.environment.get(name, "").strip() for name in row.base_url_env):
         return True
-    url = parse_url(address)
+    url = parse_url(as_http(address))
     return url.unix_path is not None or is_private_host(url.host)
 
 
@@ -259,7 +262,7 @@ def _remedy(error: LLMError, remote: Remote, found: FoundKey | None) -> str:
         return f"put a key that it accepts into {found.name} ({found.source})"
     if isinstance(error, (LLMUnavailableError, LLMTimeoutError)):
         named = f", or name another address in {row.base_url_env[0]}" if row.base_url_env else ""
-        if is_private_host(parse_url(remote.base_url).host):
+        if is_private_host(parse_url(as_http(remote.base_url)).host):
             return f"start the server{named}"
         return f"look whether this machine reaches it{named}"
     return "look at its address and at what it says; another server may be listening there"

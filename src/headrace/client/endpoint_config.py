@@ -12,7 +12,7 @@ from attrs import evolve, field, fields, frozen
 from headrace.backends.providers import provider, providers, split_model
 from headrace.backends.row import Provider
 from headrace.contracts.errors import LLMInvalidRequestError
-from headrace.net.transport import parse_url
+from headrace.net.transport import as_http, parse_url
 from headrace.stores.secret import Secret
 from headrace.traffic.breaker import BreakerPolicy
 from headrace.traffic.endpoint import EndpointSettings
@@ -69,7 +69,7 @@ def _address(_: object, attribute: Any, value: Any) -> None:
     try:
         if not isinstance(value, str):
             raise LLMInvalidRequestError(f"a {type(value).__name__}, and text is needed")
-        parse_url(value)
+        parse_url(as_http(value))
     except LLMInvalidRequestError as wrong:
         raise LLMInvalidRequestError(
             f"{attribute.name} is {wrong}", param=attribute.name

@@ -9,6 +9,7 @@ from attrs import evolve, field, frozen
 
 from headrace.backends.providers import Provider, provider, split_model, usual_base_url
 from headrace.backends.remote import Remote
+from headrace.backends.scheme import by_scheme
 from headrace.client.named import own_row
 from headrace.client.settings import Settings
 from headrace.contracts.errors import LLMAuthError, LLMInvalidRequestError
@@ -105,17 +106,19 @@ class Opening:
 
     def _remote(self, name: str, row: Provider, base_url: str, key: Secret | None) -> Remote:
         settings = self._settings
-        return Remote(
-            name=name,
-            provider=row,
-            base_url=base_url,
-            world=self._world_for(base_url),
-            key=key,
-            limits=TimeLimits(
-                connect_s=settings.connect_s,
-                first_byte_s=settings.first_byte_s,
-                idle_s=settings.idle_s,
-            ),
+        return by_scheme(
+            Remote(
+                name=name,
+                provider=row,
+                base_url=base_url,
+                world=self._world_for(base_url),
+                key=key,
+                limits=TimeLimits(
+                    connect_s=settings.connect_s,
+                    first_byte_s=settings.first_byte_s,
+                    idle_s=settings.idle_s,
+                ),
+            )
         )
 
     def _world_for(self, base_url: str) -> World:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from headrace.gateway.fields import at_least, between, url
+from headrace.gateway.fields import at_least, base_url, between, url
 from headrace.gateway.fields import proxy as is_proxy
 from headrace.net.proxy import ENVIRONMENT, masked
 from headrace.wire.openai_paths import MARKED
@@ -49,8 +49,11 @@ class BackendConfig:
     )
     base_url: str | None = field(
         default=None,
-        validator=url,
-        metadata={"help": "up to and including /v1; the provider's own, if left out"},
+        validator=base_url,
+        metadata={
+            "help": "up to and including /v1, or grpc://host:port for a server of tensors; the "
+            "provider's own, if left out"
+        },
     )
     models: tuple[str, ...] = field(
         default=(), metadata={"help": "names it answers to, * and ? as wildcards"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace.contracts.errors import LLMInvalidRequestError
 from headrace.net.proxy import check_proxy
-from headrace.net.transport import parse_url
+from headrace.net.transport import as_http, parse_url
 
 
 def at_least(least: float) -> Any:
@@ -44,3 +44,8 @@ def url(_: object, attribute: Any, value: str | None) -> None:
             parse_url(value)
         except LLMInvalidRequestError as error:
             raise ValueError(str(error), attribute) from error
+
+
+def base_url(_: object, attribute: Any, value: str | None) -> None:
+    """As ``url``; or one of gRPC's."""
+    url(_, attribute, None if value is None else as_http(value))

@@ -94,6 +94,7 @@ class GrpcServer:
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._infer,
+            "RepositoryIndex": self._index,
         }
         # Without serializers a handler gets and gives bytes.
         handlers = {
@@ -168,6 +169,10 @@ class GrpcServer:
     async def _model_metadata(self, data: bytes, given: dict[str, str]) -> bytes:
         answer = await self._ask("GET", _path(*kserve_grpc.read_named(data)), given)
         return kserve_grpc.write_metadata(kserve.read_metadata(_required(answer)))
+
+    async def _index(self, data: bytes, given: dict[str, str]) -> bytes:
+        answer = await self._ask("POST", "/v2/repository/index", given)
+        return kserve_grpc.write_index(kserve.read_models(_required(answer)))
 
     async def _infer(self, data: bytes, given: dict[str, str]) -> bytes:
         request = kserve_grpc.read_infer(data)

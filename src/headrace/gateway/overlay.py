@@ -17,7 +17,7 @@ from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, check_names
 from headrace.gateway.share import check_shares
 from headrace.net.proxy import masked
-from headrace.net.transport import parse_url
+from headrace.net.transport import as_http, parse_url
 from headrace.stores.secret import redact
 
 PlainOverlay: TypeAlias = list[tuple[str, dict[str, Any] | None, bool]]
@@ -229,7 +229,7 @@ def _said(plain: dict[str, Any], config: Config, *, moved: bool) -> Said:
     backend = from_plain(plain, BackendConfig)
     if not moved:
         return Said(backend)
-    if plain.get("base_url") and parse_url(plain["base_url"]).unix_path is not None:
+    if plain.get("base_url") and parse_url(as_http(plain["base_url"])).unix_path is not None:
         # What listens there often trusts whoever can reach it.
         raise LLMInvalidRequestError(
             f"base_url is {plain['base_url']!r}; unix sockets are for the configuration to name",

@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 
 from headrace.backends.providers import Provider, provider, usual_base_url
 from headrace.backends.remote import Remote
+from headrace.backends.scheme import by_scheme
 from headrace.contracts.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError
 from headrace.gateway.backend_config import BackendConfig
 from headrace.gateway.config import Config, row_of
@@ -128,18 +129,20 @@ def open_remotes(
     keys = keys_of(backend, row, credentials)
     base_url = address_of(backend, row, credentials)
     proxies = find_proxies(backend.proxy, credentials.environment)
-    remote = Remote(
-        name=backend.name,
-        provider=row,
-        base_url=base_url,
-        world=evolve(world, transport=through(world.transport, proxies, base_url)),
-        model=backend.model,
-        metrics_url=backend.metrics_url,
-        limits=TimeLimits(
-            connect_s=backend.connect_timeout_ms / 1000,
-            first_byte_s=backend.first_token_timeout_ms / 1000,
-            idle_s=backend.idle_timeout_ms / 1000,
-        ),
+    remote = by_scheme(
+        Remote(
+            name=backend.name,
+            provider=row,
+            base_url=base_url,
+            world=evolve(world, transport=through(world.transport, proxies, base_url)),
+            model=backend.model,
+            metrics_url=backend.metrics_url,
+            limits=TimeLimits(
+                connect_s=backend.connect_timeout_ms / 1000,
+                first_byte_s=backend.first_token_timeout_ms / 1000,
+                idle_s=backend.idle_timeout_ms / 1000,
+            ),
+        )
     )
     return [evolve(remote, key=None if key is None else key.secret) for key in keys]
 

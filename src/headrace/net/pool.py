@@ -20,6 +20,8 @@ from headrace.net.transport import HttpRequest, Proxy, TimeLimits, Url
 if TYPE_CHECKING:
     import ssl
 
+    from headrace.net.channels import Channels
+
 
 class _Origin:
     """Connections to one place. ``taken`` counts the open ones and those being opened."""
@@ -77,6 +79,7 @@ class PooledTransport:
         self._live: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self._channels: Channels | None = None
         self._emptied: asyncio.Event | None = None
 
     async def send(self, request: HttpRequest, limits: TimeLimits) -> Http1Reply:
@@ -137,8 +140,19 @@ class PooledTransport:
             return await self._connect(origin, url, limits, total_at)
         return await self._wait_for_connection(origin, url, limits, total_at)
 
+    @property
+    def channels(self) -> Channels:
+        """Its connections by gRPC, which are closed with it."""
+        if self._channels is None:
+            from headrace.net.channels import Channels
+
+            self._channels = Channels(self._tls, self._monotonic)
+        return self._channels
+
     async def aclose(self) -> None:
         self._closed = True
+        if self._channels is not None:
+            await self._channels.aclose()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

@@ -23,6 +23,7 @@ from headrace.net.transport import (
     TimeLimits,
     Transport,
     Url,
+    as_http,
     parse_url,
 )
 
@@ -175,7 +176,7 @@ class Through:
 
 def through(transport: Transport, proxies: Proxies, base_url: str) -> Transport:
     """``transport``, by way of the proxy where there is one for ``base_url``."""
-    proxy = proxies.for_url(parse_url(base_url))
+    proxy = proxies.for_url(parse_url(as_http(base_url)))
     return transport if proxy is None else Through(transport, proxy)
 
 

@@ -128,6 +128,14 @@ def parse_url(text: str) -> Url:
     )
 
 
+def as_http(base_url: str) -> str:
+    """``grpc://`` and ``grpcs://`` as the schemes that say the same of connections."""
+    for scheme in ("grpc", "grpcs"):
+        if base_url.startswith(f"{scheme}://"):
+            return scheme.replace("grpc", "http") + base_url.removeprefix(scheme)
+    return base_url
+
+
 def _ascii_host(host: str) -> str:
     if host.isascii():
         return host

@@ -5,9 +5,10 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from headrace.contracts.capabilities import ModelInfo
 from headrace.contracts.errors import LLMBadResponseError, LLMInvalidRequestError
 from headrace.contracts.inference import (
     InferRequest,
@@ -100,6 +101,16 @@ _MODEL = Table(
         Field(5, "outputs", _INFO, repeated=True),
     )
 )
+# https://github.com/triton-inference-server/common/blob/main/protobuf/grpc_service.proto
+_INDEXED = Table(
+    (
+        Field(1, "name", "string"),
+        Field(2, "version", "string"),
+        Field(3, "state", "string"),
+        Field(4, "reason", "string"),
+    )
+)
+_INDEX = Table((Field(1, "models", _INDEXED, repeated=True),))
 # Where the elements of a type stand, if they do not come raw.
 _PLACES: Mapping[str, str] = {
     "BOOL": "bool_contents",
@@ -240,6 +251,19 @@ def write_metadata(model: ModelMetadata) -> bytes:
             {"name": each.name, "datatype": each.datatype, "shape": each.shape} for each in infos
         ]
     return encode(_MODEL, message)
+
+
+def read_index(data: bytes) -> tuple[ModelInfo, ...]:
+    """The models in a RepositoryIndexResponse that are ready."""
+    told = decode(_INDEX, data).get("models", ())
+    names = {each.get("name", ""): None for each in told if each.get("state", "READY") == "READY"}
+    return tuple(ModelInfo(model_id=name, owned_by="") for name in names if name)
+
+
+def write_index(models: Iterable[ModelInfo], version: str = "1") -> bytes:
+    """Such a response with ``models``, all of them ready."""
+    told = [{"name": each.model_id, "version": version, "state": "READY"} for each in models]
+    return encode(_INDEX, {"models": told})
 
 
 def _tensors(wire: Message, side: str) -> tuple[Tensor, ...]:
