@@ -261,6 +261,13 @@ def test_it_tells_whether_it_is_ready_what_it_has_and_what_a_model_takes(server)
         ("PERMISSION_DENIED", "no", LLMAuthError, 403, False),
         ("NOT_FOUND", "unknown model", LLMModelNotFoundError, 404, False),
         ("RESOURCE_EXHAUSTED", "busy", LLMRateLimitError, 429, True),
+        (
+            "RESOURCE_EXHAUSTED",
+            "SERVER: Received message larger than max (9 vs. 4)",
+            LLMInvalidRequestError,
+            413,
+            False,
+        ),
         ("UNIMPLEMENTED", "decoupled", LLMCapabilityError, 400, False),
         ("UNAVAILABLE", "loading", LLMUnavailableError, 503, True),
         ("CANCELLED", "shut down", LLMUnavailableError, 503, True),

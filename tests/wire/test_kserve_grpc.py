@@ -174,3 +174,12 @@ def test_a_list_is_no_parameter():
     x = Tensor(name="x", datatype="INT8", shape=(0,), data=[])
     with pytest.raises(LLMInvalidRequestError, match="parameter 'stop'"):
         kserve_grpc.write_infer(InferRequest(inputs=(x,), parameters={"stop": ["a"]}), "m")
+
+
+def test_an_index_lists_the_models_that_are_ready():
+    # As MLServer 1.7.1 said it, and one that is not ready.
+    said = b"\n\x14\n\x05shout\x1a\x0bState.READY\n\x14\n\x05adder\x1a\x0bState.READY"
+    said += b"\n\x12\n\x03old\x1a\x0bUNAVAILABLE"
+    assert [each.model_id for each in kserve_grpc.read_index(said)] == ["shout", "adder"]
+    listed = kserve_grpc.read_index(said)
+    assert kserve_grpc.read_index(kserve_grpc.write_index(listed)) == listed

@@ -17,7 +17,7 @@ from headrace.contracts.errors import LLMCapabilityError, LLMError, LLMInvalidRe
 from headrace.contracts.inference import InferRequest, InferResult, ModelMetadata
 from headrace.contracts.record import Marks
 from headrace.contracts.responses import Provenance
-from headrace.net.channels import Channels, GrpcAnswer, require_grpc
+from headrace.net.channels import TOO_LARGE, Channels, GrpcAnswer, require_grpc
 from headrace.net.proxy import Through
 from headrace.net.transport import (
     Headers,
@@ -229,6 +229,8 @@ def _place(base_url: str) -> Url:
 def _error_of(answer: GrpcAnswer, who: str) -> LLMError:
     """The refusal, of the class that the same has by REST."""
     status, reason = _STATUSES.get(answer.code, (500, None))
+    if answer.code == "RESOURCE_EXHAUSTED" and TOO_LARGE in answer.said:
+        status = 413  # it is none of its limits of calls
     said = f"{answer.said or f'{who} failed'} (gRPC status {answer.code})"
     detail = {"message": said, "code": reason}
     error = read_error(status, encode({"error": detail}), answer.headers)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _MOST_ANSWER_BYTES = 64 << 20
 _IDLE_MS = 30_000
-_TOO_LARGE = "Received message larger than max"
+TOO_LARGE = "Received message larger than max"
+"""What grpcio says at either end."""
 
 
 @frozen(kw_only=True)
@@ -117,7 +118,7 @@ class Channels:
             raise _closed(peer) from None
         except grpc.aio.AioRpcError as failed:
             code, said = failed.code().name, failed.details() or ""
-            if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in said and "SERVER" not in said:
+            if code == "RESOURCE_EXHAUSTED" and TOO_LARGE in said and "SERVER" not in said:
                 raise LLMBadResponseError(
                     f"{peer}: the answer is larger than {_MOST_ANSWER_BYTES} bytes"
                 ) from None

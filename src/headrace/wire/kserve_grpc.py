@@ -256,7 +256,9 @@ def write_metadata(model: ModelMetadata) -> bytes:
 def read_index(data: bytes) -> tuple[ModelInfo, ...]:
     """The models in a RepositoryIndexResponse that are ready."""
     told = decode(_INDEX, data).get("models", ())
-    names = {each.get("name", ""): None for each in told if each.get("state", "READY") == "READY"}
+    # MLServer 1.7 says State.READY.
+    ready = [each for each in told if each.get("state", "READY").rpartition(".")[2] == "READY"]
+    names = dict.fromkeys(each.get("name", "") for each in ready)
     return tuple(ModelInfo(model_id=name, owned_by="") for name in names if name)
 
 
