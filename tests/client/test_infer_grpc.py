@@ -211,6 +211,12 @@ def test_tensors_are_asked_by_grpc_with_the_key_and_leave_a_record(server, face,
     assert line.queued <= line.sent <= line.first_byte <= line.done
 
 
+def test_an_endpoint_made_at_run_time_may_be_one(server):
+    with Client() as client:
+        client.endpoints.create("sums", provider="kserve", base_url=server.url, model="adder")
+        assert list(client.infer([X, Y], model="sums").tensor("sum").data) == [1.5, 2.25]
+
+
 def test_a_text_is_asked_for_as_text_input(server):
     with Client("m", provider="triton", base_url=server.url) as client:
         answer = client.chat("say it", max_tokens=7, stop=("a",))
