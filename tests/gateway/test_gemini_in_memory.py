@@ -224,3 +224,17 @@ def test_what_is_asked_of_the_form_of_an_answer_is_not_hidden() -> None:
         assert headers[b"x-headrace-dropped"] == b"fields"
 
     run(main)
+
+
+@pytest.mark.parametrize("query", ["key=%C3%A9", "x=%E2%82%AC&key=wrong", "key=\xe9", "%ff"])
+def test_a_key_in_the_address_may_be_any_text(query: str) -> None:
+    async def main() -> None:
+        front = Front({"server": {"api_keys": ["sesame-0123"]}}, {"m": openai_said()})
+        path = f"/v1beta/models/m:generateContent?{query}"
+        status, _, body = await front.ask(path, {"contents": [HI]})
+        assert status == 401, body
+        assert json.loads(body)["error"]["status"] == "UNAUTHENTICATED"
+        status, _, body = await front.ask(f"{path}&key=sesame-0123", {"contents": [HI]})
+        assert status == (401 if "key=" in query else 200)
+
+    run(main)
