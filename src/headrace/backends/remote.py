@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
@@ -17,6 +17,7 @@ from headrace.backends.fit import Fit, echoed, without_alternatives, without_sto
 from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import FORMATS, Provider
 from headrace.backends.row import codec as codec_named
+from headrace.backends.segments import segment
 from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
@@ -427,7 +428,7 @@ class Remote:
                 f"{self.name} ({self.provider.name}) needs a model: it stands in the address",
                 param="model",
             )
-        return path.replace(_MODEL, quote(model, safe=""))
+        return path.replace(_MODEL, segment(model))
 
     def _refusal(self, reply: HttpReply, body: bytes) -> LLMError:
         error: LLMError = self.provider.chat.read_error(reply.status, body, reply.headers)
