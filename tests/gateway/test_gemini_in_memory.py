@@ -9,6 +9,7 @@ import pytest
 
 from formats import streamed
 from gateway.front import JSON, Front, run
+from headrace.gateway.hot.faces import face_at
 from headrace.net.scripted import ScriptedAnswer
 
 EVENTS = (("content-type", "text/event-stream"),)
@@ -238,3 +239,8 @@ def test_a_key_in_the_address_may_be_any_text(query: str) -> None:
         assert status == (401 if "key=" in query else 200)
 
     run(main)
+
+
+def test_what_stands_behind_a_number_sign_is_no_part_of_a_path() -> None:
+    assert face_at(b"/v1beta/models/m:generateContent") is not None
+    assert face_at(b"/v1beta/models/m#x:generateContent") is None

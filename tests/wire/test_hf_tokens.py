@@ -46,6 +46,12 @@ def test_a_long_text_is_looked_at_once():
     assert Watched.read < 5
 
 
+def test_tokens_that_are_others_among_the_marks_break_nothing():
+    plain = [(1, b"\xc3"), (2, b"\xa4")]
+    tokens = hf_tokens.placed("ä", plain, [(9, b"\xa4"), (8, b"\xff")])
+    assert [each.token_id for each in tokens] == [9, 8]
+
+
 def test_tokens_that_do_not_spell_the_text_have_no_places():
     (token,) = hf_tokens.placed("The", [(5, b"the")], [(5, b"the")])
     assert token == Token(token_id=5, text="the")

@@ -139,7 +139,7 @@ def placed(
     before = _place_of([number for number, _ in plain], [number for number, _ in whole])
     is_spelt = b"".join(said for _, said in plain) == text.encode("utf-8", "surrogatepass")
     # Fed with one token after the other: a character that is spread over several is there with the last.
-    characters, begin = getincrementaldecoder("utf-8")("surrogatepass"), 0
+    characters, begin = getincrementaldecoder("utf-8")("ignore"), 0
     tokens = []
     for place, (number, said) in enumerate(whole):
         special = not before <= place < before + len(plain)
