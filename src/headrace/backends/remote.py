@@ -116,7 +116,7 @@ class Remote:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):
             pieces = without_alternatives(pieces)
-        if self.provider.stop_in_text and request.stop and request.prompt is not None:
+        if self._leaves_stop(request):
             pieces = without_stop(pieces, request.stop)
         return pieces
 
@@ -359,8 +359,13 @@ class Remote:
             request.response_mode is not None
             or (request.echo and not self.provider.echoes)
             or self._fit.asks_in_vain(request)
+            or self._leaves_stop(request)
             or self._asks_by_tensors(request)
         )
+
+    def _leaves_stop(self, request: LLMRequest) -> bool:
+        """Whether the stop string that ends an answer is left in its text."""
+        return bool(self.provider.stop_in_text and request.stop and request.prompt is not None)
 
     def _fitted(self, request: LLMRequest, marks: Marks) -> LLMRequest:
         """``request`` without what the provider cannot be given, which goes into ``marks``; a
