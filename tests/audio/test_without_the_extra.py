@@ -58,6 +58,7 @@ async def heard(backend: Whisper, request: TranscriptionRequest) -> None:
     ("request_", "param", "status"),
     [
         (TranscriptionRequest(audio=b"a" * 11), "file", 413),
+        (TranscriptionRequest(audio=b"a", prompt="a" * 70_000), "prompt", 400),
         (TranscriptionRequest(audio=b"a", provider_options={"include": ["x"]}), "include", 400),
     ],
 )

@@ -115,6 +115,13 @@ def test_a_coroutine_is_awaited_and_may_take_any_parameter(functions):
     assert got.json["output"] == [{"a": [1]}, {"x": 1}]
 
 
+def test_no_parameter_is_the_input_a_second_time(functions):
+    app = inference_app({"later": functions.later})
+    got = infer(app, "later", {"input": 1, "parameters": {"value": 2}})
+    assert got.status == 400
+    assert got.json["error"]["param"] == "parameters.value"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "words"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from formats import streamed
 from gateway.front import JSON, Front, run
+from headrace.gateway.hot.faces import face_at
 from headrace.net.scripted import ScriptedAnswer
 
 EVENTS = (("content-type", "text/event-stream"),)
@@ -224,3 +225,22 @@ def test_what_is_asked_of_the_form_of_an_answer_is_not_hidden() -> None:
         assert headers[b"x-headrace-dropped"] == b"fields"
 
     run(main)
+
+
+@pytest.mark.parametrize("query", ["key=%C3%A9", "x=%E2%82%AC&key=wrong", "key=\xe9", "%ff"])
+def test_a_key_in_the_address_may_be_any_text(query: str) -> None:
+    async def main() -> None:
+        front = Front({"server": {"api_keys": ["sesame-0123"]}}, {"m": openai_said()})
+        path = f"/v1beta/models/m:generateContent?{query}"
+        status, _, body = await front.ask(path, {"contents": [HI]})
+        assert status == 401, body
+        assert json.loads(body)["error"]["status"] == "UNAUTHENTICATED"
+        status, _, body = await front.ask(f"{path}&key=sesame-0123", {"contents": [HI]})
+        assert status == (401 if "key=" in query else 200)
+
+    run(main)
+
+
+def test_what_stands_behind_a_number_sign_is_no_part_of_a_path() -> None:
+    assert face_at(b"/v1beta/models/m:generateContent") is not None
+    assert face_at(b"/v1beta/models/m#x:generateContent") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from gateway.far import NO_MODEL, far
 from gateway.served import Served, free_port, run_headrace, until
 from headrace import InferRequest, tensor_of
+from headrace.gateway.config import Config, ServerConfig
+from headrace.gateway.grpc import GrpcServer
 from headrace.wire import kserve_grpc
 
 KEY = (("authorization", "Bearer right"),)
@@ -128,6 +132,36 @@ def test_what_there_is_not_is_unimplemented(channel):
 def test_a_message_that_is_too_large_is_refused(channel):
     error = refused(channel, "ModelInfer", b"\0" * 5000)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(("texts", "aside"), [(1, False), (40_000, True)])
+def test_a_large_message_is_read_beside_everybody_elses_answers(monkeypatch, texts, aside):
+    port, threads, read = free_port(), [], kserve_grpc.read_infer
+
+    def watched(data: bytes) -> InferRequest:
+        threads.append(threading.current_thread())
+        return read(data)
+
+    async def nobody(scope: Any, receive: Any, send: Any) -> None:
+        """Says nothing."""
+
+    async def main() -> None:
+        server = GrpcServer(nobody, lambda: Config(server=ServerConfig(grpc_port=port)))
+        await server.start()
+        asked = InferRequest(inputs=(tensor_of("text_input", ["x"] * texts),))
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                method = channel.unary_unary(f"/{kserve_grpc.SERVICE}/ModelInfer")
+                with pytest.raises(grpc.RpcError) as caught:
+                    await method(kserve_grpc.write_infer(asked, "m"), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        finally:
+            await server.aclose()
+
+    monkeypatch.setattr(kserve_grpc, "read_infer", watched)
+    asyncio.run(main())
+    (thread,) = threads
+    assert (thread is not threading.main_thread()) is aside
 
 
 def test_a_call_has_its_line_in_the_log(both):

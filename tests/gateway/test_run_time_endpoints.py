@@ -318,6 +318,26 @@ def test_the_paths_are_described(served):
     assert {"name", "api_keys", "max_concurrent_requests"} <= set(fields)
 
 
+@pytest.mark.parametrize("key", [CALLER, None])
+@pytest.mark.parametrize("ending", [":generateContent", ":embedContent"])
+def test_no_ending_of_another_face_opens_them(key, ending):
+    async def main() -> None:
+        # Such a name cannot be given at run time, but may stand in a configuration.
+        told = {"server": {"admin_keys": [ADMIN], "api_keys": [CALLER]}}
+        own = {"name": f"one{ending}", "base_url": "http://one/v1", "models": ["m"]}
+        front = Front({**told, "backends": [own]}, {"two": answered("hi")})
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        for name in ("one", "nobody"):
+            status, _, body = await front.ask(f"/endpoints/{name}{ending}", **headers)
+            assert status == 401, body
+            assert b"two" not in body
+        asked = f"/endpoints/nobody{ending}"
+        status, _, _ = await front.ask(asked, authorization=f"Bearer {ADMIN}")
+        assert status == 404
+
+    asyncio.run(main())
+
+
 def test_without_an_admin_key_there_is_no_such_thing():
     async def main() -> None:
         front = Front({}, {"one": answered("hi")})
@@ -451,6 +471,8 @@ EVIL = {"base_url": "http://evil/v1"}
         (changed("one", EVIL), "api_key"),
         (changed("one", {"proxy": "http://evil:1"}), "api_key"),
         (changed("env", EVIL), "api_key"),
+        (changed("env", {"provider": "groq"}), "api_key"),
+        (changed("one", {"provider": "groq", "base_url": None}), "api_key"),
         (changed("env", {**EVIL, "api_key_env": "SOME_KEY"}), "api_key_env"),
         (created({"name": "x", **EVIL, "api_key_env": "SOME_KEY"}), "api_key_env"),
         (created({"name": "x", **EVIL, "api_key_envs": ["SOME_KEY"]}), "api_key_envs"),
@@ -505,9 +527,13 @@ def test_an_overlay_travels_whole():
 
 def test_what_is_shown_of_one_has_no_secret():
     backend = BackendConfig(
-        name="x", base_url="http://x/v1?key=password-1", api_keys=(A, B), proxy="http://u:pw-2@p:1"
+        name="x",
+        base_url="http://x/v1?key=password-1",
+        api_keys=(A, B),
+        proxy="http://u:pw-2@p:1",
+        metrics_url="http://x/metrics?token=password-3",
     )
     told = json.dumps(shown(backend))
-    for secret in (A, B, "password-1", "pw-2"):
+    for secret in (A, B, "password-1", "pw-2", "password-3"):
         assert secret not in told
     assert shown(backend)["keys"] == 2

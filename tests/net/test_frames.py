@@ -37,6 +37,12 @@ messages = st.builds(
 )
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", {"a": [2**70]}])
+def test_what_no_message_can_say_is_told_as_such(value):
+    with pytest.raises(FrameError, match="cannot be written"):
+        write_frame([value])
+
+
 @given(sent=st.lists(messages, max_size=8), cuts=st.lists(st.integers(1, 64), min_size=1))
 def test_messages_survive_any_chopping(sent: list[Said], cuts: list[int]) -> None:
     data = b"".join(map(write_frame, sent))

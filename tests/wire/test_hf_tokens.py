@@ -31,6 +31,27 @@ def test_places_cover_the_text_even_where_a_token_is_half_a_character(text, cuts
     assert [each.special for each in tokens if each not in own] == ([True, True] if marks else [])
 
 
+def test_a_long_text_is_looked_at_once():
+    class Watched(str):
+        read = 0
+
+        def encode(self, *how: str) -> bytes:
+            Watched.read += 1
+            return super().encode(*how)
+
+    text = Watched("ä" * 500)
+    plain = [(7, bytes([each])) for each in str(text).encode()]
+    tokens = hf_tokens.placed(text, plain, plain)
+    assert (tokens[-1].start, tokens[-1].stop) == (499, 500)
+    assert Watched.read < 5
+
+
+def test_tokens_that_are_others_among_the_marks_break_nothing():
+    plain = [(1, b"\xc3"), (2, b"\xa4")]
+    tokens = hf_tokens.placed("ä", plain, [(9, b"\xa4"), (8, b"\xff")])
+    assert [each.token_id for each in tokens] == [9, 8]
+
+
 def test_tokens_that_do_not_spell_the_text_have_no_places():
     (token,) = hf_tokens.placed("The", [(5, b"the")], [(5, b"the")])
     assert token == Token(token_id=5, text="the")

@@ -357,6 +357,8 @@ def test_a_field_that_is_wrong_is_named(service, body, param):
         ("images/edits", [("prompt", "a")], None, "image"),
         ("images/edits", [], b"a", "prompt"),
         ("images/edits", [("prompt", "a"), ("n", "many")], b"a", "n"),
+        ("images/edits", [("prompt", "a"), ("n", "--5")], b"a", "n"),
+        ("images/edits", [("prompt", "a"), ("n", "9" * 5000)], b"a", "n"),
         ("images/edits", [("prompt", "a"), ("mask", "a")], b"a", "mask"),
         ("images/edits", [("prompt", "a"), ("prompt", "b")], b"a", "prompt"),
         ("images/variations", [("n", "0")], b"a", "n"),
@@ -379,6 +381,13 @@ def test_a_form_goes_on_under_the_models_other_name():
         "image": PICTURE[1],
     }
     assert [p.content_type for p in parts if p.name == "image"] == ["image/png"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\0"])
+def test_no_type_of_a_part_brings_a_header_along(end):
+    content_type, body = write_parts([Part("image", b"a", "a.png", f"image/png{end}X: 1")])
+    with pytest.raises(LLMInvalidRequestError, match="content type"):
+        read_parts(content_type, body)
 
 
 def test_json_goes_on_as_it_came_or_under_the_other_name():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from attrs import evolve
 
 from headrace.backends.row import Inference
+from headrace.backends.segments import segment
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.inference import (
     InferRequest,
@@ -42,8 +42,8 @@ def of_root(base_url: str) -> str:
 def place(template: str, model: str, version: str | None) -> str:
     """A path of a row's, with the model and its version in their places."""
     template = _OPTIONAL.sub("" if version is None else r"\1", template)
-    return template.replace("{model}", quote(model, safe="")).replace(
-        "{version}", quote(version or "", safe="")
+    return template.replace("{model}", segment(model)).replace(
+        "{version}", segment(version or "", "version")
     )
 
 

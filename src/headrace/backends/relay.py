@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from attrs import evolve
 
 from headrace.backends.row import OPENAIS, Provider
+from headrace.backends.segments import segment
 from headrace.contracts.errors import (
     LLMBadResponseError,
     LLMCapabilityError,
@@ -118,7 +118,7 @@ def _placed(name: str, provider: Provider, request: RelayRequest, model: str | N
             raise LLMInvalidRequestError(
                 f"{name} ({provider.name}) needs a model: it stands in the address", param="model"
             )
-        before = before.replace(_MODEL, quote(model, safe=""))
+        before = before.replace(_MODEL, segment(model))
     return before + request.path
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
@@ -17,6 +17,7 @@ from headrace.backends.fit import Fit, echoed, without_alternatives, without_sto
 from headrace.backends.metrics import ask_metrics
 from headrace.backends.providers import FORMATS, Provider
 from headrace.backends.row import codec as codec_named
+from headrace.backends.segments import segment
 from headrace.contracts.audio import TranscriptionDelta, TranscriptionRequest
 from headrace.contracts.capabilities import BackendStatus, ModelInfo
 from headrace.contracts.engine_metrics import EngineMetrics
@@ -115,7 +116,7 @@ class Remote:
             pieces = echoed(pieces, request)
         if self._fit.asks_in_vain(request):
             pieces = without_alternatives(pieces)
-        if self.provider.stop_in_text and request.stop and request.prompt is not None:
+        if self._leaves_stop(request):
             pieces = without_stop(pieces, request.stop)
         return pieces
 
@@ -358,8 +359,13 @@ class Remote:
             request.response_mode is not None
             or (request.echo and not self.provider.echoes)
             or self._fit.asks_in_vain(request)
+            or self._leaves_stop(request)
             or self._asks_by_tensors(request)
         )
+
+    def _leaves_stop(self, request: LLMRequest) -> bool:
+        """Whether the stop string that ends an answer is left in its text."""
+        return bool(self.provider.stop_in_text and request.stop and request.prompt is not None)
 
     def _fitted(self, request: LLMRequest, marks: Marks) -> LLMRequest:
         """``request`` without what the provider cannot be given, which goes into ``marks``; a
@@ -427,7 +433,7 @@ class Remote:
                 f"{self.name} ({self.provider.name}) needs a model: it stands in the address",
                 param="model",
             )
-        return path.replace(_MODEL, quote(model, safe=""))
+        return path.replace(_MODEL, segment(model))
 
     def _refusal(self, reply: HttpReply, body: bytes) -> LLMError:
         error: LLMError = self.provider.chat.read_error(reply.status, body, reply.headers)

@@ -19,6 +19,9 @@ CODEC = "headrace.codec"
 """Where a request's scope holds the codec in whose form its caller is told what went wrong, where the
 path alone did not tell whose request it is."""
 
+DROPPED = b"x-headrace-dropped"
+_UNSAID = re.compile(r"[^!-+\--~]")
+_MOST_NAME = 100
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -26,6 +29,16 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that (lower-case) name."""
     found: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return next((value for key, value in found if key == name), None)
+
+
+def dropped_header(names: Iterable[str]) -> tuple[bytes, bytes]:
+    """The header that names what an answer's backend could not be given.
+
+    Some names are a caller's own: of what no header can hold, or what would part the names
+    otherwise, nothing is told but that it was there.
+    """
+    told = ", ".join(_UNSAID.sub("?", name)[:_MOST_NAME] for name in dict.fromkeys(names))
+    return DROPPED, told.encode()
 
 
 def id_for(given: bytes | None) -> str:

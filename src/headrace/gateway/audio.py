@@ -11,7 +11,14 @@ from starlette.types import Receive, Scope, Send
 from headrace.contracts.audio import TranscriptionDelta, TranscriptionResult
 from headrace.contracts.errors import LLMBadResponseError, LLMError
 from headrace.contracts.record import Marks
-from headrace.gateway.asgi import Headers, answer, header, read_body, while_connected
+from headrace.gateway.asgi import (
+    Headers,
+    answer,
+    dropped_header,
+    header,
+    read_body,
+    while_connected,
+)
 from headrace.gateway.behind import is_behind
 from headrace.gateway.generation import stream_headers
 from headrace.gateway.services import choose
@@ -126,5 +133,4 @@ def _headers(scope: Scope, marks: Marks) -> Headers:
     headers: Headers = scope["headrace.headers"]
     if not marks.dropped:
         return headers
-    dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-    return [*headers, (b"x-headrace-dropped", dropped)]
+    return [*headers, dropped_header(marks.dropped)]

@@ -14,7 +14,7 @@ from headrace.contracts.protocols import Embedder
 from headrace.contracts.record import Marks
 from headrace.contracts.requests import EmbeddingRequest
 from headrace.contracts.responses import EmbeddingResult
-from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.asgi import Headers, answer, dropped_header, read_body, while_connected
 from headrace.gateway.behind import is_behind
 from headrace.gateway.routes import Route, Routes, Way
 from headrace.gateway.standing import standing_of
@@ -133,8 +133,7 @@ async def vectors_for(
         priority="idle" if is_behind(scope) else "normal",
     )
     if marks.dropped:
-        dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-        told = [*told, (b"x-headrace-dropped", dropped)]
+        told = [*told, dropped_header(marks.dropped)]
     return result, told
 
 

@@ -19,7 +19,7 @@ from headrace.contracts.quick import changed
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import LLMRequest
 from headrace.contracts.responses import LLMDelta, LLMResponse
-from headrace.gateway.asgi import Headers, answer, read_body, while_connected
+from headrace.gateway.asgi import Headers, answer, dropped_header, read_body, while_connected
 from headrace.gateway.behind import is_behind
 from headrace.gateway.merge import side_by_side
 from headrace.gateway.routes import Route, Way
@@ -65,8 +65,7 @@ class Asked:
         of a second request."""
         headers, marks = self.headers, self.marks
         if marks.dropped:
-            dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-            headers = [*headers, (b"x-headrace-dropped", dropped)]
+            headers = [*headers, dropped_header(marks.dropped)]
         if marks.hedge is not None:
             headers = [*headers, (b"x-headrace-hedge", marks.hedge.outcome.encode())]
         return headers

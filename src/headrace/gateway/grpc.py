@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from attrs import frozen
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # By what a caller would do about it.
 _CODES: Mapping[int, str] = {
@@ -46,6 +48,7 @@ _CODES: Mapping[int, str] = {
 }
 # Health checks have no key, as over HTTP.
 _OPEN = frozenset({"ServerLive", "ServerReady"})
+_MOST_AT_ONCE = 64 << 10
 # What a caller may say of itself, under the names that it has over HTTP.
 _TAKEN_ALONG = ("authorization", "x-api-key", "x-request-id", "x-headrace-task", "traceparent")
 
@@ -175,7 +178,7 @@ class GrpcServer:
         return kserve_grpc.write_index(kserve.read_models(_required(answer)))
 
     async def _infer(self, data: bytes, given: dict[str, str]) -> bytes:
-        request = kserve_grpc.read_infer(data)
+        request = await _aside(len(data), kserve_grpc.read_infer, data)
         if request.model is None:
             raise LLMInvalidRequestError("model_name is empty, must name a model", param="model")
         body, length = kserve.write_infer(request, binary=True)
@@ -186,9 +189,12 @@ class GrpcServer:
         )
         whole = _required(answer)
         told = answer.headers.get(kserve.HEADER_LENGTH.encode())
-        return kserve_grpc.write_result(
-            kserve.read_result(whole, None if told is None else told.decode())
-        )
+        length_told = None if told is None else told.decode()
+
+        def written() -> bytes:
+            return kserve_grpc.write_result(kserve.read_result(whole, length_told))
+
+        return await _aside(len(whole), written)
 
     async def _ask(
         self, method: str, path: str, given: Mapping[str, str], body: bytes = b""
@@ -235,6 +241,14 @@ class GrpcServer:
         }
         await self._application(scope, receive, send)
         return _Answer(status=status, headers=headers, body=b"".join(pieces))
+
+
+async def _aside(size: int, work: Callable[..., T], *given: Any) -> T:
+    """What ``work`` gives, of so many bytes: many are read in a thread, as they take seconds and
+    everybody else's answers go through this one."""
+    if size <= _MOST_AT_ONCE:
+        return work(*given)
+    return await asyncio.to_thread(work, *given)
 
 
 def _path(model: str, version: str | None, end: str = "") -> str:

@@ -134,7 +134,8 @@ def log_request(
     _requests.info(
         "%s %s %d",
         method,
-        path,
+        # It came percent-decoded: line ends may be in it, and what moves a terminal's place.
+        path if path.isprintable() else repr(path)[1:-1],
         status,
         extra={
             "request_id": request_id,

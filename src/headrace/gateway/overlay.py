@@ -146,7 +146,7 @@ def changed(name: str, body: Mapping[str, Any]) -> Change:
         plain, gives_keys = {**_plain(before), **body}, any(key in body for key in _KEYS)
         if gives_keys:
             plain.update({key: body.get(key) for key in _KEYS})
-        elif _moves(body) and any(plain[key] for key in _KEYS):
+        elif _is_elsewhere(plain, before, body) and any(plain[key] for key in _KEYS):
             # Keys are given for an address; those that were given for another are not shown there.
             raise LLMInvalidRequestError(
                 "the address is another one, and this endpoint's keys are not shown there: give "
@@ -205,7 +205,8 @@ def shown(backend: BackendConfig) -> dict[str, Any]:
     keys = count or int(backend.api_key is not None or backend.api_key_env is not None)
     del plain["api_key"], plain["api_keys"]
     plain["proxy"] = masked(backend.proxy)
-    plain["base_url"] = None if backend.base_url is None else redact(backend.base_url)
+    for name in ("base_url", "metrics_url"):
+        plain[name] = None if plain[name] is None else redact(plain[name])
     return {**plain, "keys": keys}
 
 
@@ -217,6 +218,14 @@ def _plain(backend: BackendConfig) -> dict[str, Any]:
 
 def _moves(body: Mapping[str, Any]) -> bool:
     return any(body.get(name) is not None for name in _PLACES)
+
+
+def _is_elsewhere(plain: Mapping[str, Any], before: BackendConfig, body: Mapping[str, Any]) -> bool:
+    """Whether ``plain``, which ``body`` made of ``before``, has another address than that."""
+    # Where none is given, the provider's own is meant.
+    usual = plain.get("provider") if plain.get("base_url") is None else None
+    usual_before = before.provider if before.base_url is None else None
+    return _moves(body) or usual != usual_before
 
 
 def _said(plain: dict[str, Any], config: Config, *, moved: bool) -> Said:

@@ -17,7 +17,14 @@ from headrace.contracts.protocols import Backend
 from headrace.contracts.ranking import ClassificationRequest, RerankRequest
 from headrace.contracts.record import Marks, Operation
 from headrace.contracts.requests import EmbeddingRequest
-from headrace.gateway.asgi import CODEC, Headers, answer, read_body, while_connected
+from headrace.gateway.asgi import (
+    CODEC,
+    Headers,
+    answer,
+    dropped_header,
+    read_body,
+    while_connected,
+)
 from headrace.gateway.behind import is_behind
 from headrace.gateway.routes import Route, Routes, Way
 from headrace.gateway.standing import standing_of
@@ -227,6 +234,5 @@ def answer_headers(scope: Scope, marks: Marks) -> Headers:
     """Every answer's headers, and the list of what the backend could not be given."""
     headers: Headers = [*scope["headrace.headers"]]
     if marks.dropped:
-        dropped = ", ".join(dict.fromkeys(marks.dropped)).encode()
-        headers.append((b"x-headrace-dropped", dropped))
+        headers.append(dropped_header(marks.dropped))
     return headers

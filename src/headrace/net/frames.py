@@ -30,9 +30,13 @@ class FrameError(ValueError):
 
 
 def write_frame(message: object) -> bytes:
-    """``message`` as one frame; raises FrameError where it is too large for one."""
+    """``message`` as one frame; raises FrameError where it is too large for one, or holds a value
+    (a number of more than 64 bits, half a surrogate pair) that MessagePack has no form for."""
     frame = bytearray(_LENGTH_BYTES)
-    _encoder.encode_into(message, frame, _LENGTH_BYTES)
+    try:
+        _encoder.encode_into(message, frame, _LENGTH_BYTES)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise FrameError(f"a message that cannot be written: {error}") from error
     size = len(frame) - _LENGTH_BYTES
     if size > MOST_FRAME_BYTES:
         raise FrameError(f"a message of {size} bytes; a frame holds at most {MOST_FRAME_BYTES}")

@@ -5,6 +5,7 @@ TGI takes one text and answers with its tokens; TEI takes several, and answers w
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,22 +138,18 @@ def placed(
     """
     before = _place_of([number for number, _ in plain], [number for number, _ in whole])
     is_spelt = b"".join(said for _, said in plain) == text.encode("utf-8", "surrogatepass")
-    tokens, begin = [], 0
+    # Fed with one token after the other: a character that is spread over several is there with the last.
+    characters, begin = getincrementaldecoder("utf-8")("ignore"), 0
+    tokens = []
     for place, (number, said) in enumerate(whole):
         special = not before <= place < before + len(plain)
         start = stop = None
         if is_spelt and not special:
-            start = _characters(text, begin)
-            begin += len(said)
-            stop = _characters(text, begin)
+            start = begin
+            begin = stop = begin + len(characters.decode(said))
         words = said.decode("utf-8", "replace")
         tokens.append(Token(token_id=number, text=words, special=special, start=start, stop=stop))
     return tokens
-
-
-def _characters(text: str, count: int) -> int:
-    """How many characters of ``text`` have begun within its first ``count`` bytes."""
-    return len(text.encode("utf-8", "surrogatepass")[:count].decode("utf-8", "ignore"))
 
 
 def _place_of(some: list[int], all_: list[int]) -> int:

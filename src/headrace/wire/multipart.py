@@ -214,7 +214,12 @@ def _part(head: str) -> PartBegins:
     }
     if "name" not in found:
         raise _no_form("a part has no name (Content-Disposition: form-data; name=...)")
-    return PartBegins(found["name"], found.get("filename"), headers.get("content-type"))
+    kind = headers.get("content-type")
+    if (
+        kind is not None and not kind.isprintable()
+    ):  # written again, it would be a header of its own
+        raise _no_form(f"a part's content type is {kind[:100]!r}")
+    return PartBegins(found["name"], found.get("filename"), kind)
 
 
 def _no_form(why: str) -> LLMInvalidRequestError:

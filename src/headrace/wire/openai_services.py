@@ -34,6 +34,7 @@ from headrace.wire.openai_fields import (
 MOST_PROMPT = 32_000
 MOST_PICTURES = 16
 _SIZE = re.compile(r"auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 
@@ -264,7 +265,7 @@ def _read_form(
 
 
 def _out_of(name: str, value: str) -> object:
-    if name in _NUMBERS and value.removeprefix("-").isascii() and value.lstrip("-").isdigit():
+    if name in _NUMBERS and _WHOLE.fullmatch(value):
         return int(value)
     if name == "stream":
         return {"true": True, "True": True, "false": False, "False": False}.get(value, value)

@@ -148,6 +148,8 @@ def _unpacked(kind: Kind, raw: bytes) -> Sequence[Any]:
             values.byteswap()
         return values
     found, at = [], 0
+    if raw.isascii() and kind != "bool":
+        return list(raw)  # each is a number of its own
     while at < len(raw):
         value, at = _read_varint(raw, at)
         found.append(_of_varint(kind, value))

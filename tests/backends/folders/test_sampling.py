@@ -123,3 +123,11 @@ def test_log_probabilities_are_those_of_the_model_whatever_is_chosen_by():
     best = np.argsort(-exact)[:3]
     assert [each for each, _ in top] == [b"%d" % token for token in best]
     assert [value for _, value in top] == pytest.approx(exact[best].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1e-7, 1e-40, 1e-50, 5e-324])
+def test_the_coldest_choose_the_likeliest(temperature):
+    scores = scores_of(3)
+    for settings in ({}, {"top_p": 0.9}, {"top_k": 4}, {"min_p": 0.1}):
+        drawer = sampler(seed=1, temperature=temperature, **settings)
+        assert drawer.choose(scores) == int(scores.argmax())

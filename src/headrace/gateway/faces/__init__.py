@@ -22,8 +22,11 @@ _MESSAGES = "/messages"
 OPENAI = Face(name="openai", codec=openai_chat)
 ANTHROPIC = Face(name="anthropic", codec=anthropic, id_headers=(b"x-request-id", b"request-id"))
 
-FACES: tuple[Face, ...] = (GEMINI, OLLAMA, TGI, TEI, RANKING, endpoints.FACE, KSERVE)
-"""Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs."""
+FACES: tuple[Face, ...] = (endpoints.FACE, GEMINI, OLLAMA, TGI, TEI, RANKING, KSERVE)
+"""Those whose paths tell that they are meant. OpenAI's and Anthropic's share theirs.
+
+Who decides by itself who may ask comes first: no ending that another face goes by is to take its
+paths away from it."""
 
 
 def speaks_anthropic(scope: Scope) -> bool:

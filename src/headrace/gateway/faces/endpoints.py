@@ -187,6 +187,8 @@ class _Called:
     by_method: Mapping[str, _Handler]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Here too, so that nothing hangs on whose a path was taken for.
+        _admits(standing_of(scope), scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self.by_method[method](scope, receive, send)
 

@@ -70,4 +70,7 @@ class Face:
 def _in_query(query: bytes, name: bytes) -> bytes | None:
     from urllib.parse import parse_qsl
 
-    return next((value for key, value in parse_qsl(query) if key == name), None)
+    # As text: of bytes, parse_qsl takes none but ASCII, also behind a percent sign.
+    pairs = parse_qsl(query.decode("latin-1"), encoding="latin-1")
+    wanted = name.decode("latin-1")
+    return next((value.encode("latin-1") for key, value in pairs if key == wanted), None)

@@ -140,6 +140,13 @@ class FunctionBackend:
         found = _parameters(self.function.call)
         if found is None:
             return
+        first = next(iter(inspect.signature(self.function.call).parameters.values()))
+        if first.kind is first.POSITIONAL_OR_KEYWORD and first.name in parameters:
+            raise LLMInvalidRequestError(
+                f"{self.name} takes no parameter {first.name!r}: that is its input",
+                param=f"parameters.{first.name}",
+                code="unknown_parameter",
+            )
         known = [each.name for each in found if each.kind is not each.VAR_KEYWORD]
         if len(known) == len(found):
             for name in parameters:

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from headrace.gateway.asgi import dropped_header
 from headrace.gateway.hot.exchange import Exchange
 from headrace.gateway.tasks import ROUTE_HEADER, route_header
 from headrace.traffic.fallback import Earlier
@@ -34,8 +35,7 @@ def _told(exchange: Exchange) -> bytes:
     if decision is not None:
         told = b"%b%b: %b\r\n" % (told, ROUTE_HEADER, route_header(decision))
     if exchange.asked.told_dropped:
-        dropped = ", ".join(dict.fromkeys(exchange.asked.told_dropped)).encode()
-        told = b"%bx-headrace-dropped: %b\r\n" % (told, dropped)
+        told = b"%b%b: %b\r\n" % (told, *dropped_header(exchange.asked.told_dropped))
     return told
 
 

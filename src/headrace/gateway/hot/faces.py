@@ -140,14 +140,14 @@ _ROWS = (
     ),
     HotFace(
         format="gemini",
-        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%]+):generateContent"),
+        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%#]+):generateContent"),
         codec=gemini,
         key_headers=_GEMINI_KEYS,
         words=GeminiWords,
     ),
     HotFace(
         format="gemini",
-        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%]+):streamGenerateContent\?alt=sse"),
+        pattern=re.compile(rb"/v1(?:beta)?/models/([^?%#]+):streamGenerateContent\?alt=sse"),
         codec=gemini,
         key_headers=_GEMINI_KEYS,
         words=GeminiWords,

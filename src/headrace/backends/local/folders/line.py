@@ -86,17 +86,17 @@ class Line:
     def begin(self, message: Callable[[int], ToChild]) -> tuple[int, Inbox[Answer]]:
         """Send the message of a new call; its number, and where what comes of it will be.
 
-        Raises LLMInvalidRequestError where it is too large for one message.
+        Raises LLMInvalidRequestError where no message can hold it.
         """
         number, inbox = next(self._ids), Inbox[Answer]()
         if self._link is None:
             raise self._died()
         try:
             self._link.send(message(number))
-        except FrameError as too_large:
-            raise errors.LLMInvalidRequestError(f"the request is too large: {too_large}") from (
-                too_large
-            )
+        except FrameError as unfit:
+            raise errors.LLMInvalidRequestError(
+                f"the request cannot be handed to engine {self._name!r}: {unfit}"
+            ) from unfit
         self._calls[number] = inbox
         self._pulse.watch()
         return number, inbox

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float32]
 
 _NEVER = float("-inf")
+# Below it scores would grow beyond what 32 bits hold; nothing but the likeliest token is chosen there.
+_COLD = 1e-6
 # Nearly always enough of the likeliest tokens to find those that make up ``top_p``.
 _LIKELIEST = 1024
 
@@ -83,7 +85,7 @@ class Sampler:
         said = self._sampling
         scores = self._changed(scores.astype(np.float32, copy=True))
         temperature = said.temperature or 0.0
-        if temperature == 0:
+        if temperature < _COLD:
             return int(scores.argmax())
         scores /= np.float32(temperature)
         tokens = self._likely(scores)
