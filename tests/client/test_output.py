@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 from client.faces import FACES, KEY, ROWS, Face
+from formats import stream_headers
 from headrace import (
     LLMCapabilityError,
     LLMContentFilterError,
@@ -95,6 +96,7 @@ MODELS = {
     "xai": "grok-4",
     "anthropic": "claude-sonnet-4-5",
     "gemini": "gemini-2.5-flash",
+    "cohere": "command-a-03-2025",
 }
 
 
@@ -137,7 +139,8 @@ def in_its_format(row: Provider, way: str) -> ScriptedAnswer:
     usage = Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
     end = LLMDelta(finish_reason="tool_calls" if way == "tool" else "stop", usage_delta=usage)
     return ScriptedAnswer(
-        headers=EVENTS, body=(writer.write(piece), writer.write(end), writer.finish())
+        headers=stream_headers(row.format),
+        body=(writer.write(piece), writer.write(end), writer.finish()),
     )
 
 
@@ -210,7 +213,8 @@ def test_what_is_wrong_is_told_with_its_place(output: Any, expected: Any, face: 
 def test_every_provider_is_asked_in_its_own_way(row: Provider, face: str) -> None:
     model = MODELS.get(row.name, "gpt-4o")
     ways = {"groq": "tool", "deepseek": "json", "max": "prompt"}
-    way = ways.get(row.name, "schema")
+    # The best that is known of it, where there is no model to know more of.
+    way = ways.get(row.name, "prompt" if row.structured.modes == ("prompt",) else "schema")
     with Face(face, row, [in_its_format(row, way)], model=model) as client:
         result = client.chat(output=SCHEMA)
         request = asked_for(row, client)

@@ -204,7 +204,8 @@ def test_generate_answers_a_prompt_or_goes_on_with_it():
         assert status == 400
         assert "'format'" in json.loads(answer)["error"]
         _, headers, _ = await gateway.ask("/api/generate", {**body, "think": True})
-        assert headers[b"x-headrace-dropped"] == b"think"
+        # By the caller's name for it, and by ours.
+        assert headers[b"x-headrace-dropped"] == b"think, reasoning_effort"
         there = behind(ollama_said({"model": "m", "response": "{}", "done": True}))
         asked = {**body, "format": "json", "think": True}
         _, headers, _ = await there.ask("/api/generate", asked)
