@@ -90,7 +90,7 @@ compliance-openai compliance-anthropic compliance-groq compliance-llamacpp compl
 
 compliance-steady: $(RUN_READY) ## The specifications of OpenAI, Ollama, TGI and TEI judge the requests that we write (needs npm)
 	@$(BIN)/python -m compliance.steady $(ARGS)
-	@$(BIN)/python -m compliance.steady_hugging_face
+	@$(BIN)/python -m compliance.steady_hugging_face $(ARGS)
 
 compliance-schemas: $(DEV_READY) ## Answers to many JSON Schemas and forced calls, judged (ARGS="--folder DIR")
 	@$(BIN)/python -m compliance.schemas $(ARGS)
