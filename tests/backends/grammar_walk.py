@@ -41,7 +41,10 @@ def walked(grammar: str, random: Random) -> str | None:
         if _END in allowed and (len(allowed) == 1 or random.random() < 0.3):
             return text.decode()
         token = random.choice([each for each in allowed if each != _END])
-        assert matcher.consume_token(token)
+        if not matcher.consume_token(token):
+            # A schema whose objects hold themselves has no end, and the parser's memory has one.
+            assert "Too many items" in matcher.get_error(), matcher.get_error()
+            return None
         text.append(token)
     return None
 
