@@ -148,7 +148,7 @@ class StreamReader:
         self._names = {"model": response.get("model"), "response_id": response.get("id")}
 
     def _text(self, wire: dict[str, Any], said: str, deltas: list[LLMDelta]) -> None:
-        self._said.add(("response.output_text", wire["output_index"], wire["content_index"]))
+        self._said.add(("response.output_text", _item_of(wire), wire.get("content_index", 0)))
         logprobs = logprobs_from_wire(wire.get("logprobs"))
         if said or logprobs:
             self._say(deltas, text_delta=said or None, logprobs=logprobs)
@@ -157,7 +157,7 @@ class StreamReader:
         self, stem: str, step: str, wire: dict[str, Any], deltas: list[LLMDelta]
     ) -> None:
         """A piece, or, at the end, all of what did not come in pieces."""
-        place = (stem, wire["output_index"], wire["content_index"])
+        place = (stem, _item_of(wire), wire.get("content_index", 0))
         if step == "delta":
             self._said.add(place)
             if wire["delta"]:
@@ -169,7 +169,7 @@ class StreamReader:
                 self._text(wire, wire["text"], deltas)
 
     def _thought(self, kind: str, step: str, wire: dict[str, Any], deltas: list[LLMDelta]) -> None:
-        place = wire["output_index"]
+        place = _item_of(wire)
         known, said = self._thoughts.setdefault(place, (kind, []))
         part = (place, kind, wire.get("summary_index", wire.get("content_index", 0)))
         # A server may tell the same thoughts whole and summed up: the form that came first counts.
@@ -184,10 +184,11 @@ class StreamReader:
             self._say(deltas, reasoning_delta=piece)
 
     def _arguments(self, step: str, wire: dict[str, Any], deltas: list[LLMDelta]) -> None:
-        index = self._calls.get(wire["output_index"])
+        item = _item_of(wire)
+        index = self._calls.get(item)
         if index is None:
             return
-        place = ("arguments", wire["output_index"])
+        place = ("arguments", item)
         if step == "done" and place in self._said:
             return
         self._said.add(place)
@@ -197,7 +198,7 @@ class StreamReader:
             self._say(deltas, tool_call_delta=delta)
 
     def _item(self, step: str, wire: dict[str, Any], deltas: list[LLMDelta]) -> None:
-        item, place = wire["item"], wire["output_index"]
+        item, place = wire["item"], _item_of(wire)
         if item["type"] == "function_call":
             if place not in self._calls:
                 self._calls[place] = len(self._calls)
@@ -218,7 +219,7 @@ class StreamReader:
                 if part["type"] in ("output_text", "refusal"):
                     self._whole_or_piece(f"response.{part['type']}", "done", where, deltas)
 
-    def _end_of_thought(self, item: dict[str, Any], place: int, deltas: list[LLMDelta]) -> None:
+    def _end_of_thought(self, item: dict[str, Any], place: int | str, deltas: list[LLMDelta]) -> None:
         if place not in self._thoughts:
             said = _thoughts_of(item)
             self._thoughts[place] = ("item", [said])
@@ -240,6 +241,15 @@ class StreamReader:
         usage = usage_from_wire(response.get("usage"))
         if usage is not None or beyond:
             self._say(deltas, usage_delta=usage, provider_fields=beyond or None)
+
+
+def _item_of(wire: dict[str, Any]) -> int | str:
+    """Which item an event is about: by its place, or by its id where a server tells no places, as
+    llama.cpp's does."""
+    place: int | str | None = wire.get("output_index")
+    if place is None:
+        place = wire.get("item_id") or wire["item"]["id"]
+    return place
 
 
 def usage_from_wire(wire: dict[str, Any] | None) -> Usage | None:
