@@ -25,6 +25,24 @@ _NOT_TEXTS = frozenset(
 )
 _NO_CHATS: dict[str, Any] = {"chat_path": None, "embeddings_path": None}
 
+# What Triton has whatever computes behind it.
+_TRITON: dict[str, Any] = {
+    "format": "kserve",
+    "base_url": "http://127.0.0.1:8000",
+    "base_url_env": ("TRITON_BASE_URL",),
+    "key_env": ("TRITON_API_KEY",),
+    "completions_path": "/v2/models/{model}/generate",
+    "completions_stream_path": "/v2/models/{model}/generate_stream",
+    "models_path": "/v2/repository/index",
+    "models_method": "POST",
+    "ready_path": "/v2/health/ready",
+    "echoes": False,
+    "structured": Structured(modes=("prompt",)),
+    "prompt_template": "plain",
+    "inference": Inference(binary=True),
+    **_NO_CHATS,
+}
+
 HOSTED: tuple[Provider, ...] = (
     # https://platform.openai.com/docs/api-reference/chat/create; the strict rules for schemas:
     # https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
@@ -511,15 +529,6 @@ SELF_HOSTED: tuple[Provider, ...] = (
     # those who ask.
     Provider(
         name="triton",
-        format="kserve",
-        base_url="http://127.0.0.1:8000",
-        base_url_env=("TRITON_BASE_URL",),
-        key_env=("TRITON_API_KEY",),
-        completions_path="/v2/models/{model}/generate",
-        completions_stream_path="/v2/models/{model}/generate_stream",
-        models_path="/v2/repository/index",
-        models_method="POST",
-        ready_path="/v2/health/ready",
         unsupported=_NOT_TEXTS,
         ignored=frozenset({"user"}),
         defaults={
@@ -528,34 +537,17 @@ SELF_HOSTED: tuple[Provider, ...] = (
             "return_num_input_tokens": True,
             "return_num_output_tokens": True,
         },
-        echoes=False,
-        structured=Structured(modes=("prompt",)),
-        prompt_template="plain",
-        inference=Inference(binary=True),
-        **_NO_CHATS,
+        **_TRITON,
     ),
     # https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/model_config.md:
     # whether the prompt is repeated stands in the model's own configuration, and nothing tells why an
     # answer ended.
     Provider(
         name="tensorrt-llm",
-        format="kserve",
-        base_url="http://127.0.0.1:8000",
-        base_url_env=("TRITON_BASE_URL",),
-        key_env=("TRITON_API_KEY",),
-        completions_path="/v2/models/{model}/generate",
-        completions_stream_path="/v2/models/{model}/generate_stream",
-        models_path="/v2/repository/index",
-        models_method="POST",
-        ready_path="/v2/health/ready",
         dialect=Dialect(seed="random_seed", stop="stop_words"),
         unsupported=_NOT_TEXTS | {"min_p"},
         ignored=frozenset({"user"}),
-        echoes=False,
-        structured=Structured(modes=("prompt",)),
-        prompt_template="plain",
-        inference=Inference(binary=True),
-        **_NO_CHATS,
+        **_TRITON,
     ),
     # https://www.tensorflow.org/tfx/serving/api_rest, and OpenVINO Model Server's older form, whose list
     # of models is its own.

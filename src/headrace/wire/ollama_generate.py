@@ -7,18 +7,18 @@ which is our text completion. Without them the model's template makes a conversa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.contracts.errors import LLMCapabilityError, LLMInvalidRequestError
 from headrace.contracts.messages import LLMMessage
 from headrace.contracts.requests import LLMRequest
-from headrace.contracts.responses import LLMDelta, LLMResponse
-from headrace.wire.assemble import whole
+from headrace.contracts.responses import LLMResponse
 from headrace.wire.inbound import Inbound
 from headrace.wire.json import decode_object, encode
 from headrace.wire.ndjson import STREAM_TYPE
-from headrace.wire.ollama_answers import Durations, GenerateForm, read_answer, write_answer
+from headrace.wire.ollama import answer_id, read_response, read_whole, stream_reader
+from headrace.wire.ollama_answers import Durations, GenerateForm, write_answer
 from headrace.wire.ollama_errors import read_error, status_of, write_error
 from headrace.wire.ollama_messages import images_from_wire, with_images
 from headrace.wire.ollama_settings import (
@@ -28,7 +28,7 @@ from headrace.wire.ollama_settings import (
     settings_to_wire,
 )
 from headrace.wire.ollama_settings import ROWS as SETTINGS
-from headrace.wire.ollama_stream import StreamReader, StreamWriter
+from headrace.wire.ollama_stream import StreamWriter
 from headrace.wire.openai_fields import (
     Check,
     array,
@@ -153,16 +153,6 @@ def write_request(
     return encode(finish_body(body, stream=stream))
 
 
-def read_response(body: bytes, *, keep_raw: bool = False, keep: object = ()) -> LLMResponse:
-    """A whole answer; ``keep_raw`` keeps the payload as ``raw``. Its times are always kept."""
-    return read_answer(body, keep_raw=keep_raw)
-
-
-def read_whole(body: bytes, *, keep: object = ()) -> list[LLMDelta]:
-    """A whole answer in as few deltas as can hold it, for those who only put them together."""
-    return whole(read_answer(body))
-
-
 def write_response(
     response: LLMResponse,
     *,
@@ -174,16 +164,6 @@ def write_response(
 ) -> bytes:
     """``response`` as a body; what is handed in replaces what the response itself says."""
     return write_answer(GenerateForm(), response, model=model, created=created, durations=durations)
-
-
-def answer_id(given: str | None, fresh: str) -> str:
-    """The id of an answer, which nobody is told: the backend's, else ``fresh``."""
-    return given or fresh
-
-
-def stream_reader(keep: Collection[str] = ()) -> StreamReader:
-    """Reads the bytes of one streamed answer."""
-    return StreamReader()
 
 
 def stream_writer(

@@ -219,7 +219,9 @@ class StreamReader:
                 if part["type"] in ("output_text", "refusal"):
                     self._whole_or_piece(f"response.{part['type']}", "done", where, deltas)
 
-    def _end_of_thought(self, item: dict[str, Any], place: int | str, deltas: list[LLMDelta]) -> None:
+    def _end_of_thought(
+        self, item: dict[str, Any], place: int | str, deltas: list[LLMDelta]
+    ) -> None:
         if place not in self._thoughts:
             said = _thoughts_of(item)
             self._thoughts[place] = ("item", [said])
